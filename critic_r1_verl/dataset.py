@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CriticDataset: verl's RLHFDataset over the rows of rows.py. A door into verl (`data.custom_cls`).
+
+It keeps every row or says which one is bad, before the first rollout; verl's own filter prints an error and drops the row.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
+PLACEHOLDER = re.compile("<image>|<video>|<audio>")
+
+
+class CriticDataset(RLHFDataset):
+    """Rows whose images are paths relative to their parquet file; `raw_prompt` gets absolute paths that have been checked.
+
+    Raises, naming file, row and remedy: FileNotFoundError for a data file that is missing; ValueError for a missing column, a number of
+    placeholders that differs from the number of images, an image that is missing or outside the folder of its data file.
+    """
+
+    def _download(self, use_origin_parquet: bool = False) -> None:
+        for file in self.original_data_files:
+            if "://" not in str(file) and not Path(file).is_file():
+                raise FileNotFoundError(f"{file}: no such data file; run `make prep`, or set data.train_files and data.val_files")
+        super()._download(use_origin_parquet)
+
+    def _read_files_and_tokenize(self) -> None:
+        super()._read_files_and_tokenize()
+        files = ", ".join(str(file) for file in self.data_files)
+        if missing := [name for name in COLUMNS if name not in self.dataframe.column_names]:
+            raise ValueError(f"{files}: no column {missing[0]!r} (found {', '.join(self.dataframe.column_names)}); build it with `make prep`")
+        for row, example in enumerate(self.dataframe.select_columns(["prompt", "images"])):
+            try:
+                self._check(example["prompt"], example["images"] or [])
+            except ValueError as error:
+                raise ValueError(f"{files}: row {row}: {error}; rebuild the data with `make prep`") from error
+
+    def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
+        """No row is dropped here: data_prep has measured the prompts and counted those it left out."""
+        if self.filter_overlong_prompts:
+            raise ValueError("data.filter_overlong_prompts=true would drop rows uncounted; leave it false, data_prep measures the prompts")
+        return dataframe
+
+    def _build_messages(self, example: dict, key: str) -> list[dict]:
+        example[self.image_key] = [str(self._resolve(image)) for image in example.get(self.image_key) or []]
+        return super()._build_messages(example, key)
+
+    def _check(self, prompt: list[dict], images: list[str]) -> None:
+        placeholders = sum(len(PLACEHOLDER.findall(message["content"])) for message in prompt)
+        if placeholders != len(images):
+            raise ValueError(f"{placeholders} placeholders in the prompt, {len(images)} images")
+        for image in images:
+            self._resolve(image)
+
+    def _resolve(self, image: str) -> Path:
+        """The image's absolute path; images are named by content, so whichever data file's folder holds the name holds the image."""
+        for file in self.data_files:
+            root = Path(file).resolve().parent
+            path = (root / image).resolve()
+            if not path.is_relative_to(root):
+                raise ValueError(f"image {image!r} leads out of {root}")
+            if path.is_file():
+                return path
+        raise ValueError(f"image {image!r} does not exist")

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything the demo asks of one checkpoint, with the model loaded once: judge the held-out pairs, answer the held-out questions, pick among the answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl import metrics, prompts
+from critic_r1_verl.answer import answer
+from critic_r1_verl.generate import Generator
+from critic_r1_verl.judge import judge
+from critic_r1_verl.records import PairRecord, QuestionRecord, read_jsonl, replacing
+from critic_r1_verl.select import by_question, majority, self_critique
+
+SAMPLES = 8
+CRITIC_TOKENS = 64
+POLICY_TOKENS = 32
+
+
+def measure(generator: Generator, data: Path, out: Path, name: str) -> dict[str, Any]:
+    """Write out/<name>_{judgements,answers,selections}.jsonl for data/test_pairs.jsonl and data/test_questions.jsonl; return their summary.
+
+    A killed call goes on where it was; the selections, the shortest part, start again.
+    """
+    pairs, questions = read_jsonl(data / "test_pairs.jsonl", PairRecord), read_jsonl(data / "test_questions.jsonl", QuestionRecord)
+    critic, policy = prompts.load("critic_short"), prompts.load("policy_short")
+    judgements = judge(pairs, generator, critic, out / f"{name}_judgements.jsonl", root=data, max_tokens=CRITIC_TOKENS)
+    answers = answer(questions, generator, policy, out / f"{name}_answers.jsonl", root=data, samples=SAMPLES, max_tokens=POLICY_TOKENS)
+    samples = by_question(answers)
+    selections = majority(samples) + self_critique(questions, samples, generator, critic, root=data, max_tokens=CRITIC_TOKENS)
+    with replacing(out / f"{name}_selections.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in selections), encoding="utf-8")
+    return metrics.summarise(judgements, answers, selections)
+
+
+def load(out: Path, name: str) -> tuple[list[dict], list[dict], list[dict]]:
+    """The judgements, answers and selections that measure wrote: what metrics.summarise and metrics.difference take."""
+
+    def lines(kind: str) -> list[dict]:
+        file = out / f"{name}_{kind}.jsonl"
+        if not file.is_file():
+            raise ValueError(f"{file}: not measured yet; run `critic-r1 measure` first")
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    return lines("judgements"), lines("answers"), lines("selections")

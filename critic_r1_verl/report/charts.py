@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Charts as SVG text, without a plotting library; every string that comes from data is escaped here.
+
+The dot chart and the bars place everything by percentages, so that they follow the width of the page while letters keep their size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from math import floor, log10
+
+# One palette for the page and for the chart as a file: :root is the html element in the one and the svg element in the other.
+PALETTE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --muted: #57606a; --rule: #d8dce1; --paper: #ffffff; --panel: #f5f6f8;
+  --base: #68727d; --trained: #0b5cad; --control: #9a5200; --good: #17693a; --bad: #b02318; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --muted: #a3adb8; --rule: #39414a; --paper: #14171a; --panel: #1d2126;
+  --base: #9aa5b1; --trained: #6fb3ff; --control: #f0a350; --good: #72d192; --bad: #ff9187; } }
+"""
+CHART_STYLE = """
+.chart { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; font-size: 13px; }
+.chart text { fill: var(--ink); } .chart text.muted { fill: var(--muted); font-size: 12px; }
+.chart .grid { stroke: var(--rule); stroke-width: 1; } .chart .paper { fill: var(--paper); }
+.chart .base { stroke: var(--base); } .chart .trained { stroke: var(--trained); } .chart .control { stroke: var(--control); }
+.chart .whisker { stroke-width: 2.5; stroke-linecap: round; }
+.chart .mark { stroke-width: 2; } .chart .mark.base { fill: var(--paper); }
+.chart .mark.trained { fill: var(--trained); } .chart .mark.control { fill: var(--control); }
+.chart .curve { fill: none; stroke: var(--trained); stroke-width: 2.25; stroke-linejoin: round; }
+.chart .raw { fill: none; stroke: var(--base); stroke-width: 1; opacity: .7; } .chart .bar { fill: var(--trained); }
+"""
+
+MARGIN_PERCENT = 2.0
+ROW_HEIGHT = 40
+LANE_HEIGHT = 11
+SMOOTHING_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One value in a row of the dot chart: `series` is base, trained or control; value, low and high are fractions in [0, 1]."""
+
+    series: str
+    value: float
+    low: float
+    high: float
+
+
+def _at(fraction: float) -> str:
+    inside = min(max(fraction, 0.0), 1.0)
+    return f"{MARGIN_PERCENT + (100 - 2 * MARGIN_PERCENT) * inside:.2f}%"
+
+
+def _mark(series: str, x: str, y: float) -> str:
+    if series == "control":
+        return f'<svg x="{x}" y="{y:g}" overflow="visible"><path class="mark control" d="M0-5 5 0 0 5-5 0z"/></svg>'
+    return f'<circle class="mark {series}" cx="{x}" cy="{y:g}" r="4.5"/>'
+
+
+def dot_chart(rows: Sequence[tuple[str, Sequence[Dot]]], legend: Sequence[tuple[str, str]], *, file_width: int | None = None) -> str:
+    """A dot with its interval per series, on one axis from 0 to 100 %.
+
+    rows: (label, dots), one row each; legend: (series, name) in drawing order. With `file_width` (pixels) a complete file that carries
+    its own colours; without, a piece of a page that has PALETTE and CHART_STYLE.
+    """
+    top, left, right = 40, _at(0), _at(1)
+    row_height = ROW_HEIGHT + LANE_HEIGHT * len(legend)
+    bottom = top + row_height * len(rows)
+    parts = [f'<rect class="paper" width="100%" height="{bottom + 28}"/>']
+    for index, (series, name) in enumerate(legend):
+        x = _at(index * 0.25)
+        parts.append(f'<svg x="{x}" y="16" overflow="visible">{_mark(series, "5", 0)}<text x="16" y="4.5">{escape(name)}</text></svg>')
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        anchor = {0.0: "start", 1.0: "end"}.get(tick, "middle")
+        parts.append(f'<line class="grid" x1="{_at(tick)}" x2="{_at(tick)}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text class="muted" x="{_at(tick)}" y="{bottom + 17}" text-anchor="{anchor}">{100 * tick:g} %</text>')
+    described = []
+    for index, (label, dots) in enumerate(rows):
+        y = top + row_height * index
+        values = " → ".join(f"{100 * dot.value:.1f}" for dot in dots if dot.series != "control")
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        # A plate behind each of the two texts keeps the grid lines out of the letters.
+        parts.append(f'<rect class="paper" x="{left}" y="{y + 3}" width="{100 - 2 * MARGIN_PERCENT}%" height="20"/>')
+        parts.append(f'<text x="{left}" y="{y + 18}">{escape(label)}</text>')
+        parts.append(f'<text class="muted" x="{right}" y="{y + 18}" text-anchor="end">{values} %</text>')
+        for lane, dot in enumerate(dots):
+            lane_y = y + 32 + LANE_HEIGHT * lane
+            parts.append(f'<line class="whisker {dot.series}" x1="{_at(dot.low)}" x2="{_at(dot.high)}" y1="{lane_y}" y2="{lane_y}"/>')
+            parts.append(_mark(dot.series, _at(dot.value), lane_y))
+        described.append(f"{label}: " + ", ".join(f"{dot.series} {100 * dot.value:.1f} %" for dot in dots))
+    parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    height = bottom + 28
+    # Only the file has a viewBox: as a picture it must scale as a whole, in the page only its width follows.
+    size = (
+        f'width="{file_width}" height="{height}" viewBox="0 0 {file_width} {height}"' if file_width else f'width="100%" height="{height}"'
+    )
+    style = f"<style>{PALETTE}{CHART_STYLE}</style>" if file_width else ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" {size}><title>Values with 95 % intervals</title>'
+        f"<desc>{escape('. '.join(described))}</desc>{style}{''.join(parts)}</svg>"
+    )
+
+
+def running_mean(values: Sequence[float], window: int = SMOOTHING_STEPS) -> list[float]:
+    """Mean of up to `window` values centred on each position; shorter at the ends."""
+    reach = window // 2
+    spans = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
+    return [sum(span) / len(span) for span in spans]
+
+
+def _ceiling(value: float) -> float:
+    """The next round number (1, 2, 2.5 or 5 times a power of ten) at or above a positive value; 1 for anything else."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: bool) -> str:
+    """Values over steps: the raw ones thin, their running mean heavy. `fraction` fixes the axis to 0 to 100 %; points is not empty."""
+    left, right, top, bottom = 44, 310, 12, 122
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    low, high = (0.0, 1.0) if fraction else (min(0.0, min(values)), _ceiling(max(values)))
+    span = max(steps[-1] - steps[0], 1)
+
+    def place(step: int, value: float) -> str:
+        x = left + (right - left) * (step - steps[0]) / span
+        return f"{x:.1f},{bottom - (bottom - top) * (min(max(value, low), high) - low) / (high - low):.1f}"
+
+    def amount(value: float) -> str:
+        return f"{100 * value:g} %" if fraction else f"{value:g}"
+
+    smooth = running_mean(values)
+    parts = []
+    for tick in (low, (low + high) / 2, high):
+        y = place(steps[0], tick).partition(",")[2]
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="muted" x="{left - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{amount(tick)}</text>')
+    parts.append(f'<text class="muted" x="{left}" y="{bottom + 18}">step {steps[0]}</text>')
+    if len(steps) > 1:
+        parts.append(f'<text class="muted" x="{right}" y="{bottom + 18}" text-anchor="end">{steps[-1]}</text>')
+        parts.append(f'<polyline class="raw" points="{" ".join(place(*point) for point in points)}"/>')
+        parts.append(f'<polyline class="curve" points="{" ".join(map(place, steps, smooth))}"/>')
+    else:
+        x, _, y = place(*points[0]).partition(",")
+        parts.append(f'<circle class="mark trained" cx="{x}" cy="{y}" r="3"/>')
+    title = f"{label} over steps {steps[0]} to {steps[-1]}: from {smooth[0]:.3g} to {smooth[-1]:.3g}"
+    return f'<svg class="chart" role="img" viewBox="0 0 320 146" width="100%"><title>{escape(title)}</title>{"".join(parts)}</svg>'
+
+
+def bar(share: float) -> str:
+    """A horizontal bar that fills `share` (0 to 1) of its place; decoration beside a number, hidden from screen readers."""
+    rect = f'<rect class="bar" width="{100 * share:.2f}%" height="10" rx="2"/>'
+    return f'<svg class="chart" aria-hidden="true" width="100%" height="10">{rect}</svg>'

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records <-> the rows that verl trains on: schema, parquet files, manifest, and the check of a row against the reward.
+
+A row names its images by paths relative to the folder of its parquet file; extra_info carries what verl hands to compute_score.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl import prompts
+from critic_r1_verl.records import PairRecord, QuestionRecord, path_problem, replacing
+from critic_r1_verl.reward import compute_score
+
+Row = dict[str, Any]
+
+SHAPE: dict[str, Any] = {
+    "data_source": str,
+    "prompt": [{"role": str, "content": str}],
+    "images": [str],
+    "ability": str,
+    "reward_model": {"style": str, "ground_truth": str},
+    "extra_info": {
+        "index": int,
+        "pair_id": str,
+        "order": str,
+        "category": str,
+        "template_sha": str,
+        "split": str,
+        "style": str,
+    },
+}
+"""Every column of a row with its type; the parquet schema and the check of a row both follow from it."""
+
+_LIVE_TOKEN = re.compile(r"<(?:video|audio|\|[^<>|\n]*\|)>")
+"""What verl or a chat template would take for structure where only text belongs."""
+
+_WRONG_ANSWER = "-987654321"
+"""An answer that no question has: the opposite of a right one."""
+
+
+def verdict_row(record: PairRecord, order: prompts.Order, *, template: prompts.Template, split: str, index: int) -> Row:
+    """The row that asks which response is better, shown in the order "12" or "21"; its ground truth is in that shown frame."""
+    content = prompts.critic_text(record, order, template)
+    shown = record if order == "12" else record.swap()
+    extra = {"index": index, "pair_id": record.pair_id, "order": order, "template_sha": template.sha, "split": split}
+    return _row(record, content, ability="critic", style="verdict", ground_truth=shown.preferred, extra=extra)
+
+
+def math_row(question_record: QuestionRecord, *, template: prompts.Template, split: str, index: int) -> Row:
+    """The row that asks the question itself; extra_info.pair_id holds its question_id, and order is empty."""
+    content = prompts.policy_text(question_record, template)
+    extra = {"index": index, "pair_id": question_record.question_id, "order": "", "template_sha": template.sha, "split": split}
+    return _row(question_record, content, ability="policy", style="math", ground_truth=question_record.answer, extra=extra)
+
+
+def balanced_orders(records: Sequence[PairRecord]) -> list[prompts.Order]:
+    """For each record, by position, the order in which training shows it.
+
+    Within each label the records are sorted by the hash of their pair_id and alternate between "12" and "21". So the preferred response
+    stands first in half of the rows (within one; ties apart), and no order depends on chance or on the sequence of the records.
+    """
+    orders: list[prompts.Order] = ["12"] * len(records)
+    for label in ("1", "2", "tie"):
+        positions = [position for position, record in enumerate(records) if record.preferred == label]
+        positions.sort(key=lambda position: hashlib.sha256(records[position].pair_id.encode()).digest())
+        for rank, position in enumerate(positions):
+            orders[position] = "12" if rank % 2 == 0 else "21"
+    return orders
+
+
+def check_row(row: Mapping[str, Any], root: str | Path) -> list[str]:
+    """What is wrong with a row, one sentence each; empty for a sound one. root is the folder of its parquet file.
+
+    Checked: columns and types; as many <image> placeholders as images, and no other placeholder or chat token; every image is a file
+    inside root that decodes; the ground truth in the box has acc 1 under the reward of training, and its opposite acc 0.
+    """
+    if problems := _shape_problems(row, SHAPE, ""):
+        return problems
+    return [*_prompt_problems(row), *_image_problems(row["images"], Path(root)), *_reward_problems(row)]
+
+
+def write_parquet(path: str | Path, rows: Sequence[Row]) -> None:
+    """Write rows to a parquet file that appears only when complete; the same rows give the same bytes.
+
+    ValueError names the row and the key that do not fit SHAPE.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not rows:
+        raise ValueError(f"{path}: no rows to write; verl cannot train on an empty file")
+    for number, row in enumerate(rows):
+        if problems := _shape_problems(row, SHAPE, ""):
+            raise ValueError(f"{path}: row {number}: {problems[0]}")
+    schema = pa.schema([(name, _arrow_type(shape)) for name, shape in SHAPE.items()])
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All rows of a parquet file, in its order. ValueError for a missing file, one that is not parquet, or a missing column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; prepare the data first, or correct the path")
+    try:
+        # One plain file: read_table would take a folder named key=value for a partition.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error}); prepare the data again") from error
+    if missing := [name for name in SHAPE if name not in table.column_names]:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing; the columns are {', '.join(table.column_names)}")
+    return table.to_pylist()
+
+
+def write_manifest(path: str | Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest as sorted JSON that appears only when complete: where it stands, everything it names was written before it."""
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _row(record: PairRecord | QuestionRecord, content: str, *, ability: str, style: str, ground_truth: str, extra: dict[str, Any]) -> Row:
+    return {
+        "data_source": record.source,
+        "prompt": [{"role": "user", "content": content}],
+        "images": [image.path for image in record.images],
+        "ability": ability,
+        "reward_model": {"style": style, "ground_truth": ground_truth},
+        "extra_info": {name: {**extra, "category": record.category, "style": style}[name] for name in SHAPE["extra_info"]},
+    }
+
+
+def _arrow_type(shape: Any) -> Any:
+    import pyarrow as pa
+
+    if isinstance(shape, dict):
+        return pa.struct([(name, _arrow_type(inner)) for name, inner in shape.items()])
+    if isinstance(shape, list):
+        return pa.list_(_arrow_type(shape[0]))
+    return pa.int64() if shape is int else pa.string()
+
+
+def _shape_problems(value: Any, shape: Any, where: str) -> list[str]:
+    if isinstance(shape, dict):
+        if not isinstance(value, Mapping):
+            return [f"{where or 'the row'} is not a mapping"]
+        prefix = f"{where}." if where else ""
+        problems = [f"{prefix}{name} is missing" for name in shape if name not in value]
+        problems += [f"{prefix}{name} is an unknown key" for name in value if name not in shape]
+        return problems + [text for name in shape if name in value for text in _shape_problems(value[name], shape[name], prefix + name)]
+    if isinstance(shape, list):
+        if not isinstance(value, list) or not value:
+            return [f"{where} is not a non-empty list"]
+        return [text for number, inner in enumerate(value) for text in _shape_problems(inner, shape[0], f"{where}[{number}]")]
+    return [] if type(value) is shape else [f"{where} is {value!r:.80}, not {'an integer' if shape is int else 'a text'}"]
+
+
+def _prompt_problems(row: Mapping[str, Any]) -> list[str]:
+    contents = [message["content"] for message in row["prompt"]]
+    placeholders, images = sum(content.count("<image>") for content in contents), len(row["images"])
+    problems = [] if placeholders == images else [f"prompt has {placeholders} <image> placeholders for {images} images"]
+    problems += [f"prompt holds {match[0]!r} unescaped" for content in contents for match in _LIVE_TOKEN.finditer(content)]
+    return problems
+
+
+def _image_problems(paths: Sequence[str], root: Path) -> list[str]:
+    from PIL import Image
+
+    problems = []
+    for path in paths:
+        if problem := path_problem(path):
+            problems.append(f"image {path!r} {problem}")
+            continue
+        try:
+            file = (root / path).resolve()
+            if not file.is_relative_to(root.resolve()):
+                problems.append(f"image {path!r} is a link that leaves {root}")
+                continue
+            with Image.open(file) as image:
+                image.load()
+        # Pillow's decoders raise OSError, SyntaxError, struct.error and more on hostile bytes: to the row they all mean the same.
+        except Exception as error:
+            problems.append(f"image {path!r} in {root} does not open: {type(error).__name__}: {error}")
+    return problems
+
+
+def _reward_problems(row: Mapping[str, Any]) -> list[str]:
+    style, gold, extra = row["reward_model"]["style"], row["reward_model"]["ground_truth"], row["extra_info"]
+    if style not in ("verdict", "math") or extra["style"] != style:
+        return [f"reward_model.style {style!r} and extra_info.style {extra['style']!r} are not both 'verdict' or both 'math'"]
+    if style == "verdict" and gold not in ("1", "2", "tie"):
+        return [f"ground_truth {gold!r} is none of '1', '2', 'tie'"]
+    if style == "verdict" and extra["order"] not in ("12", "21"):
+        return [f"extra_info.order {extra['order']!r} is neither '12' nor '21'"]
+    opposites = {"1": ["2", "tie"], "2": ["1", "tie"], "tie": ["1", "2"]}[gold] if style == "verdict" else [_WRONG_ANSWER]
+
+    def acc(answer: str) -> float:
+        text = f"<think>checked</think>\\boxed{{{answer}}}"
+        return compute_score(row["data_source"], text, gold, extra)["acc"]
+
+    problems = [] if acc(gold) == 1 else [f"ground_truth {gold!r} in the box does not earn acc 1"]
+    return problems + [f"{answer!r} in the box earns acc for ground_truth {gold!r}" for answer in opposites if acc(answer) != 0]

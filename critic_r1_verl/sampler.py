@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the reward in the training log. A door into verl (`trainer.v1.sampler.custom_sampler`).
+
+verl 0.9.1 logs what compute_score returns beside the score in validation only. Its replay buffer may return metrics with each batch, so this one
+adds the means of those parts over the rollouts of the batch: reward/acc/mean, reward/format/mean, reward/unparsed/mean.
+"""
+
+import os
+from typing import Any
+
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+# verl polls its queue every 2 s, which is nothing beside a step of minutes and half of a step on the CPU.
+POLL_SECONDS = float(os.environ.get("CRITIC_R1_POLL_SECONDS", "0.2"))
+
+
+def reward_metrics(infos: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the rollouts of one batch: acc and format in [0, 1], unparsed = 1 - parsed. Empty without rollouts."""
+    if not infos:
+        return {}
+
+    def mean(key: str) -> float:
+        return sum(float(info[key]) for info in infos) / len(infos)
+
+    return {"reward/acc/mean": mean("acc"), "reward/format/mean": mean("format"), "reward/unparsed/mean": 1.0 - mean("parsed")}
+
+
+class _RewardParts:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, poll_interval=POLL_SECONDS, **kwargs)
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """verl's own sampling; the returned metrics also hold the parts of the reward."""
+        batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)  # type: ignore[misc]
+        if partition_id == "val" or not batch.keys:
+            return batch, metrics
+        stored = tq.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=["extra_fields"])
+        infos = [getattr(fields, "data", fields).get("reward_extra_info", {}) for fields in stored["extra_fields"]]
+        return batch, metrics | reward_metrics([info for info in infos if "acc" in info])
+
+
+class RewardPartsReplayBuffer(_RewardParts, ReplayBuffer):
+    """For trainer.v1.trainer_mode=sync, the recipe's mode."""
+
+
+class RewardPartsReplayBufferAsync(_RewardParts, ReplayBufferAsync):
+    """For the two asynchronous trainer modes."""

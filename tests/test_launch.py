@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import launch, reaper
+
+CASES = json.loads((Path(__file__).parent / "golden" / "launch_causes.json").read_text())
+
+# Stands in for verl's trainer: writes its step file as verl does, from the step after the last checkpoint on.
+MAIN = """
+    import json, os, sys, time
+    first, last, mode = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    steps = open(os.environ["VERL_FILE_LOGGER_PATH"], "wb", buffering=0)
+    print("Training Progress:   0%|          | 0/3 [00:00<?, ?it/s]", flush=True)
+    for step in range(first, last + 1):
+        data = {"critic/score/mean": step / 10, "reward/acc/mean": None, "timing_s/step": 8.0}
+        steps.write(json.dumps({"step": step, "data": data}).encode() + b"\\n")
+    names = ("CRITIC_R1_RUN", "CRITIC_R1_TIE_TO", "CRITIC_R1_TMP", "RAY_TMPDIR")
+    print(json.dumps({name: os.environ.get(name) for name in names}), flush=True)
+    if mode == "fail":
+        sys.exit("Traceback (most recent call last):\\nKeyError: 'prompt'")
+    if mode == "sleep":
+        print("asleep", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def fake_main(tmp_path, monkeypatch):
+    path = tmp_path / "main.py"
+    path.write_text(textwrap.dedent(MAIN))
+    monkeypatch.setattr(launch, "_command", lambda recipe, overrides: [sys.executable, str(path), *overrides])
+    monkeypatch.delenv(launch.STEPS_PATH, raising=False)
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    return tmp_path / "runs" / "training.log"
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_explain(case):
+    assert launch.explain("\n".join(case["log"])) == "\n".join(case["explained"])
+
+
+def test_explain_is_short_and_quick_for_a_long_log():
+    log = ("(WorkerDict pid=1) " * 5 + "x" * 200 + "\n") * 20_000 + "ValueError: " + "y" * 10_000
+    started = time.process_time()
+    assert len(launch.explain(log)) < 600
+    assert time.process_time() - started < 10
+
+
+def test_the_command_is_verls_own():
+    assert launch._command("critic_r1", ["+recipe/base=tiny"])[1:] == [
+        "-m",
+        "verl.trainer.main_ppo",
+        "+recipe=critic_r1",
+        "+recipe/base=tiny",
+    ]
+
+
+def test_a_run_is_followed_and_its_environment_is_its_own(fake_main, monkeypatch, capsys):
+    monkeypatch.setenv(reaper.RUN, "outer")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    seen = []
+    assert launch.train("critic_r1", ["1", "3", "end"], log_path=fake_main, on_step=seen.append) == 0
+    assert [line["step"] for line in seen] == [1, 2, 3]
+    assert seen[0]["data"]["critic/score/mean"] == 0.1
+    assert fake_main.with_suffix(".jsonl").read_text().count("\n") == 3
+    environment = json.loads(fake_main.read_text().splitlines()[-1])
+    assert environment["CRITIC_R1_RUN"] is None
+    assert environment["CRITIC_R1_TIE_TO"] == str(os.getpid())
+    assert environment["CRITIC_R1_TMP"] == environment["RAY_TMPDIR"]
+    assert not Path(environment["CRITIC_R1_TMP"]).exists()
+    shown = capsys.readouterr().err
+    assert "3/3" in shown and "score 0.30, 8.0 s a step" in shown
+
+
+def test_off_the_cpu_ray_keeps_its_folder(fake_main, capsys):
+    assert launch.train("critic_r1", ["1", "1", "end"], log_path=fake_main, quiet=True) == 0
+    environment = json.loads(fake_main.read_text().splitlines()[-1])
+    assert environment["CRITIC_R1_TMP"] is None and environment["RAY_TMPDIR"] == os.environ.get("RAY_TMPDIR")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_failure_is_one_message(fake_main, capsys):
+    fake_main.parent.mkdir()
+    fake_main.write_text("critic-r1: ray::WorkerDict (process 1) died in an earlier run\n")
+    assert launch.train("critic_r1", ["1", "1", "fail"], log_path=fake_main, quiet=True) == 1
+    message = capsys.readouterr().err
+    assert message.splitlines()[0] == "training failed with exit status 1"
+    assert message.splitlines()[1] == "  KeyError: 'prompt'"
+    assert message.splitlines()[2].startswith("  what to do: ")
+    assert message.splitlines()[3] == f"  log: {fake_main}"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "steps"),
+    [
+        # goes on after step 2; validates again at step 2, then goes on; starts anew; fails before its first step
+        (3, 4, [1, 2, 3, 4]),
+        (2, 4, [1, 2, 3, 4]),
+        (1, 2, [1, 2]),
+        (1, 0, [1, 2]),
+    ],
+)
+def test_the_steps_of_a_resumed_run_are_kept(fake_main, first, last, steps):
+    path = fake_main.with_suffix(".jsonl")
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps({"step": step, "data": {"old": step}}) + "\n" for step in (1, 2)))
+    assert launch.train("critic_r1", [str(first), str(last), "end"], log_path=fake_main, quiet=True) == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == steps
+    assert [path.name for path in path.parent.iterdir() if path.name.startswith(path.stem)].count("training.jsonl.before") == 0
+    if first == 2:
+        assert lines[1]["data"]["old"] == 2 and lines[1]["data"]["critic/score/mean"] == 0.2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_goes_on_to_the_run(fake_main, capsys, number):
+    def interrupt() -> None:
+        while not (fake_main.exists() and "asleep" in fake_main.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert launch.train("critic_r1", ["1", "1", "sleep"], log_path=fake_main, quiet=True) == 128 + number
+    thread.join()
+    assert f"training was stopped by {number.name}" in capsys.readouterr().err
+    assert signal.getsignal(number) is handler
+
+
+def test_an_error_of_the_caller_ends_the_run(fake_main):
+    def stop(step: dict) -> None:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        launch.train("critic_r1", ["1", "1", "sleep"], log_path=fake_main, quiet=True, on_step=stop)

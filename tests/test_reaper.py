@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real process trees: a driver, an orphan that has renamed itself as Ray's workers do, and the shared memory it holds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import reaper
+
+ROOT = Path(__file__).parents[1]
+
+# A daemon of a driver: forked twice, a session of its own, deaf to SIGTERM, its environment overwritten by its title; its child shares it.
+WORKER = """
+    import json, mmap, os, pathlib, signal, sys, time
+    from multiprocessing import shared_memory
+    import setproctitle
+    folder, title, name = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if os.fork(): os._exit(0)
+    os.setsid()
+    if os.fork(): os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.8)
+    setproctitle.setproctitle(title)
+    held = shared_memory.SharedMemory(name="psm_" + name, create=True, size=4096)
+    file = open("/dev/shm/torch_" + name, "w+b")
+    file.truncate(4096)
+    mapped = mmap.mmap(file.fileno(), 4096)
+    file.close()
+    helper = os.fork()
+    if helper:
+        (folder / "worker.part").write_text(json.dumps([os.getpid(), helper]))
+        os.replace(folder / "worker.part", folder / "worker.json")
+    time.sleep(60)
+"""
+DRIVER = """
+    import pathlib, subprocess, sys, time
+    from critic_r1_verl import reaper
+    folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
+    reaper.attach()
+    reaper.attach()
+    subprocess.run([sys.executable, "worker.py", *sys.argv[1:2], *sys.argv[3:]], check=True, cwd=folder)
+    while mode == "sleep" or not (folder / "end").exists():
+        time.sleep(0.05)
+"""
+PARENT = """
+    import os, subprocess, sys
+    subprocess.run([sys.executable, *sys.argv[1:]], env={**os.environ, "CRITIC_R1_TIE_TO": str(os.getpid())})
+"""
+
+
+class Tree:
+    """A driver and what it started. pids: the worker and its forked helper."""
+
+    def __init__(self, folder: Path, mode: str, title: str = "ray::IDLE", parent: bool = False, **environment: str) -> None:
+        for name, text in (("worker", WORKER), ("driver", DRIVER), ("parent", PARENT)):
+            (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        self.folder, self.pids, self.run, self.name = folder, [], "", f"{os.getpid()}_{folder.name}"
+        command = [sys.executable, *(["parent.py"] if parent else []), "driver.py", str(folder), mode, title, self.name]
+        environment = {"PYTHONPATH": str(ROOT), reaper.GRACE_SECONDS: "0.3", reaper.HANG_SECONDS: "0.5", **environment}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("CRITIC_R1_")}
+        self.errors = folder / "stderr"
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(command, cwd=folder, env=inherited | environment, stderr=errors)
+
+    def wait_until_watched(self) -> None:
+        wait_for((self.folder / "worker.json").exists)
+        self.pids = json.loads((self.folder / "worker.json").read_text())
+        # The reaper looks twice a second.
+        wait_for(lambda: {pid for pid, _ in self.state().get("members", ())} >= set(self.pids))
+        wait_for(lambda: set(self.segments()) <= set(self.state()["segments"]))
+        self.reaper, self.run = self.state()["reaper"][0], self.state()["run"]
+
+    def state(self) -> dict:
+        for path in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json"):
+            try:
+                state = json.loads(path.read_text())
+            except FileNotFoundError:
+                continue
+            run = path.stem.rpartition("_")[2]
+            if run == self.run or state["driver"][0] in {self.process.pid, *children(self.process.pid)}:
+                return state | {"run": run}
+        return {}
+
+    def segments(self) -> list[str]:
+        return [path.name for path in reaper.SHM.glob(f"*_{self.name}")]
+
+    def alive(self) -> list[int]:
+        return [pid for pid in (*self.pids, self.reaper) if reaper._process(pid)]
+
+    def check_gone(self) -> None:
+        wait_for(lambda: not self.alive())
+        assert not self.segments()
+        assert not self.state()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if not reaper.wait(self.run or "none", 10):
+            reaper.reap(self.run)
+
+
+def children(pid: int) -> list[int]:
+    return [process.pid for process in reaper._processes().values() if process.parent == pid]
+
+
+def wait_for(condition, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    trees = []
+
+    def start(*arguments, **options) -> Tree:
+        trees.append(Tree(tmp_path, *arguments, **options))
+        trees[-1].wait_until_watched()
+        return trees[-1]
+
+    yield start
+    for started in trees:
+        started.kill()
+
+
+@pytest.mark.parametrize("end", ["exit", signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_when_the_driver_ends(tree, tmp_path, end):
+    bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, reaper.RUN: "another"})
+    try:
+        started = tree("end" if end == "exit" else "sleep")
+        if end == "exit":
+            (tmp_path / "end").touch()
+        else:
+            started.process.send_signal(end)
+        assert started.process.wait(10) == (0 if end == "exit" else -end)
+        started.check_gone()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_the_run_ends_with_the_process_it_is_tied_to(tree):
+    started = tree("sleep", parent=True)
+    driver = started.state()["driver"][0]
+    assert driver != started.process.pid
+    started.process.kill()
+    started.check_gone()
+    assert reaper._process(driver) is None
+    assert f"process {started.process.pid}, which started this run, is gone" in started.errors.read_text()
+
+
+def test_a_lost_worker_ends_the_run_with_an_error(tree):
+    started = tree("sleep", title="ray::WorkerDict.update_actor")
+    worker, helper = started.pids
+    # The helper has the worker's title, as a data loader's worker has, and is none.
+    os.kill(helper, signal.SIGKILL)
+    time.sleep(1.4)
+    assert started.process.poll() is None
+    os.kill(worker, signal.SIGKILL)
+    assert started.process.wait(10) == -signal.SIGKILL
+    started.check_gone()
+    assert f"ray::WorkerDict (process {worker}) died 0.5 s ago" in started.errors.read_text()
+
+
+def test_idle_workers_may_go(tree):
+    started = tree("sleep", title="ray::IDLE")
+    for pid in started.pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(1.4)
+    assert started.process.poll() is None
+
+
+def test_leftovers_of_a_killed_reaper_are_found_and_reaped(tree, tmp_path):
+    made_id = reaper.new_id()
+    folder = reaper.new_folder(made_id)
+    started = tree("sleep", title="VLLM::EngineCore", **{reaper.TMP: str(folder)})
+    run_id = started.state()["run"]
+    assert run_id == made_id
+    with pytest.raises(ValueError, match=f"{run_id} is alive"):
+        reaper.reap(run_id)
+    assert run_id not in [leftover.run for leftover in reaper.leftovers()]
+    os.kill(started.reaper, signal.SIGKILL)
+    started.process.kill()
+    started.process.wait()
+    wait_for(lambda: run_id in [leftover.run for leftover in reaper.leftovers()])
+    (found,) = [leftover for leftover in reaper.leftovers() if leftover.run == run_id]
+    assert set(found.processes) >= {(pid, "VLLM::EngineCore") for pid in started.pids}
+    assert sorted(found.segments) == sorted(started.segments()) and len(found.segments) == 2
+    assert found.folder == str(folder)
+    assert not reaper.wait(run_id, 0.1)
+    reaper.reap(run_id)
+    started.check_gone()
+    assert not folder.exists()
+    assert reaper.wait(run_id, 0.0)
+    reaper.reap(run_id)
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("ray::TaskRunnerV1.run", "ray::TaskRunnerV1"),
+        ("ray::WorkerDict", "ray::WorkerDict"),
+        ("ray::AgentLoopWorkerTQ.generate_sequences", "ray::AgentLoopWorkerTQ"),
+        ("ray::vLLMHttpServer.generate", "ray::vLLMHttpServer"),
+        ("VLLM::EngineCore_DP0", "VLLM::EngineCore_DP0"),
+        ("VLLM::Worker_TP1", "VLLM::Worker_TP1"),
+        ("/x/ray/core/src/ray/raylet/raylet", "raylet"),
+        ("/x/gcs/gcs_server", "gcs_server"),
+        ("ray::IDLE", None),
+        ("ray::IDLE_SpillWorker", None),
+        ("ray::DashboardAgent", None),
+        ("ray::get_master_addr_port", None),
+        ("/bin/notraylet", None),
+    ],
+)
+def test_essential_titles(title, name):
+    match = reaper.ESSENTIAL.search(title)
+    assert (match[0] if match else None) == name
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({reaper.TIE_TO: "make"}, "CRITIC_R1_TIE_TO=make: not a process id"),
+        ({reaper.HANG_SECONDS: "soon"}, "CRITIC_R1_HANG_SECONDS=soon: not a number of seconds"),
+        ({reaper.TMP: "/"}, "no file .critic_r1_run in it"),
+    ],
+)
+def test_bad_settings_are_refused(monkeypatch, environment, message):
+    monkeypatch.delenv(reaper.RUN, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        reaper.attach()
+    assert reaper.RUN not in os.environ
+
+
+def test_only_own_folders_are_deleted(tmp_path):
+    folder = reaper.new_folder("one")
+    with pytest.raises(ValueError, match="not the temporary folder of run two"):
+        reaper.remove_folder(folder, "two")
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(ValueError, match="not the temporary folder"):
+        reaper.remove_folder(link, "one")
+    with pytest.raises(ValueError, match="no file"):
+        reaper.remove_folder(tmp_path, "one")
+    reaper.remove_folder(folder, "one")
+    reaper.remove_folder(folder, "one")
+    assert not folder.exists()
+
+
+def test_data_that_is_only_read_is_no_segment():
+    path = reaper.SHM / f"critic_test_{os.getpid()}"
+    path.write_bytes(b"x")
+    try:
+        inode = path.stat().st_ino
+        with path.open("rb"):
+            assert inode not in reaper._held_inodes(os.getpid())
+        with path.open("r+b"):
+            assert inode in reaper._held_inodes(os.getpid())
+    finally:
+        path.unlink()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The reward: a golden table, constant keys, totality, threads."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from critic_r1_verl.reward import compute_score
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "rewards.json").read_text(encoding="utf-8"))
+KEYS = ["score", "acc", "format", "parsed"]
+NOTHING = dict.fromkeys(KEYS, 0.0)
+FRAGMENTS = [
+    "<think>",
+    "</think>",
+    r"\boxed{",
+    "{",
+    "}",
+    "1",
+    "2",
+    "tie",
+    "x",
+    "^",
+    "(",
+    ")",
+    "+",
+    "=",
+    ",",
+    "/",
+    r"\frac",
+    r"\sqrt",
+    "\ud800",
+    "\0",
+    " ",
+]
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
+def test_golden_table(case):
+    reward = compute_score("demo", case["text"], case["ground_truth"], {"style": case["style"]})
+    assert reward == pytest.approx(case["expected"])
+    assert list(reward) == KEYS
+    assert all(type(value) is float for value in reward.values())
+
+
+def test_style_is_verdict_by_default_and_weights_come_from_the_recipe():
+    right, wrong = (rf"<think>Response 2 is wrong.</think> \boxed{{{choice}}}" for choice in "12")
+    assert compute_score("demo", right, "1") == compute_score("demo", right, "1", {}) == dict.fromkeys(KEYS, 1.0)
+    called = compute_score(
+        data_source="demo", solution_str=wrong, ground_truth="1", extra_info=None, accuracy_weight=0.8, format_weight=0.2, num_turns=1
+    )
+    assert called["score"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("text", [None, b"\\boxed{1}", 1, 1.0, ["\\boxed{1}"], {}])
+@pytest.mark.parametrize("style", ["verdict", "math", "rubric", None, []])
+def test_what_is_no_text_scores_nothing(text, style):
+    assert compute_score("demo", text, "1", {"style": style}) == NOTHING
+
+
+@pytest.mark.parametrize("truth", [None, 1, b"1", [], {"1": 1}, float("nan")])
+@pytest.mark.parametrize("style", ["verdict", "math"])
+def test_what_is_no_label_is_never_right(truth, style):
+    assert compute_score("demo", r"<think>a</think> \boxed{1}", truth, {"style": style}) == NOTHING
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join), st.text()), st.text() | st.sampled_from(["1", "tie"]))
+def test_no_text_makes_it_raise(text, truth):
+    reward = compute_score("demo", text, truth)
+    assert list(reward) == KEYS
+    assert 0.0 <= reward["score"] <= 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_no_answer_makes_maths_raise(content):
+    reward = compute_score("demo", rf"<think>a</think> \boxed{{{content}}}", r"\frac{1}{2}", {"style": "math"})
+    assert list(reward) == KEYS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "9" * 1_000_000,
+        "(" * 100_000,
+        r"\frac{1}{" * 50_000 + "1" + "}" * 50_000,
+        r"\sqrt" * 100_000,
+        "x^" * 100_000 + "2",
+        "9^{9^{9^{9}}}",
+        "(x+y)^{99999}",
+        "99999999!",
+        r"\sum_{n=1}^{99999999} n",
+        r"\int_0^1 e^{x^{x^x}} dx",
+        r"\sqrt[5]{\sqrt{(\frac{0.5}{123456789})^9}/99}",
+        "__import__('os').getpid()",
+        "1/0",
+        "\ud800",
+        "\0",
+    ],
+)
+def test_hostile_maths_is_wrong_at_once(content):
+    reward = compute_score("demo", rf"<think>a</think> \boxed{{{content}}}", "10", {"style": "math"})
+    assert reward["acc"] == 0.0
+
+
+def test_maths_works_in_the_threads_that_verl_uses():
+    texts = [rf"<think>a</think> \boxed{{\frac{{{number}}}{{2}}}}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        rewards = list(pool.map(lambda text: compute_score("demo", text, "3.5", {"style": "math"}), texts))
+    assert [reward["acc"] for reward in rewards] == [float(number == 7) for number in range(40)]
+
+
+def test_import_is_light():
+    code = "import sys, critic_r1_verl.reward; print([m for m in ('sympy', 'math_verify', 'torch', 'verl', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
