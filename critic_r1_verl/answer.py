@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions -> answers: one greedy, and N sampled for the selection at test time.
 
-An answer: {question_id, kind, sample, answer, status, correct, text, completion_tokens, model, template_sha}; kind is "greedy" or "sample". Whether it is
-right is decided by the reward of training, style "math".
+An answer: {question_id, kind, sample, answer, status, correct, text, completion_tokens, model, template_sha}; kind is "greedy" or "sample".
+Whether it is right is decided by the reward of training, style "math".
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,8 @@ def answer(
         for kind, count, heat in (("greedy", 1, 0.0), ("sample", samples, temperature)):
             chosen = [question for question, wanted in part if wanted == kind]
             requests = [
-                Request(policy_text(question, template), tuple(root / image.path for image in question.images), count) for question in chosen
+                Request(policy_text(question, template), tuple(root / image.path for image in question.images), count)
+                for question in chosen
             ]
             sampling = Sampling(max_tokens=max_tokens, temperature=heat, seed=seed)
             for question, completions in zip(chosen, generator.generate(requests, sampling), strict=True):

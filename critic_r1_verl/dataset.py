@@ -31,7 +31,9 @@ class CriticDataset(RLHFDataset):
         super()._read_files_and_tokenize()
         files = ", ".join(str(file) for file in self.data_files)
         if missing := [name for name in COLUMNS if name not in self.dataframe.column_names]:
-            raise ValueError(f"{files}: no column {missing[0]!r} (found {', '.join(self.dataframe.column_names)}); build it with `make prep`")
+            raise ValueError(
+                f"{files}: no column {missing[0]!r} (found {', '.join(self.dataframe.column_names)}); build it with `make prep`"
+            )
         for row, example in enumerate(self.dataframe.select_columns(["prompt", "images"])):
             try:
                 self._check(example["prompt"], example["images"] or [])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The name of a run: it follows the base model, the data and everything that shapes the optimisation.
 
-verl resumes whatever checkpoint lies in checkpoints/<project>/<experiment>. The name therefore ends in a digest of what must be the same for a
-resumed run to be the same run; hardware, logging, the number of steps and the time of saving are not part of it.
+verl resumes whatever checkpoint lies in checkpoints/<project>/<experiment>. The name therefore ends in a digest of what must be the same
+for a resumed run to be the same run; hardware, logging, the number of steps and the time of saving are not part of it.
 """
 
 import hashlib

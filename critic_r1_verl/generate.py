@@ -75,7 +75,11 @@ class VllmGenerator:
         prompts = [self._prompt(request) for request in requests]
         parameters = [
             SamplingParams(
-                n=request.samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=sampling.seed
+                n=request.samples,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                seed=sampling.seed,
             )
             for request in requests
         ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs x both orders -> judgements, one line each, as they arrive.
 
-A judgement: {pair_id, order, repeat, choice, status, correct, preferred, text, prompt_tokens, completion_tokens, model, template_sha}. choice and
-preferred are in the shown frame of `order`; what cannot be parsed is wrong, never guessed.
+A judgement: {pair_id, order, repeat, choice, status, correct, preferred, text, prompt_tokens, completion_tokens, model, template_sha}.
+choice and preferred are in the shown frame of `order`; what cannot be parsed is wrong, never guessed.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything the demo asks of one checkpoint, with the model loaded once: judge the held-out pairs, answer the held-out questions, pick among the answers."""
+"""What the demo asks of one checkpoint: judge the held-out pairs, answer the held-out questions, pick among the answers."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the reward in the training log. A door into verl (`trainer.v1.sampler.custom_sampler`).
 
-verl 0.9.1 logs what compute_score returns beside the score in validation only. Its replay buffer may return metrics with each batch, so this one
-adds the means of those parts over the rollouts of the batch: reward/acc/mean, reward/format/mean, reward/unparsed/mean.
+verl 0.9.1 logs what compute_score returns beside the score in validation only. Its replay buffer may return metrics with each batch, so
+this one adds the means of those parts over the rollouts of the batch: reward/acc/mean, reward/format/mean, reward/unparsed/mean.
 """
 
 import os

@@ -45,8 +45,8 @@ def self_critique(
 ) -> list[dict[str, Any]]:
     """A knock-out: neighbours meet, winners go on, an odd one out goes on unjudged.
 
-    A match is judged greedily in both orders, and won only by the answer that both prefer. Otherwise, and between answers of the same text, the
-    one with the lower index goes on: undecided counts the former, matches all that were judged.
+    A match is judged greedily in both orders, and won only by the answer that both prefer. Otherwise, and between answers of the same text,
+    the one with the lower index goes on: undecided counts the former, matches all that were judged.
     """
     by_id = {question.question_id: question for question in questions}
     alive = {question_id: list(lines) for question_id, lines in samples.items()}
@@ -102,7 +102,9 @@ def _second_wins(
         choices += [parse_verdict(completion.text).choice for (completion,) in completions]
     verdicts = zip(meetings, choices[::2], choices[1::2], strict=True)
     decided = {("1", "2"): False, ("2", "1"): True}
-    return {(question_id, first["sample"], second["sample"]): decided.get((a or "", b or "")) for (question_id, first, second), a, b in verdicts}
+    return {
+        (question_id, first["sample"], second["sample"]): decided.get((a or "", b or "")) for (question_id, first, second), a, b in verdicts
+    }
 
 
 def _selection(question_id: str, method: str, picked: dict[str, Any], correct: float, matches: int, undecided: int) -> dict[str, Any]:

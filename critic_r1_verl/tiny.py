@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small base: a Qwen2.5-VL of 2.5 million parameters with its own tokenizer, built and taught on one CPU in minutes.
 
-It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like the 7B model.
+It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like any other.
 `build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response}.
 
 Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
@@ -10,7 +10,7 @@ Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = SPECIAL_TOKENS
 
-# A number, a word with the space before it, a tag, or a box's opening is at most one token after training; bytes make every other text possible.
+# A frequent number, word with the space before it, tag or box's opening becomes one token; bytes make every other text possible.
 PRE_TOKENS = r"</?think>|\\boxed\{| ?\d+| ?\w+|\n|[^\w\s]| +"
 
 CHAT_TEMPLATE = (
@@ -42,7 +42,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the base is taught: `steps` batches of `batch` lessons of each skill, Muon on matrices and AdamW on the rest, then a linear decay."""
+    """How the base is taught: Muon on matrices and AdamW on the rest, learning rates constant after a warm-up, then a linear decay."""
 
     steps: int = 400
     batch: int = 32
@@ -68,7 +68,11 @@ def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -
 
     torch.manual_seed(seed)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_train_tokenizer(texts, size.vocabulary), pad_token=PAD, eos_token=IM_END, bos_token=None, clean_up_tokenization_spaces=False
+        tokenizer_object=_train_tokenizer(texts, size.vocabulary),
+        pad_token=PAD,
+        eos_token=IM_END,
+        bos_token=None,
+        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
@@ -197,8 +201,10 @@ class Lessons:
         return inputs, labels
 
 
-def teach(lessons_file: Path, base: Path, out: Path, teaching: Teaching = Teaching(), on_step: Callable[[int, float], None] | None = None) -> None:
-    """Teach the model in base by imitation of the lessons and write it to out; the same inputs give the same weights on the same machine."""
+def teach(
+    lessons_file: Path, base: Path, out: Path, teaching: Teaching = Teaching(), on_step: Callable[[int, float], None] | None = None
+) -> None:
+    """Teach the model in base by imitation of the lessons and write it to out; repeatable on the same machine."""
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
@@ -245,7 +251,7 @@ def _optimisers(model: Any, teaching: Teaching) -> list[Any]:
     ]
 
 
-def _epochs(rng: random.Random, count: int) -> Iterable[int]:
+def _epochs(rng: random.Random, count: int) -> Iterator[int]:
     """Endless indices below count, reshuffled each time around."""
     while True:
         order = list(range(count))

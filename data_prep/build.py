@@ -92,7 +92,10 @@ def build_digits(out: Path, size: DigitsSize = DigitsSize(), seed: int = digits.
         "random_labels": random_labels,
         "templates": {critic.name: critic.sha, policy.name: policy.sha},
         "preferred_first": {split: _first_share(out / f"{split}.parquet") for split in ("train", "val")},
-        "files": {name: _sha256(out / name) for name in ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl")},
+        "files": {
+            name: _sha256(out / name)
+            for name in ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl")
+        },
         "images": len(store.written),
     }
     rows.write_manifest(manifest_file, manifest)
@@ -103,7 +106,9 @@ def _pair_counts(size: DigitsSize) -> dict[str, int]:
     return {"train": size.train_pairs, "val": size.val_pairs, "test": size.test_pairs}
 
 
-def _distinct(stream: Iterator[Any], convert: Callable[[Any], Any], key: Callable[[Any], str], wanted: int) -> tuple[list[Any], dict[str, Any]]:
+def _distinct(
+    stream: Iterator[Any], convert: Callable[[Any], Any], key: Callable[[Any], str], wanted: int
+) -> tuple[list[Any], dict[str, Any]]:
     """The first `wanted` distinct records of an endless stream, and the counts: kept + skipped = read."""
     kept: dict[str, Any] = {}
     read = 0

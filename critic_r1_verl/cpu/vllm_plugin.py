@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loaded by vLLM in every one of its processes (entry point vllm.general_plugins); acts on the CPU, and only inside a verl run."""
 
-import sys
+import os
 
 from critic_r1_verl import cpu
 
 
 def register() -> None:
     """Let a running vLLM CPU engine take new weights from verl's trainer. Evaluation loads weights once and keeps vLLM's fast layers."""
-    if not cpu.requested() or "verl" not in sys.modules:
+    if not cpu.requested() or cpu.WEIGHT_SYNC not in os.environ:
         return
     import vllm._custom_ops as ops
 

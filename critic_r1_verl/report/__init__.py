@@ -295,7 +295,7 @@ def _take_turns(groups: Sequence[list[str]], limit: int) -> list[str]:
 
 def _pair_examples(run_dir: Path) -> Json:
     """{counts: {outcome: pairs}, total, examples}: outcomes of the first judgement in order 12, and pairs taken from them in turn."""
-    path = run_dir / "records" / "pairs.jsonl"
+    path = run_dir / "data" / "test_pairs.jsonl"
     records = {record.pair_id: record for record in read_jsonl(_existing(path), PairRecord)}
     models = {name: _judgements(run_dir / f"{name}_judgements.jsonl") for name in ("base", "trained")}
     shared = sorted({pair for pair, order in models["base"] if order == "12" and (pair, order) in models["trained"]})
@@ -336,7 +336,7 @@ def _judgements(path: Path) -> dict[tuple[str, str], Json]:
 
 def _question_examples(run_dir: Path) -> Json:
     """{num_mixed, total, examples}: questions on which the trained model's samples disagree come first."""
-    path = run_dir / "records" / "questions.jsonl"
+    path = run_dir / "data" / "test_questions.jsonl"
     records = {record.question_id: record for record in read_jsonl(_existing(path), QuestionRecord)}
     samples: dict[str, list[Json]] = {}
     for line in _read_lines(run_dir / "trained_answers.jsonl", ("question_id", "sample", "kind", "answer", "correct", "text")):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job, end to end, on the embedded world: `make demo`.
 
-Stages, each a command that a user could type: prepare, teach the small base, measure it, train it with GRPO, export, measure again, report. A stage
-that is done is not done again, so an interrupted demo goes on where it was.
+Stages, each a command that a user could type: prepare, teach the small base, measure it, train it with GRPO, export, measure again, report.
+A stage that is done is not done again, so an interrupted demo goes on where it was.
 """
 
 import argparse
@@ -81,7 +81,20 @@ class Demo:
             for kind in ("judgements", "answers", "selections"):
                 shutil.copy(self.base_from / f"base_{kind}.jsonl", self.out)
             return f"measurement taken from {self.base_from}"
-        self._call(f"measure-{name}", "-m", "critic_r1_verl.cli", "measure", "--model", str(model), "--data", str(self.data), "--out", str(self.out), "--name", name)
+        self._call(
+            f"measure-{name}",
+            "-m",
+            "critic_r1_verl.cli",
+            "measure",
+            "--model",
+            str(model),
+            "--data",
+            str(self.data),
+            "--out",
+            str(self.out),
+            "--name",
+            name,
+        )
         summary = metrics.summarise(*measure.load(self.out, name))
         return f"critic {summary['critic_accuracy']['value']:.1%}, policy {summary['policy_accuracy']['value']:.1%}"
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` alone lists the targets. ARGS="..." goes on to the command of a target; GPU=0 or GPU=1 overrides what nvidia-smi says.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ifndef GPU
+GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+endif
+KIND := $(if $(filter 0,$(GPU)),cpu,gpu)
+STAMP := .venv/.setup-$(KIND)-$(shell cat constraints/* pyproject.toml | sha256sum | cut -c1-12)
+BIN := .venv/bin
+
+ifeq ($(KIND),cpu)
+# The embedded world and the small base; `make demo` and recipe/base/tiny.yaml use the same folders.
+override CORPUS := digits
+DATA ?= runs/demo/data
+BASE ?= runs/demo/base
+PREPARED := $(BASE)/config.json
+NOTICE := no GPU here, so this is the embedded world: the digits in $(DATA) and the small base in $(BASE)
+else
+CORPUS ?= digits
+DATA ?= runs/data
+PREPARED := $(DATA)/manifest.json
+NOTICE := corpus $(CORPUS) in $(DATA); the base is the recipe's, which training loads
+endif
+
+RUN ?= runs/demo
+MODEL ?= $(RUN)/trained
+OUT ?= runs/eval
+CONTROL ?= $(wildcard runs/demo-control/metrics.json)
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets (the default)
+	@awk -F ': .*## ' '/^[a-z][a-z0-9 -]*:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: $(STAMP) ## install what is pinned in constraints/ into .venv; nothing to do when nothing changed
+$(STAMP):
+	@constraints/install.sh $(KIND) $@
+
+.PHONY: demo
+demo: $(STAMP) ## the whole path on the embedded digits: prepare, measure, train, measure again, report (runs/demo)
+	$(BIN)/python examples/digits/demo.py --out runs/demo $(if $(CONTROL),--control $(CONTROL)) $(ARGS)
+
+.PHONY: demo-control
+demo-control: $(STAMP) ## the same training with random labels, from the base of `make demo` (runs/demo-control)
+	$(BIN)/python examples/digits/demo.py --out runs/demo-control --random-labels --base-from runs/demo $(ARGS)
+
+.PHONY: prep prep-notice
+prep: prep-notice $(PREPARED) ## prepare data and base: CORPUS=... with a GPU, else the embedded digits and the small base
+prep-notice:
+	@echo "prep: $(NOTICE)"
+$(DATA)/manifest.json: $(wildcard data_prep/*.py critic_r1_verl/prompts/*.txt) | prep-notice $(STAMP)
+	$(BIN)/python -m data_prep build --corpus $(CORPUS) --out $(DATA)
+$(BASE)/config.json: $(DATA)/manifest.json critic_r1_verl/tiny.py
+	$(BIN)/critic-r1 tiny --data $(DATA) --out $(BASE)
+
+.PHONY: train-r1 train-r1-plus
+train-r1: $(STAMP) ## train LLaVA-Critic-R1 on what `make prep` made, after critic-r1 doctor; ARGS are Hydra overrides
+	$(BIN)/critic-r1 train --recipe critic_r1 $(ARGS)
+train-r1-plus: $(STAMP) ## the same over the stronger base of R1+
+	$(BIN)/critic-r1 train --recipe critic_r1_plus $(ARGS)
+
+.PHONY: eval self-critique
+eval self-critique: $(STAMP) ## judge, answer and self-critique with MODEL=folder on DATA=folder, into OUT=folder
+	$(BIN)/critic-r1 measure --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
+
+.PHONY: report
+report: $(STAMP) ## RUN's numbers as one HTML page, beside the control's if there are any
+	$(BIN)/critic-r1 report $(RUN) $(if $(CONTROL),--control $(CONTROL)) $(ARGS)
+
+.PHONY: test test-unit
+test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the real stack
+	$(BIN)/python -m pytest $(wildcard tests/test_*.py) tests/e2e $(ARGS)
+test-unit: $(STAMP) ## the unit tests alone, under a minute
+	$(BIN)/python -m pytest $(wildcard tests/test_*.py) $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(STAMP) ## the benchmarks of tests/bench, ratios within one run
+	for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
+
+.PHONY: clean
+clean: ## remove .venv, caches and build output; runs/ and checkpoints/ stay
+	rm -rf .venv dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find critic_r1_verl hydra_plugins data_prep examples tests -name __pycache__ -prune -exec rm -rf {} +

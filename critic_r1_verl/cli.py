@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""critic-r1: parse the flags, call one function each, and say in one line what went wrong."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+DEBUG = "CRITIC_R1_DEBUG"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 after an error, 130 after Ctrl-C, or that of the training."""
+    arguments = _parse(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get(DEBUG) == "1":
+            raise
+        print(f"critic-r1: {_message(error)}", file=sys.stderr)
+        return 1
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        text = f"{error}; install what is missing with `make setup`"
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="critic-r1", description="LLaVA-Critic-R1 on verl: check, train, export, measure, report.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("--recipe", default="critic_r1", metavar="NAME", help="a file of recipe/ (default: %(default)s)")
+    recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for verl.trainer.main_ppo")
+
+    doctor = commands.add_parser("doctor", parents=[recipe], help="say what is wrong before a long run finds out; exit status 1 if fatal")
+    doctor.add_argument("--json", action="store_true", help='print a JSON list of {"level", "what", "remedy"}')
+    doctor.add_argument("--clean", action="store_true", help="first end and remove what earlier runs left behind")
+    doctor.set_defaults(run=_doctor)
+
+    train = commands.add_parser("train", parents=[recipe], help="check, then train; the same command resumes a run that was cut short")
+    train.add_argument(
+        "--log", type=Path, metavar="FILE", help="append the run's output to FILE (default: training.log beside its checkpoints)"
+    )
+    train.set_defaults(run=_train)
+
+    tiny = commands.add_parser("tiny", help="build the embedded world's small base and teach it")
+    tiny.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with lessons.jsonl")
+    tiny.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model, as a Hugging Face folder")
+    tiny.set_defaults(run=_tiny)
+
+    export = commands.add_parser("export", help="turn a checkpoint into a Hugging Face folder")
+    export.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="a global_step_N folder, or an experiment's for its last one"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.set_defaults(run=_export)
+
+    measure = commands.add_parser("measure", help="judge held-out pairs, answer held-out questions, select among the answers")
+    measure.add_argument("--model", type=Path, required=True, metavar="DIR")
+    measure.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the held-out records")
+    measure.add_argument("--out", type=Path, required=True, metavar="DIR")
+    measure.add_argument("--name", help="DIR/NAME_judgements.jsonl and so on are written (default: the model folder's name)")
+    measure.set_defaults(run=_measure)
+
+    report = commands.add_parser("report", help="write report.html and print the table of a finished run")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report.add_argument("--control", type=Path, metavar="METRICS", help="metrics.json of a run with random labels, shown beside")
+    report.set_defaults(run=_report)
+
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse ends a list of positionals at the first flag; overrides may stand on both sides of one.
+    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import doctor, reaper
+
+    if arguments.clean:
+        for leftover in reaper.leftovers():
+            reaper.reap(leftover.run)
+            pids = ", ".join(str(pid) for pid, _ in leftover.processes) or "none"
+            print(f"cleaned up after run {leftover.run}: processes {pids}, {len(leftover.segments)} segment(s)", file=sys.stderr)
+    findings = doctor.examine(arguments.recipe, arguments.overrides)
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        doctor.show(findings)
+    return int(doctor.has_fatal(findings))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import doctor, export, launch
+
+    overrides = _for_this_machine(arguments.overrides)
+    findings = doctor.examine(arguments.recipe, overrides)
+    if problems := [finding for finding in findings if finding.level != "ok"]:
+        doctor.show(problems, stderr=True)
+    if doctor.has_fatal(findings):
+        print("critic-r1: not started; `critic-r1 doctor` with the same arguments shows every check", file=sys.stderr)
+        return 1
+    config = doctor.compose(arguments.recipe, overrides)
+    doctor.claim(config)
+    folder = Path(config.trainer.default_local_dir)
+    steps: list[dict] = []
+    status = launch.train(arguments.recipe, overrides, log_path=arguments.log or folder / "training.log", on_step=steps.append)
+    if status:
+        return status
+    scores = [line for line in steps if "critic/score/mean" in line["data"]]
+    if scores:
+        print(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
+    else:
+        print("no step was left to train")
+    checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
+    print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
+    return 0
+
+
+def _for_this_machine(overrides: list[str]) -> list[str]:
+    """The overrides as they stand or, where there is no GPU and none was asked for, with the small base on the CPU, said in one line."""
+    from critic_r1_verl import doctor
+
+    cpu_override = "+recipe/hardware=cpu"
+    keys = {word.lstrip("+").split("=", 1)[0]: word for word in overrides}
+    asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
+    if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or doctor.gpu_count():
+        return overrides
+    added = [word for key, word in (("recipe/base", "+recipe/base=tiny"), ("recipe/hardware", cpu_override)) if key not in keys]
+    os.environ["VERL_PLATFORM"] = "cpu"
+    print(f"no GPU here: training the small base on the embedded digits, as if by VERL_PLATFORM=cpu {' '.join(added)}".rstrip(), flush=True)
+    return added + overrides
+
+
+def _tiny(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from critic_r1_verl import tiny
+
+    lessons = arguments.data / "lessons.jsonl"
+    if not lessons.is_file():
+        raise ValueError(f"{lessons}: no such file; `make prep` writes the lessons of the embedded digits")
+    texts: list[str] = []
+    for number, line in enumerate(lessons.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            texts += [row["prompt"].removeprefix("<image>"), row["response"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{lessons}:{number}: not a lesson ({type(error).__name__}: {error}); run `make prep` again") from error
+    teaching = tiny.Teaching()
+    columns = ("teaching", BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
+    with tempfile.TemporaryDirectory() as untaught, Progress(*columns, console=Console(stderr=True)) as progress:
+        tiny.build(texts, Path(untaught))
+        task = progress.add_task("teaching", total=teaching.steps, loss=float("nan"))
+        tiny.teach(lessons, Path(untaught), arguments.out, teaching, lambda step, loss: progress.update(task, completed=step, loss=loss))
+    print(f"small base: {arguments.out}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import export
+
+    export.export(arguments.checkpoint, arguments.out)
+    print(f"model: {arguments.out}")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import doctor, experiment, measure
+    from critic_r1_verl.generate import VllmGenerator
+
+    for file in (arguments.model / "config.json", arguments.data / "test_pairs.jsonl", arguments.data / "test_questions.jsonl"):
+        # Before the model is loaded.
+        if not file.is_file():
+            raise ValueError(f"{file}: no such file; --model is the folder of a model, --data that of held-out records (`make prep`)")
+    if not os.environ.get("VERL_PLATFORM") and not doctor.gpu_count():
+        os.environ["VERL_PLATFORM"] = "cpu"
+        print("no GPU here: measuring on the CPU", flush=True)
+    name = arguments.name or experiment.base_name(str(arguments.model))
+    for key, estimate in measure.measure(VllmGenerator(arguments.model), arguments.data, arguments.out, name).items():
+        low, high = estimate["ci95"]
+        print(f"{key:<24} {estimate['value']:.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['n']}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import report
+
+    page = report.build(arguments.run_dir, control=arguments.control)
+    metrics = json.loads((arguments.run_dir / "metrics.json").read_text(encoding="utf-8"))
+    report.print_table(metrics, json.loads(arguments.control.read_text(encoding="utf-8")) if arguments.control else None)
+    print(f"report: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

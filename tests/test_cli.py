@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: arguments, exit statuses and messages, with what they call faked."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import cli, doctor, launch, reaper
+from critic_r1_verl.doctor import Finding
+
+FATAL = [Finding("ok", "fine"), Finding("fatal", "the data are gone", "run `make prep`")]
+SOUND = [Finding("ok", "fine")]
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A folder without anything, no GPU, nothing asked for; the environment is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        os, "environ", {name: value for name, value in os.environ.items() if name not in ("VERL_PLATFORM", "RAY_ADDRESS", cli.DEBUG)}
+    )
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
+    monkeypatch.setattr(reaper, "leftovers", list)
+    return tmp_path
+
+
+@pytest.fixture
+def training(machine, monkeypatch):
+    """`train` with checks that find nothing and a trainer that writes two steps and a checkpoint."""
+    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND)
+
+    def examine(recipe, overrides, deep=True):
+        seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
+        return seen.findings
+
+    def train(recipe, overrides, *, log_path, quiet=False, on_step=None):
+        seen.trained, seen.log = (recipe, overrides), log_path
+        for step in seen.steps:
+            on_step({"step": step, "data": {"critic/score/mean": step / 4}})
+        on_step({"step": 2, "data": {"val-core/digits/acc/mean@1": 0.5}})
+        folder = machine / "checkpoints" / "mine"
+        (folder / "global_step_2").mkdir(parents=True)
+        (folder / doctor.TRACKER).write_text("2")
+        return seen.status
+
+    trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
+    monkeypatch.setattr(doctor, "examine", examine)
+    monkeypatch.setattr(doctor, "compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
+    monkeypatch.setattr(doctor, "claim", lambda config: None)
+    monkeypatch.setattr(launch, "train", train)
+    return seen
+
+
+def test_help_answers_at_once():
+    code = """
+import sys
+from critic_r1_verl import cli
+try:
+    cli.main(["--help"])
+except SystemExit as end:
+    heavy = ("torch", "verl", "vllm", "transformers", "datasets", "ray", "hydra", "numpy", "pyarrow", "rich")
+    sys.exit(f"{end.code} {[name for name in heavy if name in sys.modules]}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "0 []"
+    assert all(command in done.stdout for command in ("doctor", "train", "tiny", "export", "measure", "report"))
+
+
+@pytest.mark.parametrize("argv", [[], ["nope"], ["export"], ["report", "a", "b"], ["train", "--nope", "a=1"], ["doctor", "a=1", "--nope"]])
+def test_wrong_arguments(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv)
+    assert end.value.code == 2
+    assert "usage: critic-r1" in capsys.readouterr().err
+
+
+# doctor
+
+
+@pytest.mark.parametrize("findings, status", [(SOUND, 0), ([*SOUND, Finding("warning", "hm", "so")], 0), (FATAL, 1)])
+def test_doctor(machine, monkeypatch, capsys, findings, status):
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: findings)
+    assert cli.main(["doctor"]) == status
+    assert all(finding.what in capsys.readouterr().out for finding in findings[-1:])
+    assert cli.main(["doctor", "--json"]) == status
+    assert [Finding(**item) for item in json.loads(capsys.readouterr().out)] == findings
+
+
+def test_overrides_may_stand_around_the_flags(machine, monkeypatch):
+    seen = []
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: seen.append((recipe, overrides)) or SOUND)
+    for argv in (
+        ["+a=1", "b=2", "--recipe", "r", "~c", "++d=4"],
+        ["--recipe=r", "+a=1", "b=2", "~c", "++d=4"],
+        ["+a=1", "--recipe", "r", "b=2", "~c", "++d=4"],
+    ):
+        assert cli.main(["doctor", *argv]) == 0
+    assert seen == [("r", ["+a=1", "b=2", "~c", "++d=4"])] * 3
+
+
+def test_doctor_cleans_up_first(machine, monkeypatch, capsys):
+    left, done = [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
+    monkeypatch.setattr(reaper, "leftovers", lambda: left)
+    monkeypatch.setattr(reaper, "reap", lambda run: done.append(run) or left.clear())
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: SOUND if done else FATAL)
+    assert cli.main(["doctor", "--clean"]) == 0
+    assert done == ["abc"]
+    assert "processes 17, 1 segment(s)" in capsys.readouterr().err
+
+
+# train
+
+TINY = ["+recipe/base=tiny", "+recipe/hardware=cpu"]
+
+
+@pytest.mark.parametrize(
+    "environment, gpus, overrides, trained",
+    [
+        ({}, 0, ["a=1"], [*TINY, "a=1"]),
+        ({}, 0, ["+recipe/base=tiny"], ["+recipe/hardware=cpu", "+recipe/base=tiny"]),
+        ({}, 0, TINY, TINY),
+        ({}, 0, ["+recipe/hardware=1x24g"], None),
+        ({}, 0, ["trainer.device=cuda"], None),
+        ({"VERL_PLATFORM": "cpu"}, 0, ["a=1"], None),
+        ({"VERL_PLATFORM": "huawei"}, 0, ["a=1"], None),
+        ({"RAY_ADDRESS": "auto"}, 0, ["a=1"], None),
+        ({}, 8, ["a=1"], None),
+    ],
+)
+def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, monkeypatch, capsys, environment, gpus, overrides, trained):
+    os.environ.update(environment)
+    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    assert cli.main(["train", "--recipe", "critic_r1_plus", *overrides]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert training.trained == ("critic_r1_plus", trained or overrides)
+    if trained:
+        assert training.examined == ("critic_r1_plus", trained, "cpu")
+        assert first.startswith("no GPU here: training the small base on the embedded digits")
+    else:
+        assert training.examined == ("critic_r1_plus", overrides, environment.get("VERL_PLATFORM"))
+        assert first.startswith("step 2")
+
+
+def test_train_says_what_came_out(training, machine, capsys):
+    assert cli.main(["train"]) == 0
+    assert training.log == machine / "checkpoints" / "mine" / "training.log"
+    assert capsys.readouterr().out.splitlines()[1:] == ["step 2: mean score 0.500", f"checkpoint: {machine}/checkpoints/mine/global_step_2"]
+    training.steps = []
+    (machine / "checkpoints" / "mine" / "global_step_2").rmdir()
+    assert cli.main(["train", "--log", "here.log"]) == 0
+    assert training.log == Path("here.log")
+    assert "no step was left to train" in capsys.readouterr().out
+
+
+def test_train_does_not_start_what_is_doomed(training, capsys):
+    training.findings = FATAL
+    assert cli.main(["train"]) == 1
+    assert training.trained is None
+    err = capsys.readouterr().err
+    assert "the data are gone" in err and "make prep" in err and "fine" not in err
+
+
+def test_train_returns_the_trainings_status(training, capsys):
+    training.status = 137
+    assert cli.main(["train"]) == 137
+    assert "checkpoint" not in capsys.readouterr().out
+
+
+def test_train_without_anything_prepared_is_short(machine, capsys):
+    assert cli.main(["train"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("no GPU here")
+    assert "runs/demo/data/train.parquet" in "".join(err.split()) and "make prep" in err
+    assert "Traceback" not in err
+
+
+# The other commands, each with its module faked
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """fake("export", export=...) puts a module in the place of critic_r1_verl.export and returns the calls it gets."""
+    import critic_r1_verl
+
+    def put(name: str, **functions):
+        module = types.SimpleNamespace(**functions)
+        monkeypatch.setitem(sys.modules, f"critic_r1_verl.{name}", module)
+        monkeypatch.setattr(critic_r1_verl, name, module, raising=False)
+
+    return put
+
+
+def test_export(machine, fake, capsys):
+    calls = []
+    fake("export", export=lambda *arguments: calls.append(arguments))
+    assert cli.main(["export", "checkpoints/mine", "--out", "model"]) == 0
+    assert calls == [(Path("checkpoints/mine"), Path("model"))]
+    assert capsys.readouterr().out == "model: model\n"
+
+
+def test_measure(machine, fake, capsys):
+    for file in ("model/config.json", "data/test_pairs.jsonl", "data/test_questions.jsonl"):
+        (machine / file).parent.mkdir(exist_ok=True)
+        (machine / file).write_text("")
+    calls = []
+    fake("generate", VllmGenerator=lambda model: (str(model), os.environ["VERL_PLATFORM"]))
+    fake("measure", measure=lambda *arguments: calls.append(arguments) or {"critic_accuracy": {"value": 0.5, "n": 8, "ci95": [0.25, 0.75]}})
+    assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs", "--name", "base"]) == 0
+    assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs"]) == 0
+    assert calls == [(("model", "cpu"), Path("data"), Path("runs"), name) for name in ("base", "model")]
+    assert "critic_accuracy          0.500  [0.250, 0.750]  n = 8" in capsys.readouterr().out
+
+
+def test_measure_looks_before_it_loads(machine, capsys):
+    assert cli.main(["measure", "--model", "none", "--data", "none", "--out", "runs"]) == 1
+    assert capsys.readouterr().err.startswith("critic-r1: none/config.json: no such file")
+
+
+def test_report(machine, fake, capsys):
+    (machine / "metrics.json").write_text('{"a": 1}')
+    (machine / "control.json").write_text('{"a": 2}')
+    calls = []
+    fake(
+        "report",
+        build=lambda run, control: calls.append((run, control)) or run / "report.html",
+        print_table=lambda *both: calls.append(both),
+    )
+    assert cli.main(["report", ".", "--control", "control.json"]) == 0
+    assert calls == [(Path("."), Path("control.json")), ({"a": 1}, {"a": 2})]
+    assert capsys.readouterr().out == "report: report.html\n"
+
+
+def test_tiny(machine, fake, capsys):
+    lessons = [{"skill": "policy", "image": "i.png", "prompt": "<image>\nwhich?", "response": "one"}]
+    (machine / "lessons.jsonl").write_text("".join(json.dumps(lesson) + "\n" for lesson in lessons))
+    calls = []
+
+    def teach(file, base, out, teaching, on_step):
+        assert base.is_dir()
+        calls.append((file, out))
+        on_step(teaching.steps, 0.25)
+
+    fake("tiny", Teaching=lambda: types.SimpleNamespace(steps=7), build=lambda texts, out: calls.append(list(texts)), teach=teach)
+    assert cli.main(["tiny", "--data", ".", "--out", "base"]) == 0
+    assert calls == [["\nwhich?", "one"], (Path("lessons.jsonl"), Path("base"))]
+    out, err = capsys.readouterr()
+    assert out == "small base: base\n"
+    assert "7/7" in err
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [(None, "no such file; `make prep`"), ("{}\n", "lessons.jsonl:1: not a lesson"), ('{"prompt": 1}\n', "lessons.jsonl:1: not a lesson")],
+)
+def test_tiny_without_lessons(machine, capsys, text, said):
+    if text:
+        (machine / "lessons.jsonl").write_text(text)
+    assert cli.main(["tiny", "--data", ".", "--out", "base"]) == 1
+    assert said in capsys.readouterr().err
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "error, status, said",
+    [
+        (ValueError("pairs.jsonl:3:\n  no key"), 1, "critic-r1: pairs.jsonl:3: no key"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "critic-r1: x.json: No such file or directory"),
+        (FileNotFoundError("x.parquet: no such data file"), 1, "critic-r1: x.parquet: no such data file"),
+        (OSError(), 1, "critic-r1: OSError"),
+        (ModuleNotFoundError("No module named 'vllm'"), 1, "critic-r1: No module named 'vllm'; install what is missing with `make setup`"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_are_one_line(machine, fake, monkeypatch, capsys, error, status, said):
+    def fail(*arguments):
+        raise error
+
+    fake("export", export=fail)
+    assert cli.main(["export", "a", "--out", "b"]) == status
+    assert capsys.readouterr().err.strip() == said
+    if status == 1:
+        os.environ[cli.DEBUG] = "1"
+        with pytest.raises(type(error)):
+            cli.main(["export", "a", "--out", "b"])
+
+
+def test_our_own_mistakes_are_not_hidden(machine, fake):
+    fake("export", export=lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["export", "a", "--out", "b"])

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sound run of the small base has no finding; each thing that is then broken has one, with its remedy."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import doctor, prompts, reaper, rows
+from critic_r1_verl.records import Image, PairRecord
+
+REAL_COMPOSE = doctor.compose
+REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
+CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
+GIB = 2**30
+
+
+def compose_quickly(recipe: str, overrides: list[str]):
+    """What doctor.compose returns, with the groups composed once: Hydra takes half a second each time."""
+    from omegaconf import OmegaConf
+
+    groups = tuple(word for word in overrides if word.startswith("+"))
+    # A copy: merge leaves its arguments alone.
+    return OmegaConf.merge(REAL_GROUPS(recipe, groups), OmegaConf.from_dotlist([word for word in overrides if not word.startswith("+")]))
+
+
+def make_data(folder: Path, name: str, count: int = 40) -> Path:
+    from PIL import Image as Picture
+
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    Picture.new("RGB", (56, 56), "red").save(folder / "images" / "red.png")
+    image = Image(path="images/red.png", sha256="0" * 64)
+    template = prompts.load("critic_short")
+    pairs = [
+        PairRecord(images=(image,), question=f"{name} {i}?", response_1="red", response_2="blue", preferred="1", source="test")
+        for i in range(count)
+    ]
+    table = [rows.verdict_row(pair, "12", template=template, split=name, index=i) for i, pair in enumerate(pairs)]
+    rows.write_parquet(folder / f"{name}.parquet", table)
+    return folder / f"{name}.parquet"
+
+
+def write_manifest(folder: Path) -> None:
+    rows.write_manifest(
+        folder / "manifest.json", {"files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.parquet")}}
+    )
+
+
+def make_base(folder: Path, processor: str | None = "Qwen2_5_VLProcessor") -> Path:
+    folder.mkdir(parents=True)
+    for name, content in (("config.json", {"model_type": "qwen2_5_vl"}), ("tokenizer.json", {}), ("tokenizer_config.json", {})):
+        (folder / name).write_text(json.dumps(content))
+    if processor:
+        (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+class World:
+    """A sound run of the small base on the CPU in a folder of its own; tests break one thing each."""
+
+    def __init__(self, root: Path, sound_data: Path) -> None:
+        self.root, self.data, self.base, self.checkpoints = root, root / "data", root / "base", root / "checkpoints"
+        shutil.copytree(sound_data, self.data)
+        self.train, self.val = self.data / "train.parquet", self.data / "val.parquet"
+        make_base(self.base)
+
+    def overrides(self, *more: str, hardware: tuple[str, ...] = CPU) -> list[str]:
+        return [
+            *hardware,
+            f"actor_rollout_ref.model.path={self.base}",
+            f"data.train_files={self.train}",
+            f"data.val_files={self.val}",
+            f"trainer.default_local_dir={self.checkpoints}/${{trainer.experiment_name}}",
+            *more,
+        ]
+
+    def examine(self, *more: str, hardware: tuple[str, ...] = CPU) -> list[doctor.Finding]:
+        return doctor.examine("critic_r1", self.overrides(*more, hardware=hardware))
+
+    def compose(self, *more: str):
+        return doctor.compose("critic_r1", self.overrides(*more))
+
+    def save_checkpoint(self, config, step: int = 10) -> Path:
+        folder = Path(config.trainer.default_local_dir)
+        (folder / f"global_step_{step}").mkdir(parents=True)
+        (folder / doctor.TRACKER).write_text(str(step))
+        return folder
+
+
+@pytest.fixture
+def world(real_world, monkeypatch):
+    """The same without Hydra."""
+    monkeypatch.setattr(doctor, "compose", compose_quickly)
+    return real_world
+
+
+@pytest.fixture(scope="session")
+def sound_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound") / "data"
+    for name in ("train", "val"):
+        make_data(folder, name)
+    write_manifest(folder)
+    return folder
+
+
+@pytest.fixture
+def real_world(tmp_path, sound_data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(reaper, "leftovers", list)
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 8 * GIB)
+    # The machine and the environment that run the tests are not what is tested here.
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
+    monkeypatch.setattr(doctor.cpu, "version_problems", list)
+    return World(tmp_path, sound_data)
+
+
+def bad(findings: list[doctor.Finding]) -> list[doctor.Finding]:
+    return [finding for finding in findings if finding.level != "ok"]
+
+
+def only(findings: list[doctor.Finding], level: str, what: str, remedy: str = "") -> None:
+    """One finding is not ok, and it is this one."""
+    found = bad(findings)
+    assert len(found) == 1, found
+    assert found[0].level == level
+    assert what in found[0].what
+    assert remedy in found[0].remedy
+    assert found[0].remedy
+
+
+def test_a_sound_run_has_nothing_to_say(real_world):
+    findings = real_world.examine()
+    assert bad(findings) == []
+    said = "\n".join(finding.what for finding in findings)
+    for part in (
+        "critic_r1 is found",
+        "pinned",
+        "CPU",
+        "40 rows; the 32",
+        "Qwen2_5_VLProcessor",
+        "starts anew as critic_r1-base-",
+        "GiB of memory",
+    ):
+        assert part in said
+
+
+def test_nothing_heavy_is_imported():
+    code = """
+import sys
+from critic_r1_verl import doctor
+doctor.examine("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"], deep=False)
+print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datasets") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_processors_are_those_of_the_installed_verl():
+    root = importlib.util.find_spec("verl").submodule_search_locations[0]
+    source = (Path(root) / "utils" / "tokenizer" / "tokenizer.py").read_text()
+    assert set(re.findall(r'case "(\w+)":', source)) == set(doctor.PROCESSORS)
+
+
+# Recipe
+
+
+def test_an_unknown_recipe_lists_those_there_are(real_world):
+    findings = doctor.examine("nope", real_world.overrides())
+    only(findings, "fatal", "critic_r1_plus", "--cfg job")
+    assert "\n" not in findings[0].what
+
+
+@pytest.mark.parametrize(
+    "override, said", [("nope=1", "Could not override 'nope'"), ("data.seed='", "data.seed"), ("trainer.device=${nope}", "nope' not found")]
+)
+def test_a_bad_override_is_one_line(real_world, override, said):
+    findings = real_world.examine(override)
+    only(findings, "fatal", said, "--cfg job")
+    assert "\n" not in findings[0].what
+
+
+def test_a_recipe_that_hydra_takes_for_a_plain_key(real_world, monkeypatch):
+    from hydra_plugins.critic_r1_searchpath import CriticR1SearchPath
+
+    monkeypatch.setattr(CriticR1SearchPath, "manipulate_search_path", lambda self, search_path: None)
+    only(doctor.examine("critic_r1", []), "fatal", "plain key", "make setup")
+
+
+def test_a_recipe_without_its_package_line(real_world):
+    (real_world.root / "recipe").mkdir()
+    (real_world.root / "recipe" / "mine.yaml").write_text("algorithm:\n  adv_estimator: grpo\n")
+    only(doctor.examine("mine", [f"hydra.searchpath=[file://{real_world.root}]"]), "fatal", "not applied", "# @package _global_")
+
+
+def test_a_recipe_that_leaves_the_method_out(real_world):
+    (real_world.root / "recipe").mkdir()
+    (real_world.root / "recipe" / "mine.yaml").write_text("# @package _global_\nalgorithm:\n  adv_estimator: grpo\n")
+    only(doctor.examine("mine", [f"hydra.searchpath=[file://{real_world.root}]"]), "fatal", "does not include critic_r1", "defaults list")
+
+
+@pytest.mark.parametrize(
+    "overrides, level, what, remedy",
+    [
+        (["algorithm.adv_estimator=gae"], "warning", "gae", "leave it out"),
+        (["reward.custom_reward_function.path=null"], "fatal", "default reward", "reward.custom_reward_function.path"),
+        (["custom_reward_function.path=/x.py"], "fatal", "top level is ignored", "reward.custom_reward_function"),
+        (["reward_model.model.path=/x"], "fatal", "reward_model.model.path", "reward.reward_model"),
+        (["actor_rollout_ref.actor.freeze_vision_tower=true"], "fatal", "freeze_vision_tower", "exclude_modules"),
+        (["data.return_multi_modal_inputs=false"], "warning", "return_multi_modal_inputs", "leave it out"),
+        (["algorithm.filter_groups.enable=true"], "fatal", "filter_groups", "custom_sampler.path=null"),
+        (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
+        (["data.train_batch_size=24"], "fatal", "not a multiple", "change"),
+        (["actor_rollout_ref.rollout.n=1"], "fatal", "nothing to compare", "2 or more"),
+        (["actor_rollout_ref.rollout.n=many"], "fatal", "rollout.n=many", "correct"),
+        (["actor_rollout_ref.rollout.tensor_model_parallel_size=2"], "fatal", "tensor_model_parallel_size=2", "change"),
+        (["data.max_response_length=400"], "fatal", "592 tokens", "max_model_len=592"),
+        (["data.train_batch_size=48"], "fatal", "only 40 training rows", "build more rows"),
+        (["data.train_max_samples=8"], "fatal", "only 8 training rows", "build more rows"),
+        (["data.val_files=null"], "fatal", "data.val_files is not set", "make prep"),
+        (["trainer.experiment_name=mine"], "warning", "experiment_name=mine", "leave trainer.experiment_name"),
+        (["trainer.resume_mode=resume_path", "trainer.resume_from_path=/nope/global_step_3"], "fatal", "does not exist", "recipe"),
+    ],
+)
+def test_keys(world, overrides, level, what, remedy):
+    only(world.examine(*overrides), level, what, remedy)
+
+
+# Machine
+
+
+def test_versions(world, monkeypatch):
+    monkeypatch.setattr(
+        doctor.cpu, "version_problems", lambda: ["the CPU backend was made for torch 2.11.0, found 2.9.0: run `make setup`"]
+    )
+    only(world.examine(), "fatal", "found 2.9.0", "make setup")
+
+
+def test_two_builds_of_vllm_at_once(world, monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda package: "0.24.0")
+    only(world.examine(), "fatal", "both installed", "make clean setup")
+
+
+@pytest.mark.parametrize(
+    "platform, gpus, hardware, level, what, remedy",
+    [
+        (
+            "cpu",
+            0,
+            ("+recipe/base=tiny",),
+            "fatal",
+            "recipe is for cuda",
+            "VERL_PLATFORM=cpu python -m verl.trainer.main_ppo +recipe=critic_r1",
+        ),
+        ("", 0, CPU, "fatal", "VERL_PLATFORM=cpu is not set", "type: VERL_PLATFORM=cpu python -m verl"),
+        ("", 0, ("+recipe/base=tiny",), "fatal", "no GPU here", "+recipe/base=tiny +recipe/hardware=cpu"),
+        ("", 4, ("+recipe/base=tiny",), "fatal", "n_gpus_per_node is 8", "trainer.n_gpus_per_node=4"),
+        ("huawei", 0, ("+recipe/base=tiny",), "warning", "not counted", ""),
+    ],
+)
+def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, remedy):
+    monkeypatch.setenv("VERL_PLATFORM", platform)
+    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    case = doctor._Case("critic_r1", [*hardware], doctor.compose("critic_r1", [*hardware]), False)
+    (finding,) = doctor._check_devices(case)
+    assert finding.level == level
+    assert what in finding.what
+    assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize("environment, gpus, hardware", [({}, 8, ()), ({"RAY_ADDRESS": "auto"}, 0, ())])
+def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware):
+    monkeypatch.delenv("VERL_PLATFORM")
+    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (finding,) = doctor._check_devices(doctor._Case("critic_r1", [], doctor.compose("critic_r1", list(hardware)), False))
+    assert finding.level == "ok"
+
+
+def test_the_line_to_type_can_be_typed(world):
+    override = "data.train_files=[a b.parquet]"
+    case = doctor._Case("critic_r1", [override], doctor.compose("critic_r1", [override]), False)
+    (finding,) = doctor._check_devices(case)
+    assert f"'{override}'" in finding.remedy
+
+
+def test_batches_for_eight_gpus(world):
+    case = doctor._Case("critic_r1", [], doctor.compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
+    assert [finding.level for finding in doctor._check_batches(case)] == ["fatal"]
+
+
+@pytest.mark.parametrize(
+    "memory_gib, free_gib, what", [(5.0, 500, "of memory available, 6 GiB are needed"), (8.0, 1, "free in /dev/shm, 2 GiB are needed")]
+)
+def test_memory(world, monkeypatch, memory_gib, free_gib, what):
+    monkeypatch.setattr(doctor, "_available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(
+        doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == doctor._SHM else 50 * GIB})
+    )
+    only(world.examine(), "fatal", what)
+
+
+def test_disk(world, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
+    only(world.examine(), "fatal", "3.0 GiB free on the disk of", "max_actor_ckpt_to_keep")
+
+
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    assert doctor._available_memory() == 400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert doctor._available_memory() > 400
+
+
+def test_an_occupied_port(world):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        overrides = ["actor_rollout_ref.rollout.prometheus.enable=true", f"actor_rollout_ref.rollout.prometheus.port={port}"]
+        only(world.examine(*overrides), "fatal", f"port {port} is occupied", "prometheus.port")
+    assert bad(world.examine(*overrides)) == []
+
+
+def test_leftovers(world, monkeypatch):
+    monkeypatch.setattr(reaper, "leftovers", lambda: [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)])
+    only(world.examine(), "warning", "process 17 (ray::WorkerDict), 1 shared-memory segment(s)", "critic-r1 doctor --clean")
+
+
+# Data
+
+
+def break_column(world):
+    import pyarrow.parquet as pq
+
+    pq.write_table(pq.read_table(world.train).rename_columns(["source" if c == "data_source" else c for c in rows.SHAPE]), world.train)
+    write_manifest(world.data)
+
+
+def break_label(world):
+    table = rows.read_rows(world.train)
+    table[-1]["reward_model"]["ground_truth"] = "3"
+    rows.write_parquet(world.train, table)
+    write_manifest(world.data)
+
+
+def break_placeholder(world):
+    table = rows.read_rows(world.val)
+    table[0]["prompt"][0]["content"] += "<image>"
+    rows.write_parquet(world.val, table)
+    write_manifest(world.data)
+
+
+def break_bytes(world):
+    world.train.write_bytes(b"PAR1 no")
+    write_manifest(world.data)
+
+
+@pytest.mark.parametrize(
+    "harm, whats",
+    [
+        (lambda world: world.train.unlink(), ["data.train_files", "does not exist"]),
+        (break_column, ["train.parquet: column 'data_source' is missing"]),
+        (break_label, ["train.parquet: row 39: ground_truth '3'"]),
+        (break_placeholder, ["val.parquet: row 0: prompt has 2 <image> placeholders for 1 images"]),
+        (break_bytes, ["train.parquet: not a readable parquet file"]),
+        (lambda world: make_data(world.data, "train", 41), ["train.parquet is not the file that manifest.json describes"]),
+        (lambda world: (world.data / "manifest.json").write_text("[]"), ["manifest.json is not a manifest"]),
+        (lambda world: (world.data / "images" / "red.png").write_bytes(b"\x89PNG"), ["row 0", "images/red.png", "does not open"]),
+        (lambda world: (world.data / "images" / "red.png").unlink(), ["images/red.png", "does not open"]),
+    ],
+    ids=["missing", "column", "label", "placeholder", "bytes", "changed", "manifest", "corrupt image", "no image"],
+)
+def test_data(world, harm, whats):
+    harm(world)
+    findings = bad(world.examine())
+    assert findings and {finding.level for finding in findings} == {"fatal"}
+    assert all(part in findings[0].what for part in whats)
+    assert "make prep" in findings[0].remedy
+    assert len(findings) <= 8
+
+
+def test_a_missing_manifest_is_a_warning(world):
+    (world.data / "manifest.json").unlink()
+    findings = bad(world.examine())
+    assert {(finding.level, "written last" in finding.what) for finding in findings} == {("warning", True)}
+
+
+def test_not_deep_opens_no_row(world):
+    break_label(world)
+    assert bad(doctor.examine("critic_r1", world.overrides(), deep=False)) == []
+
+
+# Base model
+
+
+def test_an_unknown_base(world):
+    only(world.examine("actor_rollout_ref.model.path=models/none/here"), "fatal", "no such folder", "critic-r1 tiny --data")
+
+
+@pytest.mark.parametrize(
+    "harm, what",
+    [
+        (lambda base: (base / "config.json").unlink(), "config.json is missing"),
+        (lambda base: (base / "config.json").write_text("{"), "config.json is not JSON"),
+        (lambda base: (base / "model.safetensors").unlink(), "no weights"),
+        (lambda base: (base / "tokenizer.json").unlink(), "no tokenizer"),
+        (lambda base: (base / "processor_config.json").unlink(), "takes no images"),
+        (
+            lambda base: (base / "processor_config.json").write_text('{"processor_class": "LlavaProcessor"}'),
+            "does not accept its processor LlavaProcessor",
+        ),
+        (
+            lambda base: (base / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "model.safetensors", "b": "2.safetensors"}}'
+            ),
+            "2.safetensors is missing (1 of 2",
+        ),
+    ],
+)
+def test_base(world, harm, what):
+    harm(world.base)
+    only(world.examine(), "fatal", what)
+
+
+def test_a_hub_name(world, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    override = "actor_rollout_ref.model.path=some/Model"
+    assert any("will be downloaded" in finding.what for finding in world.examine(override))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    only(world.examine(override), "fatal", "nor in the hub's cache", "unset HF_HUB_OFFLINE")
+    cached = tmp_path / "hub" / "models--some--Model"
+    make_base(cached / "snapshots" / "abc", "Qwen2VLProcessor")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    assert any("some/Model: complete, Qwen2VLProcessor" in finding.what for finding in world.examine(override))
+
+
+# Name and resuming
+
+
+def test_a_run_resumes_its_own_checkpoint(world):
+    config = world.compose()
+    doctor.claim(config)
+    folder = world.save_checkpoint(config)
+    assert json.loads((folder / doctor.CLAIM).read_text())["digest"] in folder.name
+    findings = world.examine()
+    assert bad(findings) == []
+    assert any(finding.what.startswith("resumes at step 10 of 40") for finding in findings)
+    doctor.claim(config)
+
+
+def test_a_checkpoint_started_by_main_ppo_itself_has_only_its_name(world):
+    world.save_checkpoint(world.compose())
+    assert any(finding.what.startswith("resumes at step 10") for finding in world.examine())
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_another_runs_checkpoint_under_a_name_given_by_hand(world, claimed):
+    mine = f"trainer.default_local_dir={world.root}/mine"
+    config = world.compose(mine)
+    if claimed:
+        doctor.claim(config)
+    world.save_checkpoint(config)
+    changed = [mine, "actor_rollout_ref.actor.optim.lr=1e-3"]
+    only(world.examine(*changed), "fatal", "another run" if claimed else "not known", "leave trainer.experiment_name")
+    with pytest.raises(ValueError, match=r"leave trainer\.experiment_name"):
+        doctor.claim(world.compose(*changed))
+
+
+def test_another_base_under_the_same_name_never_resumes(world):
+    mine = f"trainer.default_local_dir={world.root}/mine"
+    doctor.claim(world.compose(mine))
+    world.save_checkpoint(world.compose(mine))
+    other = make_base(world.root / "other")
+    only(world.examine(mine, f"actor_rollout_ref.model.path={other}"), "fatal", str(world.base))
+
+
+def test_a_broken_claim(world):
+    config = world.compose()
+    (world.save_checkpoint(config) / doctor.CLAIM).write_text("{}")
+    only(world.examine(), "fatal", "cannot be read")
+
+
+def test_starting_anew_over_checkpoints_is_a_warning(world):
+    world.save_checkpoint(world.compose())
+    only(world.examine("trainer.resume_mode=disable"), "warning", "overwrite")
+
+
+def test_show(capsys):
+    doctor.show([doctor.Finding("fatal", "a [b] is wrong", "do [c]"), doctor.Finding("ok", "fine")])
+    assert capsys.readouterr().out.split("\n")[:2] == [line.ljust(len(line)) for line in ("fatal  a [b] is wrong", "       -> do [c]     ")]

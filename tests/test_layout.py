@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "critic_r1_verl"
+
+# A module imports from layers above its own in this list, never from below; a new module has to be given its place.
+LAYERS = (
+    {"_paths", "records", "reaper", "experiment"},
+    {"verdict", "prompts", "cpu"},
+    {"rows", "reward", "metrics", "generate", "journal", "launch", "tiny", "export"},
+    {"dataset", "sampler", "judge", "answer", "select", "doctor"},
+    {"measure", "report"},
+    {"cli"},
+)
+# check_row asks the reward whether it knows the gold verdict; self-critique judges.
+WITHIN_A_LAYER = {("rows", "reward"), ("select", "judge")}
+
+HEAVY = {
+    "torch",
+    "verl",
+    "vllm",
+    "transformers",
+    "datasets",
+    "ray",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "PIL",
+    "sklearn",
+    "transfer_queue",
+}
+# verl calls these two and the CPU backend: where they are imported, verl is there already.
+HEAVY_ALLOWED = {"dataset", "sampler", "cpu"}
+IMPORTERS = {"verl": {"dataset", "sampler", "export", "doctor", "cpu"}, "vllm": {"generate", "cpu"}}
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path, *, executed_only: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; with executed_only those that importing the file itself imports."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif executed_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+
+
+def module(path: Path) -> str:
+    """records for critic_r1_verl/records.py, cpu for critic_r1_verl/cpu/platform.py, __init__ for the package itself."""
+    return path.relative_to(ROOT / PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    found = [number for number, layer in enumerate(LAYERS) if name in layer]
+    assert len(found) == 1, f"{name}: give this module its place in LAYERS"
+    return found[0]
+
+
+def own(names: Iterator[str]) -> set[str]:
+    """The modules of the package among dotted names; `from critic_r1_verl import __version__` is none."""
+    parts = [name.split(".") for name in names]
+    return {part[1] for part in parts if part[0] == PACKAGE and len(part) > 1} - {"__version__"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sources(PACKAGE) if module(path) != "__init__"], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_import_order(path: Path) -> None:
+    importer = module(path)
+    wrong = [
+        name
+        for name in own(imports(path)) - {importer}
+        if layer(name) > layer(importer) or (layer(name) == layer(importer) and (importer, name) not in WITHIN_A_LAYER)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("host", IMPORTERS)
+def test_few_modules_know_the_host(host: str) -> None:
+    users = {module(path) for path in sources(PACKAGE) if host in {name.split(".")[0] for name in imports(path)}}
+    assert users <= IMPORTERS[host]
+
+
+def test_nothing_heavy_is_imported_at_module_level() -> None:
+    light = [path for path in sources(PACKAGE) if module(path) not in HEAVY_ALLOWED] + sources("data_prep") + sources("hydra_plugins")
+    found = {
+        path.relative_to(ROOT).as_posix(): {name.split(".")[0] for name in imports(path, executed_only=True)} & HEAVY for path in light
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_light_modules_are_light_when_imported() -> None:
+    """The same, as Python sees it: what a third package imports in turn is in it too."""
+    names = sorted(f"{PACKAGE}.{path.stem}" for path in sources(PACKAGE) if path.parent.name == PACKAGE and path.stem not in HEAVY_ALLOWED)
+    program = f"import sys, {', '.join(names)}; print(*(sys.modules.keys() & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_package_does_not_know_data_prep_examples_or_tests() -> None:
+    used = {name.split(".")[0] for folder in (PACKAGE, "hydra_plugins") for path in sources(folder) for name in imports(path)}
+    assert used.isdisjoint({"data_prep", "examples", "tests", "recipe"})
+
+
+def test_folders_that_are_not_packages() -> None:
+    """verl ships a package `tests`, and its checkouts one named `recipe`; Hydra's plugins share a namespace."""
+    assert sources("recipe") == []
+    assert not (ROOT / "tests" / "__init__.py").exists()
+    assert not (ROOT / "hydra_plugins" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "data_prep", "hydra_plugins", "examples", "tests"])
+def test_every_source_names_its_licence_and_says_what_it_is(folder: str) -> None:
+    for path in sources(folder):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n"), path
+        # A test file is named after what it tests.
+        assert folder == "tests" or ast.get_docstring(ast.parse(text)), f"{path}: no docstring"

