@@ -11,6 +11,8 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ POLICY_TEMPLATE = "policy_short"
 
 @dataclass(frozen=True)
 class DigitsSize:
-    """How many distinct records of each kind; lessons are counted for each of the two skills."""
+    """How many records of each kind. The share of critic lessons sets how well the base judges before GRPO."""
 
-    lessons: int = 12_000
+    policy_lessons: int = 12_000
+    critic_lessons: int = 1_200
     train_pairs: int = 1_024
     val_pairs: int = 64
     test_pairs: int = 512
@@ -79,7 +82,7 @@ def build_digits(out: Path, size: DigitsSize = DigitsSize(), seed: int = digits.
     write_jsonl(out / "test_pairs.jsonl", pairs["test"])
     questions = _questions(store, "test", size.test_questions, seed, counts)
     write_jsonl(out / "test_questions.jsonl", questions)
-    _write_lessons(out / "lessons.jsonl", store, size.lessons, seed, critic, policy)
+    _write_lessons(out / "lessons.jsonl", store, size, seed, critic, policy)
 
     groups = {split: {scan for pair in pairs[split] for scan in pair.group.split("+")} for split in pairs}
     groups["test"] |= {scan for question in questions for scan in question.group.split("+")}
@@ -143,19 +146,28 @@ def _with_random_labels(pairs: list[PairRecord], seed: int) -> list[PairRecord]:
     return [replace(pair, preferred=rng.choice(("1", "2"))) for pair in pairs]
 
 
-def _write_lessons(file: Path, store: ImageStore, count: int, seed: int, critic: prompts.Template, policy: prompts.Template) -> None:
-    """One lesson a line: {skill, image, prompt, response}; both skills see the same pictures of the teaching scans."""
-    raw = digits.raw_pairs("teach", seed)
+def _write_lessons(file: Path, store: ImageStore, size: DigitsSize, seed: int, critic: prompts.Template, policy: prompts.Template) -> None:
+    """One lesson a line: {skill, image, prompt, response}, on pictures of the teaching scans."""
+
+    def lesson(skill: str, scene: digits.Scene, prompt: Callable[[Image], str], response: str) -> str:
+        image = store.put(digits.picture(scene))
+        return json.dumps({"skill": skill, "image": image.path, "prompt": prompt(image), "response": response}) + "\n"
+
     with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for _ in range(count):
-            row = next(raw)
-            image = store.put(digits.picture(row["scene"]))
-            pair = digits.convert(row, image)
-            for skill, prompt, response in (
-                ("policy", prompts.policy_text(pair, policy), digits.policy_lesson(row["scene"])),
-                ("critic", prompts.critic_text(pair, "12", critic), digits.critic_lesson(row)),
-            ):
-                stream.write(json.dumps({"skill": skill, "image": image.path, "prompt": prompt, "response": response}) + "\n")
+        for scene in islice(digits.scenes("teach", seed), size.policy_lessons):
+            text = partial(_policy_prompt, scene, policy)
+            stream.write(lesson("policy", scene, text, digits.policy_lesson(scene)))
+        for raw in islice(digits.raw_pairs("teach", seed), size.critic_lessons):
+            text = partial(_critic_prompt, raw, critic)
+            stream.write(lesson("critic", raw["scene"], text, digits.critic_lesson(raw)))
+
+
+def _policy_prompt(scene: digits.Scene, template: prompts.Template, image: Image) -> str:
+    return prompts.policy_text(digits.convert_question(scene, image), template)
+
+
+def _critic_prompt(raw: dict[str, Any], template: prompts.Template, image: Image) -> str:
+    return prompts.critic_text(digits.convert(raw, image), "12", template)
 
 
 def _check_disjoint(groups: dict[str, set[str]]) -> None:

@@ -171,12 +171,7 @@ def picture(scene: Scene) -> Any:
     import numpy as np
     from PIL import Image as Pillow
 
-    images, _ = load()
-    cells = [
-        Pillow.fromarray((255 - images[scan] * (255 / 16)).astype(np.uint8)).resize((CELL_PIXELS, CELL_PIXELS), Pillow.Resampling.BICUBIC)
-        for scan in scene.scans
-    ]
-    return Pillow.fromarray(np.concatenate([np.asarray(cell) for cell in cells], axis=1)).convert("RGB")
+    return Pillow.fromarray(np.concatenate([_cell(scan) for scan in scene.scans], axis=1)).convert("RGB")
 
 
 @cache
@@ -198,6 +193,16 @@ def splits() -> dict[str, list[int]]:
         parts[split] = order[start : start + size]
         start += size
     return parts
+
+
+@cache
+def _cell(scan: int) -> Any:
+    """One scan, uint8[56, 56]."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    ink = (255 - load()[0][scan] * (255 / 16)).astype(np.uint8)
+    return np.asarray(Pillow.fromarray(ink).resize((CELL_PIXELS, CELL_PIXELS), Pillow.Resampling.BICUBIC))
 
 
 def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doors that need verl imported: the dataset over real parquet rows, and the parts of the reward in the log."""
+
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import rows
+from data_prep import build
+
+SIZE = build.DigitsSize(policy_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    build.build_digits(folder, SIZE)
+    return folder
+
+
+def open_dataset(file: Path, tmp_path: Path, **config: object):
+    from omegaconf import OmegaConf
+
+    from critic_r1_verl.dataset import CriticDataset
+
+    settings = OmegaConf.create({"filter_overlong_prompts": False, "cache_dir": str(tmp_path), **config})
+    return CriticDataset(data_files=[str(file)], tokenizer=None, processor=object(), config=settings)
+
+
+def test_every_row_arrives_with_its_picture(world: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(world / "train.parquet", tmp_path)
+    built = rows.read_rows(world / "train.parquet")
+    assert len(dataset) == len(built)
+    for index, row in enumerate(built):
+        item = dataset[index]
+        picture, *texts = item["raw_prompt"][0]["content"]
+        assert picture["type"] == "image" and Path(picture["image"]) == world / row["images"][0]
+        assert "".join(part["text"] for part in texts) == row["prompt"][0]["content"].removeprefix("<image>")
+        assert item["reward_model"] == row["reward_model"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row["images"].append(row["images"][0]), r"bad\.parquet: row 2: 1 placeholders in the prompt, 2 images"),
+        (lambda row: row.update(images=["images/gone.png"]), r"bad\.parquet: row 2: image 'images/gone.png' does not exist"),
+        (lambda row: row.update(images=["../../etc/passwd"]), r"bad\.parquet: row 2: image '\.\./\.\./etc/passwd' leads out of"),
+    ],
+)
+def test_a_bad_row_is_named(world: Path, tmp_path: Path, change, message: str) -> None:
+    built = rows.read_rows(world / "train.parquet")
+    change(built[2])
+    rows.write_parquet(world / "bad.parquet", built)
+    with pytest.raises(ValueError, match=message):
+        open_dataset(world / "bad.parquet", tmp_path)
+
+
+def test_a_missing_file_and_a_missing_column_are_named(world: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such data file; run `make prep`"):
+        open_dataset(world / "none.parquet", tmp_path)
+    table = pq.read_table(world / "train.parquet").drop_columns(["images"])
+    pq.write_table(table, world / "columns.parquet")
+    with pytest.raises(ValueError, match=r"columns\.parquet: no column 'images'"):
+        open_dataset(world / "columns.parquet", tmp_path)
+
+
+def test_filtering_uncounted_is_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="would drop rows uncounted"):
+        open_dataset(world / "train.parquet", tmp_path, filter_overlong_prompts=True)
+
+
+@pytest.mark.parametrize(
+    ("infos", "expected"),
+    [
+        ([], {}),
+        (
+            [{"acc": 1.0, "format": 1.0, "parsed": 1.0}, {"acc": 0.0, "format": 0.0, "parsed": 0.0}],
+            {"reward/acc/mean": 0.5, "reward/format/mean": 0.5, "reward/unparsed/mean": 0.5},
+        ),
+    ],
+)
+def test_reward_parts(infos: list[dict], expected: dict) -> None:
+    from critic_r1_verl.sampler import reward_metrics
+
+    assert reward_metrics(infos) == expected

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded world: what it claims about its splits, pairs and lessons, checked on what it writes."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import rows
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
+from critic_r1_verl.verdict import parse_answer, parse_verdict
+from data_prep import build, digits
+
+SIZE = build.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
+IMAGE = Image(path="images/a.png", sha256="0" * 64)
+FILES = ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl", "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    build.build_digits(folder, SIZE)
+    return folder
+
+
+def test_splits_use_every_scan_once() -> None:
+    scans = [scan for split in digits.splits().values() for scan in split]
+    assert sorted(scans) == list(range(1797))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "right"),
+    [
+        ("digit", (4,), 4),
+        ("left", (4, 7), 4),
+        ("right", (4, 7), 7),
+        ("middle", (1, 2, 3), 2),
+        ("larger", (4, 7), 7),
+        ("largest", (9, 9, 9), 9),
+        ("sum", (9, 9), 18),
+    ],
+)
+def test_answers(kind: str, shown: tuple[int, ...], right: int) -> None:
+    assert digits.answer(kind, shown) == right
+
+
+def test_the_preferred_response_has_fewer_wrong_statements_and_lessons_say_so() -> None:
+    both_flawed = 0
+    for raw in islice(digits.raw_pairs("teach"), 500):
+        scene = raw["scene"]
+        truth = digits.Claim(scene.digits, scene.answer)
+        first, second = (digits.wrong_statements(claim, truth) for claim in raw["claims"])
+        assert raw["preferred"] == ("1" if first < second else "2")
+        both_flawed += min(first, second) > 0
+        verdict = parse_verdict(digits.critic_lesson(raw))
+        assert (verdict.choice, verdict.format) == (raw["preferred"], True)
+        parsed = parse_answer(digits.policy_lesson(scene))
+        assert (parsed.text, parsed.format) == (str(scene.answer), True)
+    assert 50 < both_flawed < 150
+
+
+def test_every_scene_can_be_misread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three nines once had no misreading with another largest digit, and the build never ended."""
+    import random
+
+    scene = digits.Scene((0, 0, 0), (9, 9, 9), "largest")
+    assert digits._claim(random.Random(0), "wrong", scene).answer != 9
+
+
+def test_built_rows_are_sound_and_balanced(world: Path) -> None:
+    for split, count in (("train", 41), ("val", 8)):
+        built = rows.read_rows(world / f"{split}.parquet")
+        assert len(built) == count
+        assert [problem for row in built for problem in rows.check_row(row, world)] == []
+        labels = [row["reward_model"]["ground_truth"] for row in built]
+        assert abs(labels.count("1") - labels.count("2")) <= 1
+
+
+def test_no_scan_is_on_two_sides(world: Path) -> None:
+    by_split = {split: set(scans) for split, scans in digits.splits().items()}
+    records = read_jsonl(world / "test_pairs.jsonl", PairRecord) + read_jsonl(world / "test_questions.jsonl", QuestionRecord)
+    used = {int(scan.removeprefix("scan-")) for record in records for scan in record.group.split("+")}
+    assert used <= by_split["test"]
+    with pytest.raises(ValueError, match="ink seen before"):
+        build._check_disjoint({"train": {"scan-1"}, "test": {"scan-1", "scan-2"}})
+
+
+def test_two_builds_give_the_same_bytes_and_counts_add_up(world: Path, tmp_path: Path) -> None:
+    build.build_digits(tmp_path, SIZE)
+    assert all((world / name).read_bytes() == (tmp_path / name).read_bytes() for name in FILES)
+    counts = json.loads((world / "manifest.json").read_text())["corpora"]["digits"]["counts"]
+    assert all(count["read"] == count["kept"] + sum(count["skipped"].values()) for count in counts.values())
+
+
+def test_the_control_changes_training_labels_alone(world: Path, tmp_path: Path) -> None:
+    build.build_digits(tmp_path, SIZE, random_labels=True)
+    same = {name for name in FILES if (world / name).read_bytes() == (tmp_path / name).read_bytes()}
+    assert same == set(FILES) - {"train.parquet", "manifest.json"}
+    labels = {
+        folder: {
+            row["extra_info"]["pair_id"]: (row["reward_model"]["ground_truth"] == "1") == (row["extra_info"]["order"] == "12")
+            for row in built
+        }
+        for folder, built in ((folder, rows.read_rows(folder / "train.parquet")) for folder in (world, tmp_path))
+    }
+    changed = sum(labels[world][pair] != labels[tmp_path][pair] for pair in labels[world])
+    assert 10 <= changed <= 31
