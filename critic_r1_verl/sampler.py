@@ -29,7 +29,7 @@ def reward_metrics(infos: list[dict[str, float]]) -> dict[str, float]:
 
 class _RewardParts:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, poll_interval=POLL_SECONDS, **kwargs)
+        super().__init__(*args, poll_interval=POLL_SECONDS, **kwargs)  # type: ignore[call-arg]
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """verl's own sampling; the returned metrics also hold the parts of the reward."""

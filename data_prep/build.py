@@ -27,10 +27,11 @@ POLICY_TEMPLATE = "policy_short"
 
 @dataclass(frozen=True)
 class DigitsSize:
-    """How many records of each kind. The share of critic lessons sets how well the base judges before GRPO."""
+    """How many records of each kind. The number of critic lessons sets how well the base judges before GRPO."""
 
     policy_lessons: int = 12_000
-    critic_lessons: int = 1_200
+    review_lessons: int = 2_400
+    critic_lessons: int = 600
     train_pairs: int = 1_024
     val_pairs: int = 64
     test_pairs: int = 512
@@ -157,9 +158,12 @@ def _write_lessons(file: Path, store: ImageStore, size: DigitsSize, seed: int, c
         for scene in islice(digits.scenes("teach", seed), size.policy_lessons):
             text = partial(_policy_prompt, scene, policy)
             stream.write(lesson("policy", scene, text, digits.policy_lesson(scene)))
-        for raw in islice(digits.raw_pairs("teach", seed), size.critic_lessons):
-            text = partial(_critic_prompt, raw, critic)
-            stream.write(lesson("critic", raw["scene"], text, digits.critic_lesson(raw)))
+        review = prompts.load("review_short")
+        pairs = digits.raw_pairs("teach", seed)
+        for raw in islice(pairs, size.review_lessons):
+            stream.write(lesson("review", raw["scene"], partial(_critic_prompt, raw, review), digits.review_lesson(raw)))
+        for raw in islice(pairs, size.critic_lessons):
+            stream.write(lesson("critic", raw["scene"], partial(_critic_prompt, raw, critic), digits.critic_lesson(raw)))
 
 
 def _policy_prompt(scene: digits.Scene, template: prompts.Template, image: Image) -> str:

@@ -158,12 +158,13 @@ def policy_lesson(scene: Scene) -> str:
 
 
 def critic_lesson(raw: dict[str, Any]) -> str:
-    """How the small base is taught to judge: its own reading and answer, then each statement of each response beside what it should be."""
-    scene = raw["scene"]
-    truth = Claim(scene.digits, scene.answer)
-    checks = [_check(claim, truth) for claim in raw["claims"]]
-    thought = f"{reading(scene.digits)} It is {scene.answer}. Response 1: {checks[0]}. Response 2: {checks[1]}."
-    return f"<think>{thought}</think> \\boxed{{{raw['preferred']}}}"
+    """How the small base is taught to judge: think as in a review, then box the better response."""
+    return f"<think>{_review(raw)}</think> \\boxed{{{raw['preferred']}}}"
+
+
+def review_lesson(raw: dict[str, Any]) -> str:
+    """How the small base is taught to check two responses, and to answer after it; which response is better is not said."""
+    return f"<think>{_review(raw)}</think> \\boxed{{{raw['scene'].answer}}}"
 
 
 def picture(scene: Scene) -> Any:
@@ -221,6 +222,14 @@ def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:
         misread = tuple(digits)
         if misread != scene.digits and answer(scene.kind, misread) != scene.answer:
             return Claim(misread, answer(scene.kind, misread))
+
+
+def _review(raw: dict[str, Any]) -> str:
+    """What the picture shows and the answer, then each statement of each response beside what it should be."""
+    scene = raw["scene"]
+    truth = Claim(scene.digits, scene.answer)
+    first, second = (_check(claim, truth) for claim in raw["claims"])
+    return f"{reading(scene.digits)} It is {scene.answer}. Response 1: {first}. Response 2: {second}."
 
 
 def _check(claim: Claim, truth: Claim) -> str:

@@ -66,7 +66,7 @@ DEVICE_MODULE = DeviceModule()
 class CpuPlatform(PlatformBase):
     device_name = "cpu"
     vendor_name = "cpu"
-    device_module = DEVICE_MODULE  # type: ignore[assignment]
+    device_module = DEVICE_MODULE
 
     def is_available(self) -> bool:
         return True
@@ -75,7 +75,7 @@ class CpuPlatform(PlatformBase):
         """Never inferred: only VERL_PLATFORM=cpu selects this platform."""
         return False
 
-    def current_device(self) -> torch.device:  # type: ignore[override]
+    def current_device(self) -> torch.device:
         """A device rather than an index: verl hands the result to torch, where a bare 0 would mean cuda:0."""
         return torch.device("cpu")
 

