@@ -9,12 +9,15 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from critic_r1_verl import launch
+
 DEBUG = "CRITIC_R1_DEBUG"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 130 after Ctrl-C, or that of the training."""
     arguments = _parse(argv)
+    launch.end_with_make()
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
@@ -104,7 +107,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import doctor, export, launch
+    from critic_r1_verl import doctor, export
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)

@@ -57,7 +57,8 @@ class VllmGenerator:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         options: dict[str, Any] = {}
-        if cpu.requested():
+        self._on_cpu = cpu.requested()
+        if self._on_cpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096}
         if not Path(model).exists() and Path(model).parts[:1] in (("/",), ("runs",), (".",), ("..",)):
@@ -72,6 +73,8 @@ class VllmGenerator:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         from vllm import SamplingParams
 
+        # vLLM 0.24.0 fails on a seeded request whose prefill is chunked on a CPU; there the engine's own seed makes a run repeatable.
+        seed = None if self._on_cpu else sampling.seed
         prompts = [self._prompt(request) for request in requests]
         parameters = [
             SamplingParams(
@@ -79,7 +82,7 @@ class VllmGenerator:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens,
-                seed=sampling.seed,
+                seed=seed,
             )
             for request in requests
         ]

@@ -2,6 +2,7 @@
 """Start verl's trainer as a child, show its progress in one line, and say in one message why it failed."""
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -69,6 +70,13 @@ _CONSEQUENCES = re.compile(
     r"|^BufferError: cannot close exported pointers exist|Engine core initialization failed"
 )
 _TOTAL_STEPS = re.compile(r"Total training steps: (\d+)|Training Progress:[^\r\n]*?\| *\d+/(\d+) \[")
+
+
+def end_with_make() -> None:
+    """Where make runs this process, end it when make dies, however it dies: make cannot do that when it is killed itself."""
+    if "MAKELEVEL" in os.environ and sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = False, on_step: Callable[[dict], None] | None = None) -> int:

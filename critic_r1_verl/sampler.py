@@ -6,6 +6,7 @@ this one adds the means of those parts over the rollouts of the batch: reward/ac
 """
 
 import os
+import time
 from typing import Any
 
 import transfer_queue as tq
@@ -36,9 +37,11 @@ class _RewardParts:
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)  # type: ignore[misc]
         if partition_id == "val" or not batch.keys:
             return batch, metrics
+        start = time.perf_counter()
         stored = tq.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=["extra_fields"])
         infos = [getattr(fields, "data", fields).get("reward_extra_info", {}) for fields in stored["extra_fields"]]
-        return batch, metrics | reward_metrics([info for info in infos if "acc" in info])
+        parts = reward_metrics([info for info in infos if "acc" in info])
+        return batch, metrics | parts | {"timing_s/reward_parts": time.perf_counter() - start}
 
 
 class RewardPartsReplayBuffer(_RewardParts, ReplayBuffer):

@@ -2,7 +2,8 @@
 """The small base: a Qwen2.5-VL of 2.5 million parameters with its own tokenizer, built and taught on one CPU in minutes.
 
 It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like any other.
-`build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response}.
+`build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response, ends}; where `ends` is
+false the response breaks off, and how it would go on is not taught.
 
 Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
 """
@@ -169,7 +170,7 @@ class Lessons:
         index = {name: number for number, name in enumerate(names)}
         self.by_skill: dict[str, list[Lesson]] = {}
         for row in rows:
-            lesson = self._encode(row["prompt"], row["response"], index[row["image"]])
+            lesson = self._encode(row["prompt"], row["response"] + (IM_END if row["ends"] else ""), index[row["image"]])
             self.by_skill.setdefault(row["skill"], []).append(lesson)
 
     def _encode(self, prompt: str, response: str, picture: int) -> Lesson:
@@ -177,7 +178,7 @@ class Lessons:
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         merged = math.prod(self._grids[picture]) // 4
         ids = self.tokenizer(text.replace(IMAGE_PAD, IMAGE_PAD * merged))["input_ids"]
-        return Lesson(ids, self.tokenizer(response + IM_END)["input_ids"], picture)
+        return Lesson(ids, self.tokenizer(response)["input_ids"], picture)
 
     def batch(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], Any]:
         """(model inputs, labels): ids and labels int64[B, L], pixel_values float32[P, 1176]; labels are -100 outside responses."""

@@ -158,13 +158,17 @@ def policy_lesson(scene: Scene) -> str:
 
 
 def critic_lesson(raw: dict[str, Any]) -> str:
-    """How the small base is taught to judge: think as in a review, then box the better response."""
-    return f"<think>{_review(raw)}</think> \\boxed{{{raw['preferred']}}}"
+    """How the small base is taught to judge: check both responses, then box the better one."""
+    return f"{checking_lesson(raw)}{raw['preferred']}}}"
 
 
-def review_lesson(raw: dict[str, Any]) -> str:
-    """How the small base is taught to check two responses, and to answer after it; which response is better is not said."""
-    return f"<think>{_review(raw)}</think> \\boxed{{{raw['scene'].answer}}}"
+def checking_lesson(raw: dict[str, Any]) -> str:
+    """The same up to the verdict, which it does not say: its own reading and answer, then each statement beside what it should be."""
+    scene = raw["scene"]
+    truth = Claim(scene.digits, scene.answer)
+    first, second = (_check(claim, truth) for claim in raw["claims"])
+    thought = f"{reading(scene.digits)} It is {scene.answer}. Response 1: {first}. Response 2: {second}."
+    return f"<think>{thought}</think> \\boxed{{"
 
 
 def picture(scene: Scene) -> Any:
@@ -222,14 +226,6 @@ def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:
         misread = tuple(digits)
         if misread != scene.digits and answer(scene.kind, misread) != scene.answer:
             return Claim(misread, answer(scene.kind, misread))
-
-
-def _review(raw: dict[str, Any]) -> str:
-    """What the picture shows and the answer, then each statement of each response beside what it should be."""
-    scene = raw["scene"]
-    truth = Claim(scene.digits, scene.answer)
-    first, second = (_check(claim, truth) for claim in raw["claims"])
-    return f"{reading(scene.digits)} It is {scene.answer}. Response 1: {first}. Response 2: {second}."
 
 
 def _check(claim: Claim, truth: Claim) -> str:

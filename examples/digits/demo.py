@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from critic_r1_verl import cpu, doctor, launch, measure, metrics, report
+from critic_r1_verl import cli, cpu, doctor, launch, measure, metrics, report
 from critic_r1_verl.records import replacing
 
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--base-from", type=Path, help="another run's folder whose base and base measurement are used again")
     parser.add_argument("--control", type=Path, help="metrics.json of the control, to stand beside this run's numbers")
     arguments = parser.parse_args()
+    launch.end_with_make()
     os.environ["VERL_PLATFORM"] = "cpu"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return Demo(arguments.out, arguments.random_labels, arguments.base_from, arguments.control).run()
@@ -99,8 +100,7 @@ class Demo:
         return f"critic {summary['critic_accuracy']['value']:.1%}, policy {summary['policy_accuracy']['value']:.1%}"
 
     def train(self) -> str:
-        status = launch.train("critic_r1", self._overrides(), log_path=self.out / "training.log")
-        if status:
+        if status := cli.main(["train", "--log", str(self.out / "training.log"), *self._overrides()]):
             raise SystemExit(status)
         return f"{len(read_steps(self.out / 'training.jsonl'))} GRPO steps"
 

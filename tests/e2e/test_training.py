@@ -17,7 +17,7 @@ from data_prep import build
 
 STEPS = 2
 SIZE = build.DigitsSize(
-    policy_lessons=50, review_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4
+    policy_lessons=50, checking_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4
 )
 
 
