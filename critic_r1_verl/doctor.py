@@ -425,6 +425,26 @@ def _check_batches(case: _Case) -> Iterator[Finding]:
             f"ppo_mini_batch_size x rollout.n = {mini} x {n} does not divide among {gpus} GPUs",
             "change actor_rollout_ref.actor.ppo_mini_batch_size, or trainer.n_gpus_per_node",
         ),
+        *(
+            (
+                not actor.use_dynamic_bsz and micro and rows % (micro * ranks) != 0,
+                f"{key}={micro} does not divide the {rows // ranks} rollouts that each worker has at a time",
+                f"set {key} to a divisor, or actor_rollout_ref.actor.use_dynamic_bsz=true",
+            )
+            for key, micro, rows in (
+                ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu, mini * n),
+                (
+                    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
+                    rollout.log_prob_micro_batch_size_per_gpu,
+                    batch * n,
+                ),
+                (
+                    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
+                    config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu,
+                    batch * n,
+                ),
+            )
+        ),
         (
             n < 2,
             f"actor_rollout_ref.rollout.n={n}: GRPO compares the rollouts of a group, and one has nothing to compare",

@@ -91,6 +91,7 @@ def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -
             "max_position_embeddings": 2048,
             "tie_word_embeddings": True,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [32 - 2 * part, part, part]},
+            "bos_token_id": None,
             "eos_token_id": ids[IM_END],
             "pad_token_id": ids[PAD],
         },
