@@ -427,7 +427,7 @@ def _check_batches(case: _Case) -> Iterator[Finding]:
         ),
         *(
             (
-                not actor.use_dynamic_bsz and micro and rows % (micro * ranks) != 0,
+                n > 1 and batch % mini == 0 and not actor.use_dynamic_bsz and micro and rows % (micro * ranks) != 0,
                 f"{key}={micro} does not divide the {rows // ranks} rollouts that each worker has at a time",
                 f"set {key} to a divisor, or actor_rollout_ref.actor.use_dynamic_bsz=true",
             )

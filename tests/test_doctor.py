@@ -222,6 +222,7 @@ def test_a_recipe_that_leaves_the_method_out(real_world):
         (["algorithm.filter_groups.enable=true"], "fatal", "filter_groups", "custom_sampler.path=null"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
         (["data.train_batch_size=20"], "fatal", "not a multiple", "change"),
+        (["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=7"], "fatal", "=7 does not divide the 64 rollouts", "divisor"),
         (["actor_rollout_ref.rollout.n=1"], "fatal", "nothing to compare", "2 or more"),
         (["actor_rollout_ref.rollout.n=many"], "fatal", "rollout.n=many", "correct"),
         (["actor_rollout_ref.rollout.tensor_model_parallel_size=2"], "fatal", "tensor_model_parallel_size=2", "change"),
