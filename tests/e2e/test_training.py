@@ -75,14 +75,14 @@ def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> Non
     shared_memory = set(os.listdir("/dev/shm"))
     process = subprocess.Popen(command(world), env=environment(), cwd=world)
     # verl logs a step after it has saved its checkpoint.
-    wait_until(lambda: steps(world), 500, process, world)
+    wait_until(lambda: steps(world), 900, process, world)
     (driver,) = drivers(process.pid)
     os.kill(driver, signal.SIGKILL)
-    assert process.wait(timeout=90) != 0
+    assert process.wait(timeout=120) != 0
     assert reaper.leftovers() == []
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
-    resumed = subprocess.run(command(world), env=environment(), cwd=world, timeout=500, check=False)
+    resumed = subprocess.run(command(world), env=environment(), cwd=world, timeout=900, check=False)
     assert resumed.returncode == 0, (world / "training.log").read_text()[-3000:]
     assert [step["step"] for step in steps(world)] == [1, 2]
     assert "Resuming from" in (world / "training.log").read_text()
