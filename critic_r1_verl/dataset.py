@@ -41,9 +41,9 @@ class CriticDataset(RLHFDataset):
                 raise ValueError(f"{files}: row {row}: {error}; rebuild the data with `make prep`") from error
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
-        """No row is dropped here: data_prep has measured the prompts and counted those it left out."""
+        """No row is dropped here; what does not fit is left out, and counted, where the data is built."""
         if self.filter_overlong_prompts:
-            raise ValueError("data.filter_overlong_prompts=true would drop rows uncounted; leave it false, data_prep measures the prompts")
+            raise ValueError("data.filter_overlong_prompts=true would drop rows uncounted; leave it false")
         return dataframe
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
