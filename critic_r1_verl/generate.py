@@ -22,7 +22,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy; top_p in (0, 1]; seed makes sampled texts repeatable on the same machine."""
+    """temperature 0 is greedy; top_p in (0, 1]; seed makes sampled texts repeatable on the same machine.
+
+    On the CPU vLLM's engine seed stands in for it: a whole run repeats, one that was cut short and resumed samples other texts.
+    """
 
     max_tokens: int
     temperature: float = 0.0
@@ -61,8 +64,6 @@ class VllmGenerator:
         if self._on_cpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096}
-        if not Path(model).exists() and Path(model).parts[:1] in (("/",), ("runs",), (".",), ("..",)):
-            raise ValueError(f"{model}: no such model folder; export a checkpoint first, or give a hub name")
         from transformers import AutoProcessor
         from vllm import LLM
 

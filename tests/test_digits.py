@@ -62,7 +62,7 @@ def test_the_preferred_response_has_fewer_wrong_statements_and_lessons_say_so() 
     assert 50 < both_flawed < 150
 
 
-def test_every_scene_can_be_misread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_scene_can_be_misread() -> None:
     """Three nines once had no misreading with another largest digit, and the build never ended."""
     import random
 
