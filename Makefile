@@ -34,6 +34,9 @@ OUT ?= runs/eval
 CONTROL ?= $(wildcard runs/demo-control/metrics.json)
 ARGS ?=
 
+# A process for each core, and a file's tests in one of them; the end-to-end tests take all cores by themselves.
+UNIT_TESTS = $(BIN)/python -m pytest -n auto --dist loadfile $(wildcard tests/test_*.py) $(ARGS)
+
 .PHONY: help
 help: ## list the targets (the default)
 	@awk -F ': .*## ' '/^[a-z][a-z0-9 -]*:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -76,9 +79,10 @@ report: $(STAMP) ## RUN's numbers as one HTML page, beside the control's if ther
 
 .PHONY: test test-unit
 test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the real stack
-	$(BIN)/python -m pytest $(wildcard tests/test_*.py) tests/e2e $(ARGS)
+	$(UNIT_TESTS)
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
 test-unit: $(STAMP) ## the unit tests alone, under a minute
-	$(BIN)/python -m pytest $(wildcard tests/test_*.py) $(ARGS)
+	$(UNIT_TESTS)
 
 .PHONY: check
 check: $(STAMP) ## ruff and mypy

@@ -16,7 +16,7 @@ DEBUG = "CRITIC_R1_DEBUG"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 130 after Ctrl-C, or that of the training."""
-    arguments = _parse(argv)
+    arguments = parse(argv)
     launch.end_with_make()
     try:
         return arguments.run(arguments)
@@ -39,7 +39,7 @@ def _message(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="critic-r1", description="LLaVA-Critic-R1 on verl: check, train, export, measure, report.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     recipe = argparse.ArgumentParser(add_help=False)

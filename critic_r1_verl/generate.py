@@ -63,6 +63,8 @@ class VllmGenerator:
         self._on_cpu = cpu.requested()
         if self._on_cpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+            # vLLM's sampler would be compiled, for half a minute; the model runs eagerly anyway.
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096}
         from transformers import AutoProcessor
         from vllm import LLM

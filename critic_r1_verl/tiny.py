@@ -2,8 +2,7 @@
 """The small base: a Qwen2.5-VL of 2.5 million parameters with its own tokenizer, built and taught on one CPU in minutes.
 
 It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like any other.
-`build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response, ends}; where `ends` is
-false the response breaks off, and how it would go on is not taught.
+`build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response}.
 
 Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
 """
@@ -171,7 +170,7 @@ class Lessons:
         index = {name: number for number, name in enumerate(names)}
         self.by_skill: dict[str, list[Lesson]] = {}
         for row in rows:
-            lesson = self._encode(row["prompt"], row["response"] + (IM_END if row["ends"] else ""), index[row["image"]])
+            lesson = self._encode(row["prompt"], row["response"] + IM_END, index[row["image"]])
             self.by_skill.setdefault(row["skill"], []).append(lesson)
 
     def _encode(self, prompt: str, response: str, picture: int) -> Lesson:

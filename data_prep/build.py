@@ -27,11 +27,10 @@ POLICY_TEMPLATE = "policy_short"
 
 @dataclass(frozen=True)
 class DigitsSize:
-    """How many records of each kind. The number of critic lessons, which say the verdict, sets how well the base judges before GRPO."""
+    """How many records of each kind."""
 
     policy_lessons: int = 12_000
-    checking_lessons: int = 2_400
-    critic_lessons: int = 300
+    critic_lessons: int = 4_800
     train_pairs: int = 1_024
     val_pairs: int = 64
     test_pairs: int = 512
@@ -148,22 +147,21 @@ def _with_random_labels(pairs: list[PairRecord], seed: int) -> list[PairRecord]:
 
 
 def _write_lessons(file: Path, store: ImageStore, size: DigitsSize, seed: int, critic: prompts.Template, policy: prompts.Template) -> None:
-    """One lesson a line: {skill, image, prompt, response, ends}, on pictures of the teaching scans; ends is false where it breaks off."""
+    """One lesson a line: {skill, image, prompt, response}, on pictures of the teaching scans."""
 
-    def lesson(skill: str, scene: digits.Scene, prompt: Callable[[Image], str], response: str, ends: bool = True) -> str:
+    def lesson(skill: str, scene: digits.Scene, prompt: Callable[[Image], str], response: str) -> str:
         image = store.put(digits.picture(scene))
-        return json.dumps({"skill": skill, "image": image.path, "prompt": prompt(image), "response": response, "ends": ends}) + "\n"
+        return json.dumps({"skill": skill, "image": image.path, "prompt": prompt(image), "response": response}) + "\n"
 
+    style = random.Random(f"{digits.SOURCE}-style-{seed}")
     with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for scene in islice(digits.scenes("teach", seed), size.policy_lessons):
             text = partial(_policy_prompt, scene, policy)
             stream.write(lesson("policy", scene, text, digits.policy_lesson(scene)))
-        pairs = digits.raw_pairs("teach", seed)
-        for raw in islice(pairs, size.checking_lessons):
+        for raw in islice(digits.raw_pairs("teach", seed), size.critic_lessons):
+            checked = style.random() < digits.CHECKED[raw["scene"].kind]
             text = partial(_critic_prompt, raw, critic)
-            stream.write(lesson("checking", raw["scene"], text, digits.checking_lesson(raw), ends=False))
-        for raw in islice(pairs, size.critic_lessons):
-            stream.write(lesson("critic", raw["scene"], partial(_critic_prompt, raw, critic), digits.critic_lesson(raw)))
+            stream.write(lesson("critic", raw["scene"], text, digits.critic_lesson(raw, checked)))
 
 
 def _policy_prompt(scene: digits.Scene, template: prompts.Template, image: Image) -> str:

@@ -38,6 +38,8 @@ QUESTIONS = {
     },
 }
 DIGITS_A_PICTURE = {1: 0.2, 2: 0.6, 3: 0.2}
+# Who judges checks what has to be worked out more often than what is only read.
+CHECKED = {"digit": 0.3, "left": 0.3, "middle": 0.3, "right": 0.3, "larger": 0.9, "largest": 0.9, "sum": 0.9}
 GRADES = {("right", "slip"): 0.35, ("right", "wrong"): 0.45, ("slip", "wrong"): 0.2}
 
 
@@ -157,18 +159,19 @@ def policy_lesson(scene: Scene) -> str:
     return f"<think>{reading(scene.digits)}</think> \\boxed{{{scene.answer}}}"
 
 
-def critic_lesson(raw: dict[str, Any]) -> str:
-    """How the small base is taught to judge: check both responses, then box the better one."""
-    return f"{checking_lesson(raw)}{raw['preferred']}}}"
+def critic_lesson(raw: dict[str, Any], checked: bool) -> str:
+    """How the small base is taught to judge, always with the right verdict: its own reading and answer, then the better response.
 
-
-def checking_lesson(raw: dict[str, Any]) -> str:
-    """The same up to the verdict, which it does not say: its own reading and answer, then each statement beside what it should be."""
+    A checked judgement sets each statement of both responses beside what it should be; a hurried one goes from its own answer to the
+    verdict.
+    """
     scene = raw["scene"]
     truth = Claim(scene.digits, scene.answer)
-    first, second = (_check(claim, truth) for claim in raw["claims"])
-    thought = f"{reading(scene.digits)} It is {scene.answer}. Response 1: {first}. Response 2: {second}."
-    return f"<think>{thought}</think> \\boxed{{"
+    thought = f"{reading(scene.digits)} It is {scene.answer}."
+    if checked:
+        first, second = (_check(claim, truth) for claim in raw["claims"])
+        thought += f" Response 1: {first}. Response 2: {second}."
+    return f"<think>{thought}</think> \\boxed{{{raw['preferred']}}}"
 
 
 def picture(scene: Scene) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from critic_r1_verl import rows
 from data_prep import build
 
-SIZE = build.DigitsSize(policy_lessons=1, checking_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
+SIZE = build.DigitsSize(policy_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
 from critic_r1_verl.verdict import parse_answer, parse_verdict
 from data_prep import build, digits
 
-SIZE = build.DigitsSize(
-    policy_lessons=20, checking_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24
-)
+SIZE = build.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
 FILES = ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl", "manifest.json")
 

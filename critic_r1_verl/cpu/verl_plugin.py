@@ -14,11 +14,13 @@ MAIN_PPO = "verl.trainer.main_ppo"
 
 # Set in the driver before Ray starts, so that all of its processes inherit them; what the user has set stands.
 ENVIRONMENT = {
-    # Trainer and rollout take turns on the cores; the many small processes beside them must not spin on theirs.
-    "OMP_NUM_THREADS": "1",
+    # Trainer and rollout take turns on the cores, and a model this small gains nothing from more; verl's many other processes hardly compute.
+    "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
     # GiB; a model of this size needs little, and vLLM's default of 4 may be half of the machine.
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    # The model runs eagerly anyway; vLLM's sampler alone would be compiled, for half a minute.
+    "TORCHDYNAMO_DISABLE": "1",
     # Tells vllm_plugin that this vLLM belongs to a training, whose weights change.
     cpu.WEIGHT_SYNC: "1",
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loaded by vLLM in every one of its processes (entry point vllm.general_plugins); acts on the CPU, and only inside a verl run."""
 
+import multiprocessing
 import os
 
 from critic_r1_verl import cpu
@@ -10,6 +11,10 @@ def register() -> None:
     """Let a running vLLM CPU engine take new weights from verl's trainer. Evaluation loads weights once and keeps vLLM's fast layers."""
     if not cpu.requested() or cpu.WEIGHT_SYNC not in os.environ:
         return
+    if multiprocessing.parent_process():
+        # This is vLLM's engine, still without threads; it would spawn its one worker, half a minute of the same imports again.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+
     import vllm._custom_ops as ops
 
     # vLLM's CPU linear layers repack their weights and drop the originals, so that a later sync would have nothing to load into.

@@ -2,10 +2,11 @@
 """The main job, end to end, on the embedded world: `make demo`.
 
 Stages, each a command that a user could type: prepare, teach the small base, measure it, train it with GRPO, export, measure again, report.
-A stage that is done is not done again, so an interrupted demo goes on where it was.
+stages.json says which are done and by what code: an interrupted demo goes on where it was, and never on what other code left.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ class Demo:
 
     def run(self) -> int:
         self.out.mkdir(parents=True, exist_ok=True)
+        done = self._done()
         stages: dict[str, Callable[[], str]] = {
             "prepare": self.prepare,
             "teach": self.teach,
@@ -51,18 +53,41 @@ class Demo:
             "report": self.report,
         }
         for number, (name, stage) in enumerate(stages.items(), 1):
-            done = self.out / f".done-{name.replace(' ', '-')}.json"
-            if name != "report" and done.is_file():
-                record = json.loads(done.read_text())
-                note = f"{record['note']} (done before)"
-            else:
+            before = " (done before)" if name in done and name != "report" else ""
+            if not before:
                 start = time.monotonic()
-                record = {"note": stage(), "seconds": round(time.monotonic() - start, 1)}
-                note = record["note"]
-                done.write_text(json.dumps(record))
-            self.seconds[name] = record["seconds"]
-            print(f"[{number}/{len(stages)}] {name:<16} {record['seconds']:7.1f} s  {note}", flush=True)
+                done[name] = {"note": stage(), "seconds": round(time.monotonic() - start, 1)}
+                self._note_done(done)
+            self.seconds[name] = done[name]["seconds"]
+            print(f"[{number}/{len(stages)}] {name:<16} {self.seconds[name]:7.1f} s  {done[name]['note']}{before}", flush=True)
         return 0
+
+    def _done(self) -> dict[str, dict]:
+        """The stages that are done, by name; ends the demo where other code or settings did them."""
+        file = self.out / "stages.json"
+        if not file.is_file():
+            for stale in self.out.glob("*.jsonl"):
+                # Measurements go on where a file ends: it must be this demo's own.
+                stale.unlink()
+            return {}
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        if noted["inputs"] != self._inputs():
+            raise SystemExit(f"critic-r1: {self.out} was made by other code or settings: remove it, or choose another folder with --out")
+        return noted["stages"]
+
+    def _note_done(self, stages: dict[str, dict]) -> None:
+        with replacing(self.out / "stages.json") as temporary:
+            temporary.write_text(json.dumps({"inputs": self._inputs(), "stages": stages}, indent=2) + "\n", encoding="utf-8")
+
+    def _inputs(self) -> str:
+        """A digest of what decides the results: our code but for the report's, the recipe, the settings of this demo."""
+        root = Path(__file__).resolve().parents[2]
+        files = [file for folder in ("critic_r1_verl", "data_prep", "recipe") for file in (root / folder).rglob("*") if file.is_file()]
+        digest = hashlib.sha256(repr((self.random_labels, str(self.base_from))).encode())
+        for file in sorted(files):
+            if file.suffix in (".py", ".txt", ".yaml") and "report" not in file.parts:
+                digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+        return digest.hexdigest()
 
     def prepare(self) -> str:
         flags = ["--random-labels"] if self.random_labels else []

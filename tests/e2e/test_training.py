@@ -16,9 +16,7 @@ from critic_r1_verl.records import PairRecord, read_jsonl
 from data_prep import build
 
 STEPS = 2
-SIZE = build.DigitsSize(
-    policy_lessons=50, checking_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4
-)
+SIZE = build.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4)
 
 
 @pytest.fixture(scope="module")
