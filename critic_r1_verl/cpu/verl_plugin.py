@@ -14,7 +14,7 @@ MAIN_PPO = "verl.trainer.main_ppo"
 
 # Set in the driver before Ray starts, so that all of its processes inherit them; what the user has set stands.
 ENVIRONMENT = {
-    # Trainer and rollout take turns on the cores, and a model this small gains nothing from more; verl's many other processes hardly compute.
+    # Trainer and rollout take turns on the cores, and a model this small gains nothing from more; verl's other processes hardly compute.
     "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
     # GiB; a model of this size needs little, and vLLM's default of 4 may be half of the machine.

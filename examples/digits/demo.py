@@ -39,6 +39,7 @@ class Demo:
         self.out, self.random_labels, self.base_from, self.control = out, random_labels, base_from, control
         self.data, self.base, self.trained = out / "data", out / "base", out / "trained"
         self.seconds: dict[str, float] = {}
+        self.inputs = self._inputs()
 
     def run(self) -> int:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -71,13 +72,13 @@ class Demo:
                 stale.unlink()
             return {}
         noted = json.loads(file.read_text(encoding="utf-8"))
-        if noted["inputs"] != self._inputs():
+        if noted["inputs"] != self.inputs:
             raise SystemExit(f"critic-r1: {self.out} was made by other code or settings: remove it, or choose another folder with --out")
         return noted["stages"]
 
     def _note_done(self, stages: dict[str, dict]) -> None:
         with replacing(self.out / "stages.json") as temporary:
-            temporary.write_text(json.dumps({"inputs": self._inputs(), "stages": stages}, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({"inputs": self.inputs, "stages": stages}, indent=2) + "\n", encoding="utf-8")
 
     def _inputs(self) -> str:
         """A digest of what decides the results: our code but for the report's, the recipe, the settings of this demo."""
