@@ -53,11 +53,21 @@ def test_the_preferred_response_has_fewer_wrong_statements_and_lessons_say_so() 
         first, second = (digits.wrong_statements(claim, truth) for claim in raw["claims"])
         assert raw["preferred"] == ("1" if first < second else "2")
         both_flawed += min(first, second) > 0
-        verdict = parse_verdict(digits.critic_lesson(raw))
-        assert (verdict.choice, verdict.format) == (raw["preferred"], True)
+        for checked in (True, False):
+            lesson = digits.critic_lesson(raw, checked)
+            verdict = parse_verdict(lesson)
+            assert (verdict.choice, verdict.format) == (raw["preferred"], True)
+            assert lesson.count(" no") == (first + second if checked else 0)
         parsed = parse_answer(digits.policy_lesson(scene))
         assert (parsed.text, parsed.format) == (str(scene.answer), True)
     assert 50 < both_flawed < 150
+
+
+def test_lessons_are_hurried_where_there_is_little_to_work_out(world: Path) -> None:
+    lessons = [json.loads(line) for line in (world / "lessons.jsonl").read_text().splitlines()]
+    styles = {("sum" in row["prompt"], "Response 1" in row["response"]) for row in lessons if row["skill"] == "critic"}
+    assert {(True, True), (False, False)} <= styles
+    assert set(digits.CHECKED) == {kind for kinds in digits.QUESTIONS.values() for kind in kinds}
 
 
 def test_every_scene_can_be_misread() -> None:
