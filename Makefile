@@ -14,18 +14,17 @@ KIND := $(if $(filter 0,$(GPU)),cpu,gpu)
 STAMP := .venv/.setup-$(KIND)-$(shell cat constraints/* pyproject.toml | sha256sum | cut -c1-12)
 BIN := .venv/bin
 
-ifeq ($(KIND),cpu)
+CORPUS ?= digits
+ifeq ($(KIND) $(CORPUS),cpu digits)
 # The embedded world and the small base; `make demo` and recipe/base/tiny.yaml use the same folders.
-override CORPUS := digits
 DATA ?= runs/demo/data
 BASE ?= runs/demo/base
 PREPARED := $(BASE)/config.json
 NOTICE := no GPU here, so this is the embedded world: the digits in $(DATA) and the small base in $(BASE)
 else
-CORPUS ?= digits
 DATA ?= runs/data
 PREPARED := $(DATA)/manifest.json
-NOTICE := corpus $(CORPUS) in $(DATA); the base is the recipe's, which training loads
+NOTICE := $(CORPUS) in $(DATA); the base is the recipe's, which training loads
 endif
 
 RUN ?= runs/demo
@@ -55,11 +54,11 @@ demo-control: $(STAMP) ## the same training with random labels, from the base of
 	$(BIN)/python examples/digits/demo.py --out runs/demo-control --random-labels --base-from runs/demo $(ARGS)
 
 .PHONY: prep prep-notice
-prep: prep-notice $(PREPARED) ## prepare data and base: CORPUS=... with a GPU, else the embedded digits and the small base
+prep: prep-notice $(PREPARED) ## prepare data: CORPUS="NAME[:PATH] ...", else the embedded digits (without a GPU the small base too)
 prep-notice:
 	@echo "prep: $(NOTICE)"
-$(DATA)/manifest.json: $(wildcard data_prep/*.py critic_r1_verl/prompts/*.txt) | prep-notice $(STAMP)
-	$(BIN)/python -m data_prep build --corpus $(CORPUS) --out $(DATA)
+$(DATA)/manifest.json: $(wildcard data_prep/*.py data_prep/corpora/*.py critic_r1_verl/prompts/*.txt) | prep-notice $(STAMP)
+	$(BIN)/python -m data_prep build $(addprefix --corpus ,$(CORPUS)) --out $(DATA) $(ARGS)
 $(BASE)/config.json: $(DATA)/manifest.json critic_r1_verl/tiny.py
 	$(BIN)/critic-r1 tiny --data $(DATA) --out $(BASE)
 

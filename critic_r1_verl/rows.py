@@ -7,15 +7,30 @@ A row names its images by paths relative to the folder of its parquet file; extr
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from critic_r1_verl import prompts
 from critic_r1_verl.records import PairRecord, QuestionRecord, path_problem, replacing
 from critic_r1_verl.reward import compute_score
 
 Row = dict[str, Any]
+
+GROUP_ROWS = 1_000
+"""Rows that are held in memory while a parquet file is written."""
+
+
+class Labelled(Protocol):
+    """What balanced_orders looks at: a PairRecord, or less."""
+
+    @property
+    def pair_id(self) -> str: ...
+
+    @property
+    def preferred(self) -> str: ...
+
 
 SHAPE: dict[str, Any] = {
     "data_source": str,
@@ -57,7 +72,7 @@ def math_row(question_record: QuestionRecord, *, template: prompts.Template, spl
     return _row(question_record, content, ability="policy", style="math", ground_truth=question_record.answer, extra=extra)
 
 
-def balanced_orders(records: Sequence[PairRecord]) -> list[prompts.Order]:
+def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
     """For each record, by position, the order in which training shows it.
 
     Within each label the records are sorted by the hash of their pair_id and alternate between "12" and "21". So the preferred response
@@ -72,33 +87,43 @@ def balanced_orders(records: Sequence[PairRecord]) -> list[prompts.Order]:
     return orders
 
 
-def check_row(row: Mapping[str, Any], root: str | Path) -> list[str]:
+def check_row(row: Mapping[str, Any], root: str | Path, *, open_images: bool = True) -> list[str]:
     """What is wrong with a row, one sentence each; empty for a sound one. root is the folder of its parquet file.
 
     Checked: columns and types; as many <image> placeholders as images, and no other placeholder or chat token; every image is a file
-    inside root that decodes; the ground truth in the box has acc 1 under the reward of training, and its opposite acc 0.
+    inside root that decodes (not looked at without open_images, for rows whose images were decoded a moment before); the ground truth in
+    the box has acc 1 under the reward of training, and its opposite acc 0.
     """
     if problems := _shape_problems(row, SHAPE, ""):
         return problems
-    return [*_prompt_problems(row), *_image_problems(row["images"], Path(root)), *_reward_problems(row)]
+    images = _image_problems(row["images"], Path(root)) if open_images else []
+    return [*_prompt_problems(row), *images, *_reward_problems(row)]
 
 
-def write_parquet(path: str | Path, rows: Sequence[Row]) -> None:
-    """Write rows to a parquet file that appears only when complete; the same rows give the same bytes.
+def write_parquet(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write rows to a parquet file that appears only when complete, GROUP_ROWS at a time; the same rows give the same bytes.
 
     ValueError names the row and the key that do not fit SHAPE.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not rows:
+    schema = pa.schema([(name, _arrow_type(shape)) for name, shape in SHAPE.items()])
+    checked = _checked(path, rows)
+    group = list(islice(checked, GROUP_ROWS))
+    if not group:
         raise ValueError(f"{path}: no rows to write; verl cannot train on an empty file")
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        while group:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            group = list(islice(checked, GROUP_ROWS))
+
+
+def _checked(path: str | Path, rows: Iterable[Row]) -> Iterator[Row]:
     for number, row in enumerate(rows):
         if problems := _shape_problems(row, SHAPE, ""):
             raise ValueError(f"{path}: row {number}: {problems[0]}")
-    schema = pa.schema([(name, _arrow_type(shape)) for name, shape in SHAPE.items()])
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+        yield row
 
 
 def read_rows(path: str | Path) -> list[Row]:

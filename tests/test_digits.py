@@ -10,7 +10,7 @@ import pytest
 from critic_r1_verl import rows
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
 from critic_r1_verl.verdict import parse_answer, parse_verdict
-from data_prep import build, digits
+from data_prep import build, digits, embedded, validate
 
 SIZE = build.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
@@ -93,14 +93,20 @@ def test_no_scan_is_on_two_sides(world: Path) -> None:
     used = {int(scan.removeprefix("scan-")) for record in records for scan in record.group.split("+")}
     assert used <= by_split["test"]
     with pytest.raises(ValueError, match="ink seen before"):
-        build._check_disjoint({"train": {"scan-1"}, "test": {"scan-1", "scan-2"}})
+        embedded._check_disjoint({"train": {"scan-1"}, "test": {"scan-1", "scan-2"}})
 
 
 def test_two_builds_give_the_same_bytes_and_counts_add_up(world: Path, tmp_path: Path) -> None:
     build.build_digits(tmp_path, SIZE)
     assert all((world / name).read_bytes() == (tmp_path / name).read_bytes() for name in FILES)
-    counts = json.loads((world / "manifest.json").read_text())["corpora"]["digits"]["counts"]
-    assert all(count["read"] == count["kept"] + sum(count["skipped"].values()) for count in counts.values())
+    corpus = json.loads((world / "manifest.json").read_text())["corpora"]["digits"]
+    parts = corpus["parts"]
+    assert all(count["read"] == count["kept"] + sum(count["skipped"].values()) for count in (*parts.values(), corpus["counts"]))
+    assert (corpus["counts"]["kept"], parts["test pairs"]["kept"]) == (41 + 8, 24)
+
+
+def test_validate_finds_nothing(world: Path) -> None:
+    assert [str(problem) for problem in validate.problems(world)] == []
 
 
 def test_the_control_changes_training_labels_alone(world: Path, tmp_path: Path) -> None:

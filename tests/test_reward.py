@@ -4,6 +4,7 @@ r"""The reward: a golden table, constant keys, totality, threads."""
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_no_answer_makes_maths_raise(content):
 def test_hostile_maths_is_wrong_at_once(content):
     reward = compute_score("demo", rf"<think>a</think> \boxed{{{content}}}", "10", {"style": "math"})
     assert reward["acc"] == 0.0
+
+
+@pytest.mark.parametrize("truth", ["10", "(x+y)^{2}", "x^9y^9"])
+@pytest.mark.parametrize(
+    "content",
+    ["((x+y+1)^9+1)^9", "(((x+y)^9)^9)^9", "((x+y+1)^{-9} + 1) ^{9}", "((x+y+1)^0+1)^9", r"\left(x+y\right)^9\left(x+1\right)^9", "9^9^9"],
+)
+def test_powers_of_brackets_are_not_expanded(content, truth):
+    compute_score("demo", r"<think>a</think> \boxed{0.5}", "0.50", {"style": "math"})
+    start = time.process_time()
+    reward = compute_score("demo", rf"<think>a</think> \boxed{{{content}}}", truth, {"style": "math"})
+    assert reward["acc"] == 0.0
+    assert time.process_time() - start < 1.0
 
 
 def test_maths_works_in_the_threads_that_verl_uses():

@@ -93,7 +93,7 @@ class Demo:
     def prepare(self) -> str:
         flags = ["--random-labels"] if self.random_labels else []
         self._call("prepare", "-m", "data_prep", "build", "--corpus", "digits", "--out", str(self.data), *flags)
-        counts = json.loads((self.data / "manifest.json").read_text())["corpora"]["digits"]["counts"]
+        counts = json.loads((self.data / "manifest.json").read_text())["corpora"]["digits"]["parts"]
         return f"{counts['train pairs']['kept']} training pairs, {counts['test pairs']['kept']} held-out pairs"
 
     def teach(self) -> str:

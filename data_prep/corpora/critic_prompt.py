@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt of LLaVA-Critic, in which question and responses stand in brackets, back to its parts; and the spellings of its verdicts.
+
+    Question: [...]
+    The first response: [...]
+    The second response: [...]
+
+(or Response 1 and 2, or A and B). Texts may hold brackets themselves; where that leaves open which bracket ends what, the row is skipped.
+"""
+
+import re
+
+from critic_r1_verl.records import Preferred
+from data_prep.corpus import Skip
+
+_QUESTION = "Question: ["
+_RESPONSES = {("The first response", "The second response"), ("Response 1", "Response 2"), ("Response A", "Response B")}
+_BOUNDARY = re.compile(r"\][^\S\n]*\n\s*(The (?:first|second) response|Response [12AB])[^\S\n]*:[^\S\n]*\[")
+_BRACKET = re.compile(r"[\[\]]")
+
+_WORDS: dict[str, Preferred] = {"1": "1", "first": "1", "a": "1", "2": "2", "second": "2", "b": "2"}
+_SPELLINGS = (
+    "{}",
+    "[{}]",
+    "response {}",
+    "{} response",
+    "the {} response",
+    "response {} is better",
+    "the {} response is better",
+    "the better response: [{}]",
+)
+_TIES = (
+    "tie",
+    "equal",
+    "equally good",
+    "two responses are equally good",
+    "the two responses are equally good",
+    "both responses are equally good",
+)
+VERDICTS: dict[str, Preferred] = {
+    **{spelling.format(word): choice for word, choice in _WORDS.items() for spelling in _SPELLINGS},
+    **dict.fromkeys(_TIES, "tie"),
+}
+"""Lower-case spelling without a full stop -> the better response."""
+
+
+def parts(prompt: str) -> tuple[str, str, str] | Skip:
+    """Question, first and second response, in time linear in the prompt's length."""
+    rest = prompt.partition(_QUESTION)[2]
+    boundaries = list(_BOUNDARY.finditer(rest))
+    if len(boundaries) < 2:
+        return Skip("prompt is in no known form")
+    first, second = boundaries[:2]
+    question = rest[: first.start()]
+    tail = rest[second.end() :]
+    end = _end(tail)
+    if len(boundaries) > 2 or (first[1], second[1]) not in _RESPONSES or f"\n{_QUESTION}" in question or end is None:
+        return Skip("parts of the prompt cannot be told apart")
+    return question.strip(), rest[first.end() : second.start()].strip(), tail[:end].strip()
+
+
+def _end(tail: str) -> int | None:
+    """Where the bracket closes that is open at the start, if that is certain: at the last one, and no other could be meant."""
+    last = tail.rfind("]")
+    depth = 1
+    for bracket in _BRACKET.finditer(tail):
+        depth += 1 if bracket[0] == "[" else -1
+        if depth == 0:
+            return last if bracket.start() == last else None
+    # A bracket of the response is never closed, as in "[0, 1)": then the last one must end the prompt.
+    return last if tail[last + 1 :].strip() in ("", "ASSISTANT:") and "]\n" not in tail[:last] and last != -1 else None

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MM-RLHF: three to five models' answers to a prompt, ranked by people; or the pairs that its authors made of the ranks.
+
+Source: hub, yifanzhang114/MM-RLHF, split train: data.jsonl (or its parquet copy) with ranks of 16,342 prompts, or dpo_pairs.jsonl with
+62,545 pairs; give one of the two files. Images come in zip archives to be unpacked beside them. No licence is stated.
+Schema grade C: columns from scripts; the type of the ranks was not seen, and anything but a list of numbers stops the build.
+Label: rank 1 is best; equal ranks are skipped as ties. In dpo_pairs, chosen over rejected.
+Known defects: ranks that are missing; videos, which are skipped; MM-RLHF-RewardBench was drawn from the same annotation.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Any
+
+from data_prep.corpora.record import Candidate, by_path_or_name, chosen_over, pairs, typed
+from data_prep.corpus import Put, Record, SchemaError, Skip
+
+NAME = "mm_rlhf"
+HUB = "yifanzhang114/MM-RLHF"
+CONFIG = None
+SPLIT = "train"
+REVISION = "29cfeea5929979d12b42a8f30201e03c188408a6"
+LICENCE = ""
+GRADE = "C"
+COLUMNS = {"id"}
+
+
+def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
+    """One record or Skip for every two ranked answers, or for the ready pair."""
+    image = raw.get("image")
+    if raw.get("video") and not image:
+        return [Skip("video")]
+    candidates: list[Candidate | Skip]
+    if "chosen" in raw and "rejected" in raw:
+        question, candidates = raw.get("prompt"), [chosen_over(raw["chosen"], raw["rejected"])]
+    elif {"models_output", "final_ranking"} <= raw.keys():
+        answers, ranks = typed(raw, "models_output", list), typed(raw, "final_ranking", list)
+        if len(answers) != len(ranks):
+            return [Skip("as many ranks as answers are needed")]
+        if len(answers) < 2:
+            return [Skip("fewer than two answers")]
+        question, candidates = raw.get("question"), [_candidate(*two) for two in combinations(zip(answers, ranks, strict=True), 2)]
+    else:
+        raise SchemaError(f"found the keys {sorted(raw)}, expected models_output and final_ranking, or chosen and rejected")
+    category = image.removeprefix("./").split("/")[0] if isinstance(image, str) and "/" in image else ""
+    return pairs(by_path_or_name(put), image, question, candidates, source=NAME, licence=LICENCE, category=category)
+
+
+def _candidate(first: tuple[Any, Any], second: tuple[Any, Any]) -> Candidate | Skip:
+    (response_1, rank_1), (response_2, rank_2) = first, second
+    for rank in (rank_1, rank_2):
+        if rank is None or rank != rank:
+            return Skip("no rank")
+        if isinstance(rank, bool) or not isinstance(rank, int | float):
+            raise SchemaError(f"key 'final_ranking': found {rank!r:.200}, expected numbers, 1 for the best answer")
+    if rank_1 == rank_2:
+        return Skip("tie")
+    return response_1, response_2, "1" if rank_1 < rank_2 else "2"

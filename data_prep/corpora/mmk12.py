@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MMK12: school problems in mathematics and science, each with one image. Policy data.
+
+Source: hub, FanqingM/MMK12, split train, 15,616 rows (test, 2,000 rows, is a benchmark). Licence Apache-2.0 by the note of others.
+Schema grade C: columns from loaders by others; an image or a question of another type stops the build.
+Known defects: options stand within the question; answers may be letters, values or, rarely, prose, which is skipped.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from data_prep.corpora.record import question, typed
+from data_prep.corpus import Put, Record, Skip
+
+NAME = "mmk12"
+HUB = "FanqingM/MMK12"
+CONFIG = None
+SPLIT = "train"
+REVISION = ""
+LICENCE = "apache-2.0"
+GRADE = "C"
+COLUMNS = {"question", "answer", "image"}
+
+
+def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
+    """One question."""
+    image, text = typed(raw, "image", dict), typed(raw, "question", str)
+    return question(put, image, text, raw.get("answer"), source=NAME, licence=LICENCE, category=raw.get("subject"))

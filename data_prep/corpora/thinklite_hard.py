@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ThinkLite-VL-hard-11k: visual questions that a 7B model seldom answers at once. Policy data.
+
+Source: hub, russwang/ThinkLite-VL-hard-11k, split train, about 11,000 rows in one parquet file. Licence MIT by the card of its sister set.
+Schema grade C: columns from loaders by others; `image` is the raw bytes of the file, anything but bytes or {bytes, path} stops the build.
+Known defects: images of under 28 pixels a side.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from data_prep.corpora.record import question, typed
+from data_prep.corpus import Put, Record, Skip
+
+NAME = "thinklite_hard"
+HUB = "russwang/ThinkLite-VL-hard-11k"
+CONFIG = None
+SPLIT = "train"
+REVISION = ""
+LICENCE = "mit"
+GRADE = "C"
+COLUMNS = {"problem", "answer", "image"}
+
+
+def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
+    """One question."""
+    image = typed(raw, "image", bytes, dict)
+    return question(put, image, raw.get("problem"), raw.get("answer"), source=NAME, licence=LICENCE)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ViRL39K: verifiable visual questions gathered from many sets. Policy data.
+
+Source: hub, TIGER-Lab/ViRL39K, split train, 38,870 rows; the images are in images.zip, to be unpacked beside the parquet file. Licence MIT.
+Schema grade C: columns from loaders by others; an image column that is no list of paths, or an answer without a box, stops or skips.
+Known defects: `datasets` takes the image archive for data, so give a local folder; 9,978 rows have several images.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from critic_r1_verl.verdict import parse_answer
+from data_prep.corpora.record import question, typed
+from data_prep.corpus import Put, Record, Skip
+
+NAME = "virl39k"
+HUB = "TIGER-Lab/ViRL39K"
+CONFIG = None
+SPLIT = "train"
+REVISION = ""
+LICENCE = "mit"
+GRADE = "C"
+COLUMNS = {"question", "answer", "image"}
+
+
+def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
+    """One question."""
+    images = typed(raw, "image", list)
+    answer = parse_answer(typed(raw, "answer", str)).text
+    if answer is None:
+        return [Skip("answer is not one box")]
+    return question(put, images, raw.get("question"), answer, source=NAME, licence=LICENCE, category=raw.get("category"))

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WildVision battles: two anonymous models' dialogues with one user about an image, and that user's vote.
+
+Source: hub, WildVision/wildvision-battle, 10,000 to 100,000 rows. Licence ODC-BY.
+Schema grade C: the columns are those of a sibling set, whose split is called test; an unknown winner or dialogue stops the build.
+Label: `winner`; "tie" is a tie, "tie (bothbad)" is skipped. The vote is about whole dialogues, so a response holds all the turns after the
+first question.
+Known defects: votes cast when the models were not anonymous, which are skipped; VL-RewardBench was drawn from it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from critic_r1_verl.records import Preferred
+from data_prep.corpora.record import label, pairs, typed
+from data_prep.corpus import Put, Record, SchemaError, Skip
+
+NAME = "wildvision"
+HUB = "WildVision/wildvision-battle"
+CONFIG = None
+SPLIT = "test"
+REVISION = ""
+LICENCE = "odc-by"
+GRADE = "C"
+COLUMNS = {"conversation_a", "conversation_b", "winner", "image"}
+
+_BOTH_BAD = Skip("both bad")
+_WINNERS: dict[str, Preferred | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": _BOTH_BAD}
+
+
+def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
+    """One pair."""
+    preferred = label("winner", raw.get("winner"), _WINNERS)
+    if isinstance(preferred, Skip):
+        return [preferred]
+    if raw.get("anony") is False:
+        return [Skip("models were not anonymous")]
+    if not raw.get("conversation_a") or not raw.get("conversation_b"):
+        return [Skip("no dialogue")]
+    (asked_a, first), (asked_b, second) = _dialogue(raw, "conversation_a"), _dialogue(raw, "conversation_b")
+    if asked_a != asked_b:
+        return [Skip("the two dialogues ask different things")]
+    candidate = (first, second, preferred)
+    return pairs(put, raw.get("image"), asked_a[0], [candidate], source=NAME, licence=LICENCE, category=raw.get("domain"))
+
+
+def _dialogue(raw: dict[str, Any], key: str) -> tuple[list[Any], Any]:
+    """What the user says in a dialogue, and the model's part: one answer, or all turns from the first answer on."""
+    turns = typed(raw, key, list)
+    roles = [turn.get("role") if isinstance(turn, dict) else None for turn in turns]
+    if roles != ["user", "assistant"] * (len(turns) // 2):
+        raise SchemaError(f"key {key!r}: found {turns!r:.200}, expected turns of user and assistant, one after the other")
+    texts = [turn.get("content") for turn in turns]
+    if len(turns) == 2 or not all(isinstance(text, str) for text in texts):
+        return texts[::2], texts[1]
+    return texts[::2], "\n\n".join(f"{role.capitalize()}: {text}" for role, text in list(zip(roles, texts, strict=True))[1:])

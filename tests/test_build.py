@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From files to data folders: nothing is lost without a count, the same input gives the same bytes, a killed build goes on."""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from critic_r1_verl import rows
+from data_prep import __main__ as command
+from data_prep import build, contamination, shards, validate
+from data_prep.corpora import pairs as pairs_module
+from data_prep.corpus import SchemaError
+
+OPTIONS = build.Options(pixels=(784, 200_704), val=5)
+
+
+def write_jsonl(path: Path, raws: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(raw) + "\n" for raw in raws), encoding="utf-8")
+    return path
+
+
+def picture(folder: Path, number: int) -> str:
+    name = f"{number}.png"
+    if not (folder / name).exists():
+        Image.new("RGB", (40, 30), (number % 256, number // 256, 7)).save(folder / name)
+    return name
+
+
+def raw(folder: Path, number: int, preferred: str = "1", **changes: Any) -> dict[str, Any]:
+    plain = {
+        "image": picture(folder, number),
+        "question": f"What is it? {number}",
+        "response_1": f"A cat {number}.",
+        "response_2": f"A dog {number}.",
+        "preferred": preferred,
+    }
+    return plain | changes
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """60 rows: 40 preferences of which 30 for the first response, 20 ties; each image is in two rows."""
+    labels = ["1"] * 30 + ["2"] * 10 + ["tie"] * 20
+    random.Random(0).shuffle(labels)
+    raws = [raw(tmp_path, number, label, image=picture(tmp_path, number // 2)) for number, label in enumerate(labels)]
+    write_jsonl(tmp_path / "pairs.jsonl", raws)
+    return tmp_path
+
+
+def corpus(file: Path, **settings: Any) -> build.Corpus:
+    return build.Corpus(name="pairs", location=str(file), **settings)
+
+
+def read(out: Path) -> dict[str, list[rows.Row]]:
+    return {split: rows.read_rows(out / f"{split}.parquet") for split in build.SPLITS}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_rows_are_sound_balanced_and_split_by_image(world: Path) -> None:
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    built = read(world / "out")
+    assert [problem for split in built.values() for row in split for problem in rows.check_row(row, world / "out")] == []
+    assert manifest["splits"] == {
+        "train": {"rows": 56, "pairs": 56, "questions": 0},
+        "val": {"rows": 4, "pairs": 4, "questions": 0},
+    }, "each set of records that share an image has two, so four fit into five"
+    for split in built.values():
+        labels = [row["reward_model"]["ground_truth"] for row in split]
+        assert abs(labels.count("1") - labels.count("2")) <= 1
+        assert [row["extra_info"]["index"] for row in split] == list(range(len(split)))
+    images = [{path for row in split for path in row["images"]} for split in built.values()]
+    assert not images[0] & images[1]
+    assert manifest["images"]["count"] == 30 == len(list((world / "out/images").iterdir()))
+    assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 60, "skipped": {}}
+    assert manifest["ties"] == {"policy": "keep", "kept": 20, "dropped": 0}
+    assert manifest["lengths"]["max_prompt_tokens"] is None
+    assert abs(manifest["preferred_first"]["after"]["train"] - 0.5) < 0.02 < 0.2 < manifest["preferred_first"]["before"]["train"] - 0.5
+    assert not (world / "out/.build").exists()
+
+
+def test_hostile_rows_are_counted_by_reason(world: Path) -> None:
+    (world / "cut.png").write_bytes((world / "1.png").read_bytes()[:60])
+    good = [raw(world, number) for number in range(100, 110)]
+    hostile = {
+        "duplicate": [raw(world, 100), raw(world, 100, "2", response_1="A dog 100.", response_2="A cat 100.")],
+        "contradiction": [raw(world, 200), raw(world, 200, "tie"), raw(world, 201), raw(world, 201, "2")],
+        "empty response": [raw(world, 1, response_1=" ")],
+        "identical responses": [raw(world, 1, response_1="same", response_2="same")],
+        "response is not a text": [raw(world, 1, response_2=float("nan")), raw(world, 1, response_2=["list"])],
+        "question is not a text": [raw(world, 1, question=None)],
+        "text is not valid UTF-8": [raw(world, 1, response_1="\ud800")],
+        "image: truncated or corrupt": [raw(world, 1, image="cut.png")],
+        "image: no such file": [raw(world, 1, image="gone.png")],
+        "image: path leaves the image folder": [raw(world, 1, image="../../etc/passwd")],
+        "image: a URL (see --allow-remote)": [raw(world, 1, image="https://example.org/1.png")],
+    }
+    kept = [
+        raw(world, 300, response_1="An <image> and <video> in it, <|im_end|> and {question}."),
+        raw(world, 301, response_1="long " * 20_000),
+    ]
+    file = write_jsonl(world / "hostile.jsonl", good + [bad for group in hostile.values() for bad in group] + kept)
+    out = world / "out"
+    manifest = build.build(out, [corpus(file)], OPTIONS)
+    expected = {reason: len(group) for reason, group in hostile.items()}
+    assert manifest["corpora"]["pairs"]["counts"] == {"read": 12 + sum(expected.values()), "kept": 12, "skipped": expected}
+    built = [row for split in read(out).values() for row in split]
+    assert len(built) == 12 and all(not rows.check_row(row, out) for row in built)
+    assert [str(problem) for problem in validate.problems(out)] == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_two_builds_give_the_same_bytes(world: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
+    build.build(world / "first", [corpus(world / "pairs.jsonl")], OPTIONS)
+    monkeypatch.setattr(build, "SHARD_ROWS", 25)
+    options = build.Options(pixels=OPTIONS.pixels, val=OPTIONS.val, num_workers=num_workers)
+    build.build(world / "second", [corpus(world / "pairs.jsonl")], options)
+    assert contents(world / "first") == contents(world / "second")
+
+
+def test_a_killed_build_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(build, "SHARD_ROWS", 25)
+    build.build(world / "whole", [corpus(world / "pairs.jsonl")], OPTIONS)
+    calls: list[Path] = []
+    convert = pairs_module.convert
+
+    def killed(raw_row: dict[str, Any], put: Any) -> Any:
+        calls.append(raw_row["question"])
+        if len(calls) == 40:
+            raise KeyboardInterrupt
+        return convert(raw_row, put)
+
+    monkeypatch.setattr(pairs_module, "convert", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    assert not (world / "out/manifest.json").exists() and not list((world / "out").glob("*.parquet"))
+    build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    assert len(calls) == 40 + 60 - 25, "the first shard is not converted again"
+    assert "resuming: 1 of 3 shards" in capsys.readouterr().err
+    assert contents(world / "out") == contents(world / "whole")
+
+
+def test_what_was_converted_otherwise_is_not_taken_up(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, "_read_keys", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    monkeypatch.undo()
+    larger = build.Options(pixels=(3136, 200_704), val=5)
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], larger)
+    assert "starting over" in capsys.readouterr().err
+    sizes = {Image.open(file).size for file in (world / "out/images").iterdir()}
+    assert sizes == {(84, 56)} and manifest["images"]["count"] == 30, "the images of the first attempt are gone"
+
+
+@dataclass(frozen=True)
+class Choice:
+    settings: dict[str, Any]
+    corpora: dict[str, dict[str, Any]]
+    counts: dict[str, Any]
+    ties: int
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Choice({"ties": "drop"}, {}, {"kept": 40, "skipped": {"tie": 20}}, 0),
+        Choice({"ties": 0.2}, {}, {"kept": 50, "skipped": {"tie": 10}}, 10),
+        Choice({"ties": 0.9}, {}, {"kept": 60, "skipped": {}}, 20),
+        Choice({}, {"quota": 30}, {"kept": 30, "skipped": {"beyond the quota": 30}}, 10),
+        Choice({"ties": 0.2}, {"quota": 30}, {"kept": 30, "skipped": {"tie": 10, "beyond the quota": 20}}, 6),
+        Choice({}, {"quota": 99}, {"kept": 60, "skipped": {}}, 20),
+        Choice({"limit": 20}, {}, {"kept": 20, "skipped": {}}, None),
+    ],
+    ids=str,
+)
+def test_ties_and_quotas(world: Path, case: Choice) -> None:
+    options = build.Options(pixels=OPTIONS.pixels, val=4, **case.settings)
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl", **case.corpora)], options)
+    counts = manifest["corpora"]["pairs"]["counts"]
+    assert {key: counts[key] for key in case.counts} == case.counts
+    assert counts["read"] == counts["kept"] + sum(counts["skipped"].values())
+    built = [row for split in read(world / "out").values() for row in split]
+    num_ties = sum(row["reward_model"]["ground_truth"] == "tie" for row in built)
+    assert len(built) == counts["kept"] and num_ties == manifest["ties"]["kept"] and case.ties in (num_ties, None)
+    assert {path.name for path in (world / "out/images").iterdir()} == {Path(image).name for row in built for image in row["images"]}
+
+
+@pytest.mark.parametrize(
+    ("weights", "quotas", "available", "taken"),
+    [
+        ((1.0, 1.0), (None, None), [100, 30], [30, 30]),
+        ((3.0, 1.0), (None, None), [100, 30], [90, 30]),
+        ((None, None), (20, None), [100, 30], [20, 30]),
+        ((0.5, 0.25), (None, None), [10, 10], [10, 5]),
+    ],
+)
+def test_weights_take_as_much_as_they_allow(weights: tuple, quotas: tuple, available: list[int], taken: list[int]) -> None:
+    corpora = [build.Corpus(name="a", weight=weights[0], quota=quotas[0]), build.Corpus(name="b", weight=weights[1], quota=quotas[1])]
+    assert build._quotas(corpora, available) == taken
+
+
+def test_records_that_share_images_by_a_chain_stay_together(tmp_path: Path) -> None:
+    raws = [
+        raw(tmp_path, number, images=[picture(tmp_path, number), picture(tmp_path, number + 1)], image=None)
+        for number in range(0, 60)
+        if number % 6 != 5
+    ]
+    file = write_jsonl(tmp_path / "pairs.jsonl", raws)
+    for seed in range(3):
+        build.build(tmp_path / "out", [corpus(file)], build.Options(pixels=OPTIONS.pixels, val=12, seed=seed))
+        train, val = read(tmp_path / "out").values()
+        assert len(val) == 10 and not {path for row in train for path in row["images"]} & {path for row in val for path in row["images"]}
+
+
+def test_both_orders_of_a_pair_are_in_one_split(world: Path) -> None:
+    options = build.Options(pixels=OPTIONS.pixels, val=6, both_orders=True)
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
+    assert manifest["splits"]["val"] == {"rows": 12, "pairs": 6, "questions": 0}
+    for split in read(world / "out").values():
+        shown = [(row["extra_info"]["pair_id"], row["extra_info"]["order"]) for row in split]
+        assert len(set(shown)) == len(shown) and {pair for pair, _ in shown} == {pair for pair, order in shown if order == "21"}
+    assert manifest["preferred_first"]["after"] == {"train": 0.5, "val": 0.5}
+
+
+def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(records: Any, root: Path, benchmarks: Any) -> dict[str, contamination.Match]:
+        chosen = [record for record in records if record.question in ("What is it? 3", "What is it? 4")]
+        return {r.pair_id: contamination.Match(r.pair_id, r.source, benchmarks[0], "item", "question, same words", 1.0) for r in chosen}
+
+    monkeypatch.setattr(contamination, "find", find)
+    options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=["bench.jsonl"])
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
+    assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 58, "skipped": {"in a benchmark": 2}}
+    assert manifest["decontamination"]["benchmarks"] == ["bench.jsonl"]
+    matches = manifest["decontamination"]["matches"]
+    assert [match["item_id"] for match in matches] == ["item", "item"]
+    assert not {match["record_id"] for match in matches} & {
+        row["extra_info"]["pair_id"] for split in read(world / "out").values() for row in split
+    }
+
+
+def test_pairs_and_questions_in_one_build(world: Path) -> None:
+    questions = [
+        {
+            "images": [{"bytes": (world / f"{number}.png").read_bytes(), "path": None}],
+            "problem": f"<image>Find {number}.",
+            "answer": str(number),
+        }
+        for number in range(8)
+    ]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(questions), world / "geometry.parquet")
+    corpora = [corpus(world / "pairs.jsonl"), build.Corpus(name="geometry3k", location=str(world / "geometry.parquet"))]
+    manifest = build.build(world / "out", corpora, build.Options(pixels=OPTIONS.pixels, val=9))
+    assert sum(split["questions"] for split in manifest["splits"].values()) == manifest["corpora"]["geometry3k"]["counts"]["kept"] == 8
+    train, val = ({path for row in split for path in row["images"]} for split in read(world / "out").values())
+    assert not train & val
+    assert [str(problem) for problem in validate.problems(world / "out")] == []
+
+
+def failing(error: Exception) -> Any:
+    def convert(raw_row: dict[str, Any], put: Any) -> Any:
+        if raw_row["question"].endswith(" 7"):
+            raise error
+        return pairs_convert(raw_row, put)
+
+    pairs_convert = pairs_module.convert
+    return convert
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (KeyError("oops"), RuntimeError, r"pairs: .*pairs\.jsonl: row 7: the converter failed: KeyError: 'oops'"),
+        (SchemaError("key 'x': found 1, expected 2"), SchemaError, r"pairs: .*pairs\.jsonl: row 7: key 'x': found 1, expected 2"),
+    ],
+)
+def test_a_row_that_stops_the_build_is_named(
+    world: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type, message: str
+) -> None:
+    monkeypatch.setattr(pairs_module, "convert", failing(error))
+    with pytest.raises(kind, match=message):
+        build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    assert not (world / "out/manifest.json").exists()
+
+
+def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs_module, "convert", lambda raw_row, put: [])
+    with pytest.raises(RuntimeError, match="row 0: the converter gave neither a record nor a reason"):
+        build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpus", "none:x"], "no such corpus; there are digits, "),
+        (["--corpus", "pairs:gone.jsonl"], "gone.jsonl: no such file or folder"),
+        (["--corpus", "pairs:half.parquet"], "half.parquet: not readable"),
+        (["--corpus", "rlaif_v:pairs.jsonl"], "no column 'chosen'; expected"),
+        (["--corpus", "pairs:pairs.jsonl", "--corpus", "pairs:pairs.jsonl"], "given twice"),
+        (["--corpus", "digits", "--corpus", "pairs:pairs.jsonl"], "build it alone"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback=3"], "--quota vlfeedback: no such --corpus"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME=VALUE"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=many"], "'many' is not a number"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=3", "--weight", "pairs=1"], "none a quota"),
+        (["--corpus", "pairs:pairs.jsonl", "--val", "60"], "--val 60: give a number above 0 and below that of the records, 60"),
+        (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
+        (["--corpus", "pairs:pairs.jsonl", "--images", "pairs=nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
+        (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
+        (["--corpus", "pairs:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
+        (["--corpus", "pairs:pairs.jsonl", "--template", "nothing"], "no such template"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_in_a_line(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    import re
+
+    monkeypatch.chdir(world)
+    (world / "half.parquet").write_bytes(b"PAR1")
+    assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(f"^data_prep: .*{message}", last), last
+    assert not (world / "out/manifest.json").exists()
+
+
+def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    renamed = {"question": "prompt", "response_1": "first", "response_2": "second", "preferred": "label"}
+    raws = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
+    file = write_jsonl(world / "other.jsonl", [{renamed.get(key, key): value for key, value in raw_row.items()} for raw_row in raws])
+    words = ["build", "--corpus", f"pairs:{file}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
+    assert command.main([*words, *(word for ours, theirs in renamed.items() for word in ("--column", f"{ours}={theirs}"))]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["pairs: read 60, kept 60, skipped none", f"{world / 'out'}: train 54 rows, val 6 rows, 30 images"]
+
+
+def test_defaults_are_the_recipes() -> None:
+    assert build.recipe_values() == ("Qwen/Qwen2.5-VL-7B-Instruct", 6142)
+    assert build.recipe_values("tiny") == ("runs/demo/base", 192)
+    assert build.recipe_values("owner/other") == ("owner/other", 6142)
+
+
+def test_a_shard_is_its_task_alone(world: Path) -> None:
+    """What a distributed engine would run: the task survives pickling, and a second run finds the work done."""
+    import pickle
+
+    [task] = build._plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, None)
+    task = pickle.loads(pickle.dumps(task))
+    counts = shards.convert_shard(task)
+    before = task.result.stat().st_mtime_ns
+    assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
+    assert task.result.stat().st_mtime_ns == before
+    assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converters: each corpus's fixture against a golden table, what stops a build, and hostile texts."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord
+from data_prep.corpora import MODULES, critic_prompt
+from data_prep.corpora.record import named_images
+from data_prep.corpus import BadImage, SchemaError, Skip
+from data_prep.images import ImageStore, Limits
+from data_prep.shards import corpus_module
+from data_prep.sources import Table, find
+
+HERE = Path(__file__).parent
+GOLDEN = json.loads((HERE / "golden" / "corpora.json").read_text(encoding="utf-8"))
+CONSTANTS = ("HUB", "CONFIG", "SPLIT", "REVISION", "LICENCE", "GRADE", "COLUMNS")
+FIRST = bytes(32).hex()
+
+
+def put(raw):
+    return Image(path="images/0.png", sha256=FIRST)
+
+
+def refuse(raw):
+    raise AssertionError("the image of a row that is skipped for its text must not be stored")
+
+
+def converted(case, out):
+    """What a fixture's rows become, a list for each row, as in the golden table."""
+    module = corpus_module(case["corpus"])
+    names = case.get("names", {})
+    for file in find(str(HERE / "fixtures" / case["file"]), module, None, out):
+        table = Table(file.path, names)
+        assert table.columns >= module.COLUMNS
+        store = ImageStore(out, Limits(min_pixels=28 * 28), file.images)
+        for raw in table.rows(0, len(table)):
+            try:
+                yield [plain(one, module) for one in module.convert(raw, store.put)]
+            except BadImage as error:
+                yield [f"image: {error.reason}"]
+
+
+def plain(one, module):
+    if isinstance(one, Skip):
+        return one.reason
+    assert (one.source, one.licence) == (module.NAME, module.LICENCE)
+    data = one.to_json()
+    answer = {key: data[key] for key in ("response_1", "response_2", "preferred", "answer") if key in data}
+    category = {"category": one.category} if one.category else {}
+    return {"images": [image.sha256[:8] for image in one.images], "question": one.question, **answer, **category}
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["file"] for case in GOLDEN])
+def test_golden_table(case, tmp_path):
+    assert list(converted(case, tmp_path)) == case["rows"]
+
+
+def test_every_corpus_has_a_fixture_and_all_constants():
+    assert {case["corpus"] for case in GOLDEN} == set(MODULES)
+    for name in MODULES:
+        module = corpus_module(name)
+        assert name == module.NAME
+        assert all(hasattr(module, constant) for constant in CONSTANTS)
+        assert len(Path(module.__file__).read_text(encoding="utf-8").splitlines()) < 80
+
+
+BRACKETED = "Question: [Q]\nResponse 1: [A]\nResponse 2: [B]"
+DIALOGUE = [{"from": "human", "value": BRACKETED}, {"from": "gpt", "value": "The better response: [1]"}]
+MESSAGE = json.dumps([{"role": "user", "content": "#### [Response 1]:\nA\n#### [Response 2]:\nB"}])
+
+
+@pytest.mark.parametrize(
+    ("corpus", "raw", "found"),
+    [
+        ("llava_critic_grpo", {"question": BRACKETED, "answer": "Response C wins"}, "'Response C wins'"),
+        ("llava_critic_grpo", {"question": 5, "answer": "1"}, "'question': found 5"),
+        ("llava_critic_113k", {"conversations": DIALOGUE[:1]}, "'conversations'"),
+        ("llava_critic_113k", {"conversations": "a text"}, "found 'a text'"),
+        ("vlfeedback", {"completions": "a text"}, "found 'a text'"),
+        ("llava_rlhf", {"preference": 0}, "'preference': found 0"),
+        ("llava_rlhf", {"preference": True}, "found True"),
+        ("mm_rlhf", {"id": "1", "ranks": []}, "['id', 'ranks']"),
+        ("mm_rlhf", {"models_output": ["A", "B"], "final_ranking": "2>1"}, "found '2>1'"),
+        ("mm_rlhf", {"models_output": ["A", "B"], "final_ranking": ["1", "2"]}, "found '1'"),
+        ("wildvision", {"winner": "model_c"}, "found 'model_c'"),
+        ("wildvision", {"winner": "tie", "conversation_a": [{"role": "user"}], "conversation_b": [1]}, "'conversation_a'"),
+        ("r1_reward_rl", {"answer": ["<answer>3</answer>"], "message": MESSAGE}, "<answer>3</answer>"),
+        ("r1_reward_rl", {"answer": ["<answer>1</answer>"] * 2, "message": MESSAGE}, "'answer'"),
+        ("r1_reward_rl", {"answer": ["<answer>1</answer>"], "message": "no JSON"}, "found 'no JSON'"),
+        ("r1_reward_rl", {"answer": ["<answer>1</answer>"], "message": '[{"role": "user", "content": "A or B?"}]'}, "[Response 1]:"),
+        ("mmk12", {"question": "Q", "answer": "1", "image": "0.png"}, "'image': found '0.png'"),
+        ("virl39k", {"question": "Q", "answer": "\\boxed{1}", "image": "0.png"}, "'image': found '0.png'"),
+        ("thinklite_hard", {"problem": "Q", "answer": "1", "image": "0.png"}, "expected bytes or dict"),
+        ("pairs", {"question": "Q", "response_1": "A", "response_2": "B"}, "['question', 'response_1', 'response_2']"),
+        ("pairs", {"question": "Q", "response_1": "A", "response_2": "B", "preferred": "A"}, "found 'A', expected one of '1', '2', 'tie'"),
+    ],
+)
+def test_what_is_not_in_the_schema_stops_the_build_and_is_shown(corpus, raw, found):
+    with pytest.raises(SchemaError) as error:
+        list(corpus_module(corpus).convert(raw, refuse))
+    assert found in str(error.value)
+
+
+HOSTILE = [
+    None,
+    float("nan"),
+    "",
+    " ",
+    3,
+    True,
+    "\ud800",
+    b"\xff",
+    [],
+    {},
+    [None],
+    [{}],
+    {"value": None},
+    "[" * 5000,
+    "<image>",
+    "{" * 5000,
+]
+
+
+@pytest.mark.parametrize("corpus", sorted(MODULES))
+def test_no_value_makes_a_converter_fail_or_lose_a_row(corpus, tmp_path):
+    case = next(case for case in GOLDEN if case["corpus"] == corpus)
+    module = corpus_module(corpus)
+    file = find(str(HERE / "fixtures" / case["file"]), module, None, tmp_path)[0]
+    raw = next(iter(Table(file.path, case.get("names", {})).rows(0, 1)))
+    for key in [*raw, None]:
+        for value in HOSTILE:
+            changed = {name: raw[name] for name in raw if name != key} | ({key: value} if key else {})
+            try:
+                result = list(module.convert(changed, put))
+            except SchemaError:
+                continue
+            assert result and all(isinstance(one, PairRecord | QuestionRecord | Skip) for one in result)
+        assert list(_outcome(module, {name: raw[name] for name in raw if name != key}))
+
+
+def _outcome(module, raw):
+    try:
+        return list(module.convert(raw, put))
+    except SchemaError as error:
+        return [error]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "preferred"),
+    [
+        ("1", "1"),
+        (" Second ", "2"),
+        ("A", "1"),
+        ("Response B", "2"),
+        ("The first response is better.", "1"),
+        ("[2]", "2"),
+        (2, "2"),
+        (1.0, "1"),
+        ("Two responses are equally good.", "tie"),
+        ("Two responses are equally good", "tie"),
+        ("Tie", "tie"),
+    ],
+)
+def test_spellings_of_a_verdict(spelling, preferred):
+    (pair,) = corpus_module("llava_critic_grpo").convert({"question": BRACKETED, "answer": spelling, "image": b"."}, put)
+    assert (pair.question, pair.response_1, pair.response_2, pair.preferred) == ("Q", "A", "B", preferred)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (BRACKETED, ("Q", "A", "B")),
+        (BRACKETED + "\nASSISTANT:\n", ("Q", "A", "B")),
+        ("Question: [Q [1]]\nResponse 1: [[A]]\nResponse 2: [B\n[2]\n(3, 4]]", None),
+        ("Question: [Q [1]]\n\nResponse A: [[A]]\r\nResponse B: [B\n[2] [x)", None),
+        ("Question: [Q [1]]\n\nResponse A: [[A]]\r\nResponse B: [B [x)]", ("Q [1]", "[A]", "B [x)")),
+        ("Question: [Q]\nResponse 1: [A]\nResponse 2: [B]\nWrite [1] or [2].", None),
+        ("Question: [Q]\nResponse 1: [A]\nResponse B: [B]", None),
+        ("Question: [Q]\nQuestion: [Q]\nResponse 1: [A]\nResponse 2: [B]", None),
+        ("Question: [Q]\nResponse 1: [A]\nResponse 2: [B", None),
+        ("Question: [Q]\nResponse 1: [A] Response 2: [B]", None),
+        ("", None),
+    ],
+)
+def test_parts_of_a_prompt(prompt, expected):
+    assert critic_prompt.parts(prompt) == expected or (expected is None and isinstance(critic_prompt.parts(prompt), Skip))
+
+
+@pytest.mark.parametrize(
+    "piece", ["]", "[", "]\n", "]\n ", "]\nResponse 1: [", "\n", "] \n\n", "Question: [", "#### [Response 1]:\n", "\n#### "]
+)
+def test_hostile_prompts_take_linear_time(piece):
+    text = piece * (400_000 // len(piece))
+    start = time.process_time()
+    critic_prompt.parts(f"Question: [{text}")
+    critic_prompt.parts(f"Question: [Q]\nResponse 1: [A]\nResponse 2: [{text}")
+    critic_prompt.parts("Question: [Q]" + " " * 400_000 + text)
+    message = json.dumps([{"role": "user", "content": f"#### [Response 1]:\n{text}\n#### [Response 2]:\n{text}"}])
+    list(corpus_module("r1_reward_rl").convert({"question": "Q", "message": message, "answer": ["<answer>1</answer>"], "image": "0"}, put))
+    conversations = [DIALOGUE[0], {"from": "gpt", "value": text + "The better response: [" * 10_000}]
+    list(corpus_module("llava_critic_113k").convert({"conversations": conversations, "image": b"."}, put))
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "num_images", "expected"),
+    [
+        ("<image>\nWhat?", 1, "What?"),
+        ("<image><image>\nWhat? <image>", 3, "What?"),
+        ("Is <image> wider than <image>?", 2, "Is [image 1] wider than [image 2]?"),
+        ("<image>\nIs it wider than <image>?", 2, "[image 1]\nIs it wider than [image 2]?"),
+        ("What does <image> mean in HTML?", 2, "What does <image> mean in HTML?"),
+        (None, 1, None),
+    ],
+)
+def test_placeholders_within_a_question_are_named(text, num_images, expected):
+    assert named_images(text, num_images) == expected

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw rows are the same from every kind of file, from any place in it; what cannot be read is named."""
+
+import csv
+import json
+import sys
+import types
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep import sources
+from data_prep.corpus import SchemaError
+
+CORPUS = types.SimpleNamespace(NAME="mine", HUB=None, CONFIG=None, SPLIT="train", REVISION="")
+ROWS = [{"number": str(number), "text": f'é "quoted", [{number}]\n' + "long " * (number % 7) * 300} for number in range(150)]
+
+
+def write(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".parquet", ".arrow"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist(rows)
+        if path.suffix == ".parquet":
+            pq.write_table(table, path, row_group_size=40)
+        else:
+            with pa.ipc.new_stream(path, table.schema) as writer:
+                writer.write_table(table)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("\ufeff" + "".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8-sig") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv"])
+def test_any_range_of_any_kind(tmp_path: Path, suffix: str) -> None:
+    table = sources.Table(write(tmp_path / f"rows{suffix}"), {"text": "question"})
+    assert (len(table), table.columns) == (150, {"number", "question"})
+    expected = [{"number": row["number"], "question": row["text"]} for row in ROWS]
+    for start, stop in ((0, 150), (0, 1), (39, 41), (64, 130), (149, 900), (7, 7)):
+        assert list(table.rows(start, stop)) == expected[start:stop]
+
+
+def test_an_element_longer_than_the_block(tmp_path: Path) -> None:
+    rows = [{"text": "x" * 3_000_000}, {"text": "y"}, {"text": "é" * 2_000_000}]
+    assert list(sources.Table(write(tmp_path / "long.json", rows)).rows(0, 3)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "message"),
+    [
+        ("half.parquet", b"PAR1 and then nothing", ValueError, r"half\.parquet: not readable .*half-written"),
+        ("half.arrow", b"\xff\xff\xff\xff\x10\x00", ValueError, r"half\.arrow: not readable .*half-written"),
+        ("half.json", b'[{"a": 1}, {"a": ', ValueError, r"half\.json: element 1 of the list: not JSON"),
+        ("half.jsonl", b'{"a": 1}\n{"a": ', ValueError, r"half\.jsonl: row 1: not JSON"),
+        ("list.jsonl", b'{"a": 1}\n[1]\n', SchemaError, r"list\.jsonl: row 1: found list"),
+        ("deep.jsonl", b'{"a": 1}\n' + b"[" * 200_000, ValueError, r"deep\.jsonl: row 1: not JSON"),
+        ("short.csv", b"a,b\n1,2\n3\n", ValueError, r"short\.csv: row 1: 1 fields where the header has 2"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, data: bytes, error: type, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(error, match=message):
+        list(sources.Table(tmp_path / name).rows(0, 9))
+
+
+def test_text_that_is_not_utf8_is_one_skip(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array([b"good", b"\xff\xfe", b"fine"]).cast(pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "text.parquet")
+    assert list(sources.Table(tmp_path / "text.parquet").rows(0, 3)) == [{"text": "good"}, sources.NOT_UTF8, {"text": "fine"}]
+    (tmp_path / "text.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    assert list(sources.Table(tmp_path / "text.jsonl").rows(0, 1)) == [{"text": "\udcff"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "found"),
+    [
+        (
+            ["data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet"],
+            "train",
+            ["data/train-0.parquet", "data/train-1.parquet"],
+        ),
+        (["data/train-0.parquet", "data/val-0.parquet"], "validation", ["data/val-0.parquet"]),
+        (["all.jsonl", "test.jsonl", "notes.csv"], "train", ["all.jsonl"]),
+        ([".cache/train.parquet", "rows.json", "dataset_info.json"], "train", ["rows.json"]),
+        (["train/data-0.arrow", "test/data-0.arrow", "train/state.json"], "train", ["train/data-0.arrow"]),
+    ],
+)
+def test_the_files_of_a_folder(tmp_path: Path, files: list[str], split: str, found: list[str]) -> None:
+    for name in files:
+        write(tmp_path / "corpus" / name, ROWS[:1])
+    corpus = types.SimpleNamespace(**{**vars(CORPUS), "SPLIT": split})
+    located = sources.find(str(tmp_path / "corpus"), corpus, None, tmp_path / "work")
+    assert [file.path.relative_to(tmp_path / "corpus").as_posix() for file in located] == found
+    assert {file.images for file in located} == {tmp_path / "corpus"}
+
+
+def test_a_configuration_has_its_own_folder(tmp_path: Path) -> None:
+    for name in ("pairwise/train-0.parquet", "pointwise/train-0.parquet"):
+        write(tmp_path / name, ROWS[:1])
+    corpus = types.SimpleNamespace(**{**vars(CORPUS), "CONFIG": "pairwise"})
+    assert [file.path for file in sources.find(str(tmp_path), corpus, None, tmp_path)] == [tmp_path / "pairwise/train-0.parquet"]
+
+
+def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> None:
+    write(tmp_path / "plain.jsonl")
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        archive.write(tmp_path / "plain.jsonl", "../../set/a b.jsonl")
+        archive.writestr("pictures/1.png", b"not read")
+    [file] = sources.find(str(tmp_path / "rows.zip"), CORPUS, tmp_path / "pictures", tmp_path / "work")
+    sources.unpack([file])
+    assert file.path.is_relative_to(tmp_path / "work") and file.images == tmp_path / "pictures"
+    assert list(sources.Table(file.path).rows(0, 150)) == ROWS
+    before = file.path.stat().st_mtime_ns
+    sources.unpack([file])
+    assert file.path.stat().st_mtime_ns == before
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"bad\.zip: not a readable zip archive"):
+        sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
+
+
+def test_the_files_that_meta_json_lists(tmp_path: Path) -> None:
+    write(tmp_path / "MMPR/annotations/a.jsonl", ROWS[:1])
+    meta = {"a": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/a.jsonl", "length": 1}}
+    (tmp_path / "MMPR/meta.json").write_text(json.dumps(meta))
+    [file] = sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
+    assert (file.path, file.images) == (tmp_path / "MMPR/annotations/a.jsonl", tmp_path / "MMPR/images/a")
+    (tmp_path / "MMPR/meta.json").write_text('{"a": {}}')
+    with pytest.raises(ValueError, match=r"meta\.json: not .*annotation"):
+        sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "mine: give the file or folder, as mine:PATH"),
+        ("gone.jsonl", "gone.jsonl: no such file or folder"),
+        ("notes.txt", "notes.txt: not a kind of file"),
+        ("empty", "no data file of the split 'train'"),
+    ],
+)
+def test_a_location_without_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        sources.find(location, CORPUS, None, tmp_path)
+
+
+def test_a_hub_id_goes_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(*names: Any, **settings: Any) -> Any:
+        asked.append((names, settings))
+        if names[0] == "owner/archive":
+            raise RuntimeError("no data files")
+        return types.SimpleNamespace(cache_files=[{"filename": str(tmp_path / "cache.arrow")}])
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    corpus = types.SimpleNamespace(**{**vars(CORPUS), "HUB": "owner/set", "CONFIG": "pairwise", "REVISION": "abc"})
+    assert sources.find("", corpus, tmp_path, tmp_path) == [sources.File(tmp_path / "cache.arrow", tmp_path)]
+    sources.find("other/set", corpus, None, tmp_path)
+    assert asked == [
+        (("owner/set", "pairwise"), {"split": "train", "revision": "abc"}),
+        (("other/set", "pairwise"), {"split": "train", "revision": None}),
+    ]
+    with pytest.raises(ValueError, match=r"hf download owner/archive .*mine:DIR"):
+        sources.find("owner/archive", corpus, None, tmp_path)

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sound data folder passes; each way to break it is named with its file and row."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image as Picture
+
+from critic_r1_verl import prompts
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord
+from critic_r1_verl.rows import balanced_orders, math_row, verdict_row, write_manifest, write_parquet
+from data_prep import validate
+from data_prep.writing import image_list
+
+CRITIC, POLICY = prompts.load("critic"), prompts.load("policy")
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def picture(folder: Path, number: int) -> Image:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    temporary = folder / "picture.png"
+    Picture.new("RGB", (28, 28), (number, 2 * number, 90)).save(temporary)
+    content = sha(temporary)
+    temporary.rename(folder / f"images/{content[:32]}.png")
+    return Image(path=f"images/{content[:32]}.png", sha256=content)
+
+
+def pair(image: Image, number: int, **changes) -> PairRecord:
+    texts = {"response_1": f"{number} cats.", "response_2": f"{number} dogs, I think."}
+    return PairRecord(images=(image,), question="How many?", preferred="12"[number % 2], source="demo", **(texts | changes))
+
+
+def rows_of(folder: Path, split: str) -> list[dict]:
+    start = {"train": 0, "val": 100}[split]
+    images = [picture(folder, number) for number in range(start, start + 5)]
+    pairs = [pair(image, number) for number, image in enumerate(images[:4])]
+    question = QuestionRecord(images=(images[4],), question="3 + 4?", answer="7", source="maths")
+    rows = [
+        verdict_row(record, order, template=CRITIC, split=split, index=index)
+        for index, (record, order) in enumerate(zip(pairs, balanced_orders(pairs), strict=True))
+    ]
+    return [*rows, math_row(question, template=POLICY, split=split, index=4)]
+
+
+def seal(folder: Path, **changes) -> None:
+    """Write the manifest of what is there."""
+    counts = {"demo": {"read": 10, "kept": 8, "skipped": {"tie": 2}}, "maths": {"read": 2, "kept": 2, "skipped": {}}}
+    manifest = {
+        "corpora": {name: {"counts": count} for name, count in counts.items()},
+        "templates": {template.name: template.sha for template in (CRITIC, POLICY)},
+        "splits": {split: {"rows": 5, "pairs": 4, "questions": 1} for split in ("train", "val")},
+        "files": {f"{split}.parquet": sha(folder / f"{split}.parquet") for split in ("train", "val")},
+        "images": image_list(sha(path) for path in (folder / "images").iterdir()),
+        "preferred_first": {"after": {"train": 0.5, "val": 0.5}},
+    }
+    write_manifest(folder / "manifest.json", manifest | changes)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    for split in ("train", "val"):
+        write_parquet(folder / f"{split}.parquet", rows_of(folder, split))
+    seal(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "data"))
+
+
+def said(folder: Path) -> list[str]:
+    return [str(problem) for problem in validate.problems(folder)]
+
+
+def test_a_sound_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(folder) == []
+    assert validate.validate(folder) == 0
+    assert capsys.readouterr().out == f"{folder}: sound\n"
+
+
+def first_image(folder: Path, split: str = "train") -> Path:
+    return folder / rows_of(folder, split)[0]["images"][0]
+
+
+def change_row(folder: Path, number: int, change) -> None:
+    rows = rows_of(folder, "train")
+    change(rows[number])
+    # Not by write_parquet, which refuses what is malformed.
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    seal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda row: row["extra_info"].update(split="val"), "extra_info.split is 'val'"),
+        (lambda row: row["extra_info"].update(template_sha="0" * 64), "extra_info.template_sha 000000000000 is none of the manifest's"),
+        (lambda row: row["reward_model"].update(ground_truth="3"), "ground_truth '3' is none of"),
+        (lambda row: row["prompt"][0].update(content="no picture"), "prompt has 0 <image> placeholders for 1 images"),
+        (lambda row: row["images"].append("images/none.png"), "image 'images/none.png'"),
+        (lambda row: row.update(images=["../x.png"]), "leaves the data folder"),
+        (lambda row: row.update(data_source=None), "data_source is None, not a text"),
+    ],
+)
+def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
+    change_row(folder, 2, change)
+    found = said(folder)
+    assert found and all(line.startswith("train.parquet row 2 (") for line in found)
+    assert any(what in line for line in found)
+
+
+def test_a_record_twice_in_the_same_order(folder: Path) -> None:
+    rows = rows_of(folder, "train")
+    write_parquet(folder / "train.parquet", [*rows, rows[1]])
+    seal(folder)
+    assert said(folder) == [
+        f"train.parquet row 5 ({rows[1]['extra_info']['pair_id']}): extra_info.pair_id stands in row 1 too, in the same order"
+    ]
+
+
+def test_both_orders_of_a_pair_are_no_duplicate(folder: Path) -> None:
+    images = [picture(folder, number) for number in range(4)]
+    records = [pair(image, number) for number, image in enumerate(images)]
+    both = [(record, order) for record in records for order in ("12", "21")]
+    write_parquet(folder / "train.parquet", [verdict_row(*one, template=CRITIC, split="train", index=i) for i, one in enumerate(both)])
+    counts = {"read": 9, "kept": 9, "skipped": {}}
+    splits = {"train": {"rows": 8, "pairs": 4, "questions": 0}, "val": {"rows": 5, "pairs": 4, "questions": 1}}
+    seal(folder, corpora={"demo": {"counts": counts}}, splits=splits)
+    assert said(folder) == []
+
+
+def test_an_image_that_is_not_what_its_name_says(folder: Path) -> None:
+    file = first_image(folder)
+    Picture.new("RGB", (28, 28), "white").save(file)
+    row, manifest = said(folder)
+    assert row.startswith("train.parquet row 0 (") and f"image 'images/{file.name}' holds other bytes than its name says" in row
+    assert manifest.startswith("manifest.json: images.sha256 is ")
+
+
+def test_an_image_that_does_not_open(folder: Path) -> None:
+    file = first_image(folder, "val")
+    file.write_bytes(file.read_bytes()[:60])
+    assert any(line.startswith("val.parquet row 0 (") and "does not open" in line for line in said(folder))
+
+
+def test_an_image_and_a_record_in_both_splits(folder: Path) -> None:
+    val = rows_of(folder, "val")
+    (leaked,) = rows_of(folder, "train")[1:2]
+    write_parquet(folder / "val.parquet", [val[0], leaked | {"extra_info": leaked["extra_info"] | {"split": "val"}}, *val[2:]])
+    seal(folder)
+    assert said(folder) == [
+        f"val.parquet row 1: image {leaked['images'][0]} is in train.parquet row 1 too: validation would measure what was trained on",
+        f"val.parquet row 1: pair or question {leaked['extra_info']['pair_id']} is in train.parquet row 1 too: "
+        "validation would measure what was trained on",
+    ]
+
+
+def test_labels_out_of_balance(folder: Path) -> None:
+    rows = [row for row in rows_of(folder, "train") if row["reward_model"]["ground_truth"] != "2"]
+    write_parquet(folder / "train.parquet", rows)
+    assert "train.parquet: the preferred response stands first in 2 rows and second in 0" in said(folder)
+
+
+def test_files_that_cannot_be_read(folder: Path) -> None:
+    content = (folder / "train.parquet").read_bytes()
+    (folder / "train.parquet").write_bytes(content[: len(content) // 2])
+    (folder / "val.parquet").unlink()
+    seal_free = said(folder)
+    assert seal_free[0].startswith("train.parquet: not a readable parquet file")
+    assert seal_free[1] == "val.parquet: no such file; `python -m data_prep build` writes it"
+    assert "manifest.json: files: 'train.parquet' has changed since it was built: its sha256 is another" in seal_free
+    assert "manifest.json: files: 'val.parquet' is named and not there" in seal_free
+
+
+def test_a_column_that_is_missing(folder: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"prompt": "x"}]), folder / "val.parquet")
+    assert "val.parquet: column 'data_source' is missing; the columns are prompt" in said(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"corpora": {"demo": {"counts": {"read": 11, "kept": 10, "skipped": {}}}}},
+            "corpora.demo.counts: kept 10 + skipped 0 is not read 11",
+        ),
+        ({"corpora": {"demo": {"counts": {"read": 9, "kept": 9, "skipped": {}}}}}, "corpora: kept 9 records in all, the rows hold 10"),
+        ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, the rows hold 4"),
+        ({"files": {}}, "files: 'train.parquet' is missing"),
+        ({"images": {"count": 10, "sha256": "0"}}, "images.sha256 is 0, that of the files in images/ is "),
+        ({"images": {"count": 9, "sha256": "0"}}, "images.count is 9, that of the files in images/ is 10"),
+        ({"preferred_first": {"after": {"train": 0.25, "val": 0.5}}}, "preferred_first.after.train is 0.25, the rows have 0.5"),
+        ({"images": 10}, "lacks an entry or has one of another type"),
+        ({"corpora": []}, "lacks an entry or has one of another type"),
+    ],
+)
+def test_a_manifest_that_tells_otherwise(folder: Path, changes: dict, what: str) -> None:
+    seal(folder, **changes)
+    found = said(folder)
+    assert all(line.startswith("manifest.json: ") for line in found)
+    assert any(line.startswith(f"manifest.json: {what}") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [(None, "is missing"), ("{", "cannot be read"), ("[]", "is not a JSON object"), ("{}", "is not")]
+)
+def test_a_manifest_that_cannot_be_used(folder: Path, text: str | None, what: str) -> None:
+    (folder / "manifest.json").unlink() if text is None else (folder / "manifest.json").write_text(text)
+    (line,) = said(folder)
+    assert line.startswith(f"manifest.json: {what}")
+
+
+def test_many_problems_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(folder, "train")
+    for row in rows:
+        row["extra_info"]["split"] = "test"
+    write_parquet(folder / "train.parquet", rows * 6)
+    assert validate.validate(folder) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == validate.NUM_SHOWN + 2
+    assert lines[-2].startswith("... and ") and lines[-1].endswith(" problems")
