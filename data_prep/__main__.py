@@ -15,7 +15,7 @@ DIGITS = "digits"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(words)
+    arguments = parser().parse_args(words)
     try:
         return arguments.run(arguments)
     except ValueError as error:
@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_prep", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

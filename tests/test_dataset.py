@@ -85,3 +85,12 @@ def test_reward_parts(infos: list[dict], expected: dict) -> None:
     from critic_r1_verl.sampler import reward_metrics
 
     assert reward_metrics(infos) == expected
+
+
+def test_the_report_draws_what_training_logs() -> None:
+    """It once looked for a part of the reward under another name, and left its curve out."""
+    from critic_r1_verl import report
+    from critic_r1_verl.sampler import reward_metrics
+
+    logged = reward_metrics([{"acc": 1.0, "format": 1.0, "parsed": 1.0}])
+    assert {metric for metric, *_ in report.CURVES if metric.startswith("reward/")} == logged.keys()

@@ -105,7 +105,7 @@ def make_run(run: Path) -> Path:
                 "data": {
                     "reward/acc/mean": 0.9 - 0.35 * math.exp(-step / 15) + 0.04 * math.sin(2.3 * step),
                     "reward/format/mean": 1 - 0.1 * math.exp(-step / 4),
-                    "reward/parsed/mean": 1 - 0.2 * math.exp(-step / 5),
+                    "reward/unparsed/mean": 0.2 * math.exp(-step / 5),
                     "critic/score/mean": 0.9 - 0.33 * math.exp(-step / 15),
                     "response_length/mean": 61.5 - 0.1 * step,
                 },

@@ -31,14 +31,14 @@ MEASURES = (
     ("majority_accuracy", "Majority vote", "right answers by vote among the samples"),
     ("self_critique_accuracy", "Self-critique", "right answers picked by the model's own verdicts"),
 )
-# (metric in training.jsonl, title, whether it is a fraction, whether the chart shows one minus the metric)
+# (metric in training.jsonl, title, whether it is a fraction)
 CURVES = (
-    ("reward/acc/mean", "Accuracy of sampled verdicts", True, False),
-    ("reward/format/mean", "Well-formed outputs", True, False),
-    ("reward/parsed/mean", "Unparsed verdicts", True, True),
-    ("critic/score/mean", "Mean score (reward)", True, False),
-    ("response_length/mean", "Response length, tokens", False, False),
-    ("timing_s/step", "Time per step, seconds", False, False),
+    ("reward/acc/mean", "Accuracy of sampled verdicts", True),
+    ("reward/format/mean", "Well-formed outputs", True),
+    ("reward/unparsed/mean", "Unparsed verdicts", True),
+    ("critic/score/mean", "Mean score (reward)", True),
+    ("response_length/mean", "Response length, tokens", False),
+    ("timing_s/step", "Time per step, seconds", False),
 )
 NUM_PAIRS = 6
 NUM_QUESTIONS = 4
@@ -263,9 +263,8 @@ def _curves(lines: Iterable[Json]) -> Json:
     # A resumed run logs some steps twice: the later line is the one the checkpoint continued from.
     steps = {line["step"]: line["data"] for line in lines}
     charts, missing = [], []
-    for metric, title, fraction, complement in CURVES:
-        found = [(step, steps[step][metric]) for step in sorted(steps) if _is_number(steps[step].get(metric))]
-        points = [(step, 1 - value if complement else value) for step, value in found]
+    for metric, title, fraction in CURVES:
+        points = [(step, steps[step][metric]) for step in sorted(steps) if _is_number(steps[step].get(metric))]
         if not points:
             missing.append(f"{title} ({metric})")
             continue
