@@ -146,6 +146,7 @@ class Demo:
         return str(self.trained)
 
     def report(self) -> str:
+        start = time.monotonic()
         base, trained = (measure.load(self.out, name) for name in ("base", "trained"))
         numbers = {
             "base": metrics.summarise(*base),
@@ -160,6 +161,8 @@ class Demo:
                 "versions": cpu.VERSIONS,
             },
         }
+        # All of this stage but the drawing, which needs the file.
+        self.seconds["report"] = round(time.monotonic() - start, 1)
         with replacing(self.out / "metrics.json") as temporary:
             temporary.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         control = self.control if self.control and self.control.is_file() else None
