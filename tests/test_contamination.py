@@ -6,13 +6,13 @@ import io
 import random
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image as Picture
 from PIL import ImageDraw
-from sklearn.datasets import load_sample_images
 
 from critic_r1_verl import prompts
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
@@ -23,13 +23,19 @@ from data_prep.corpus import Skip
 
 LONG = "Which of the two flags beside the town hall was raised first, according to the plaque?"
 BATTLE = "Two ships lie in the harbour; what does the lettering on the stern of the smaller one say?"
-PHOTOS = [Picture.fromarray(photo) for photo in load_sample_images().images]
+
+
+@cache
+def photos() -> list[Picture.Image]:
+    from sklearn.datasets import load_sample_images
+
+    return [Picture.fromarray(photo) for photo in load_sample_images().images]
 
 
 def crop(number: int, size: int = 240) -> Picture.Image:
     """A photograph, another one for each number."""
     rng = random.Random(number)
-    photo = PHOTOS[number % 2]
+    photo = photos()[number % 2]
     left, top = rng.randrange(photo.width - size), rng.randrange(photo.height - size)
     return photo.crop((left, top, left + size, top + size * 3 // 4))
 
@@ -119,7 +125,7 @@ def test_different_pictures_are_not(root: Path, benchmark, make) -> None:
 
 def test_the_same_pixels_in_another_file(root: Path, benchmark) -> None:
     # Within the pixel limits, so that the benchmark's picture is prepared for training without a change.
-    picture = PHOTOS[0].resize((700, 560))
+    picture = photos()[0].resize((700, 560))
     match = find_one(pair(store(root, picture, "BMP")), root, benchmark([(picture, "Which town?")]))
     assert match and (match.reason, match.score) == ("image: same pixels", 1.0)
 
@@ -144,7 +150,7 @@ def test_pictures_of_one_colour_match_by_their_pixels_only(root: Path, benchmark
 
 
 def test_one_of_several_pictures_is_enough_and_the_strongest_match_is_told(root: Path, benchmark) -> None:
-    large = PHOTOS[1].resize((700, 560))
+    large = photos()[1].resize((700, 560))
     bench = benchmark([(crop(0), "First?"), (large, "Second?")])
     record = pair(store(root, crop(50)), store(root, jpeg(crop(0), 50)), store(root, large, "BMP"), question=BATTLE)
     match = find_one(record, root, bench)

@@ -175,20 +175,6 @@ def test_urls_are_fetched_only_when_allowed(tmp_path: Path) -> None:
         thread.join()
 
 
-def test_the_size_rule_is_the_processors_own() -> None:
-    from qwen_vl_utils.vision_process import smart_resize as fetched
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as processed
-
-    for width in range(28, 1200, 53):
-        for height in range(28, 1200, 71):
-            for limits in (LIMITS, Limits(262_144, 4_194_304), Limits(32 * 32, 640 * 640, 32)):
-                ours = images.smart_resize(width, height, limits)
-                arguments = (height, width, limits.factor, limits.min_pixels, limits.max_pixels)
-                assert ours == fetched(*arguments)[::-1] == processed(*arguments)[::-1]
-                stored = limits.fit(width, height)
-                assert images.smart_resize(*stored, limits) == ours, "storing does not change what the processor makes of it"
-
-
 def test_limits_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="--min-pixels is at least 784"):
         Limits(700, 800)

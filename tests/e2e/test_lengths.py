@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from critic_r1_verl import tiny
-from data_prep import build, lengths
+from data_prep import build, images, lengths
+from data_prep.images import Limits
 
 TEXTS = ["Which of the two is better? Think, then answer 1 or 2.", "The plate is blue.\nÜber 3 cups \\boxed{tie}"]
 
@@ -72,3 +73,17 @@ def test_the_build_drops_long_prompts_with_a_count(tmp_path: Path, base: Path) -
     found = manifest["lengths"]
     assert (found["tokenizer"], found["max_prompt_tokens"], found["dropped"], found["checked"]) == (str(base), 900, 4, 8)
     assert 0 < found["min"] <= found["median"] <= found["p95"] <= found["max"] <= 900
+
+
+def test_the_size_rule_is_the_processors_own() -> None:
+    from qwen_vl_utils.vision_process import smart_resize as fetched
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as processed
+
+    for width in range(28, 1200, 53):
+        for height in range(28, 1200, 71):
+            for limits in (Limits(56 * 56, 280 * 280), Limits(262_144, 4_194_304), Limits(32 * 32, 640 * 640, 32)):
+                ours = images.smart_resize(width, height, limits)
+                arguments = (height, width, limits.factor, limits.min_pixels, limits.max_pixels)
+                assert ours == fetched(*arguments)[::-1] == processed(*arguments)[::-1]
+                stored = limits.fit(width, height)
+                assert images.smart_resize(*stored, limits) == ours, "storing does not change what the processor makes of it"
