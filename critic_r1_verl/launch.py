@@ -223,10 +223,11 @@ def _kept_steps(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _forwarded_signals(process: subprocess.Popen, received: list[int]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the run, which has a session of its own; received collects them."""
+    """Ctrl-C and SIGTERM end the run, which has a session of its own; received collects them."""
 
     def forward(number: int, _frame: object) -> None:
-        process.send_signal(signal.SIGKILL if received else number)
+        # Never SIGINT, which a run ignores whose shell started it in the background; Ray shuts down on SIGTERM too.
+        process.send_signal(signal.SIGKILL if received else signal.SIGTERM)
         received.append(number)
 
     # Python lets only the main thread handle signals.

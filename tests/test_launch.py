@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ MAIN = """
         sys.exit("Traceback (most recent call last):\\nKeyError: 'prompt'")
     if mode == "sleep":
         print("asleep", flush=True)
-        time.sleep(60)
+        time.sleep(10)
+        print("awake", flush=True)
 """
 
 
@@ -121,8 +123,12 @@ def test_the_steps_of_a_resumed_run_are_kept(fake_main, first, last, steps):
         assert lines[1]["data"]["old"] == 2 and lines[1]["data"]["critic/score/mean"] == 0.2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_goes_on_to_the_run(fake_main, capsys, number):
+@pytest.mark.parametrize(("number", "ignored"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_goes_on_to_the_run(fake_main, capsys, request, number, ignored):
+    """Also where the shell that started it in the background had it ignored, as scripts do with SIGINT."""
+    if ignored:
+        request.addfinalizer(partial(signal.signal, number, signal.signal(number, signal.SIG_IGN)))
+
     def interrupt() -> None:
         while not (fake_main.exists() and "asleep" in fake_main.read_text()):
             time.sleep(0.02)
@@ -134,6 +140,7 @@ def test_a_signal_goes_on_to_the_run(fake_main, capsys, number):
     assert launch.train("critic_r1", ["1", "1", "sleep"], log_path=fake_main, quiet=True) == 128 + number
     thread.join()
     assert f"training was stopped by {number.name}" in capsys.readouterr().err
+    assert "awake" not in fake_main.read_text()
     assert signal.getsignal(number) is handler
 
 
