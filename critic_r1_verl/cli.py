@@ -76,6 +76,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     measure.add_argument("--name", help="DIR/NAME_judgements.jsonl and so on are written (default: the model folder's name)")
     measure.set_defaults(run=_measure)
 
+    score = commands.add_parser("score", help="score judgements or published results as the benchmark does, and strictly beside it")
+    score.add_argument("file", type=Path, metavar="FILE", help="judgements.jsonl with records.jsonl beside it, or a published result file")
+    score.add_argument(
+        "--benchmark", required=True, metavar="B", help="its name (vl_rewardbench, ...), or a .jsonl or .parquet file of pairs"
+    )
+    score.add_argument("--json", action="store_true", help="print the scores as JSON, shares in [0, 1]")
+    score.set_defaults(run=_score)
+
+    compare = commands.add_parser("compare", help="the paired difference of two files that score reads, with interval and test")
+    compare.add_argument("a", type=Path, metavar="A")
+    compare.add_argument("b", type=Path, metavar="B")
+    compare.add_argument("--json", action="store_true", help="print the comparison as JSON, shares in [0, 1]")
+    compare.set_defaults(run=_compare)
+
     report = commands.add_parser("report", help="write report.html and print the table of a finished run")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     report.add_argument("--control", type=Path, metavar="METRICS", help="metrics.json of a run with random labels, shown beside")
@@ -197,6 +211,28 @@ def _measure(arguments: argparse.Namespace) -> int:
     for key, estimate in measure.measure(VllmGenerator(arguments.model), arguments.data, arguments.out, name).items():
         low, high = estimate["ci95"]
         print(f"{key:<24} {estimate['value']:.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['n']}")
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import scores
+
+    result = scores.score_file(arguments.file, arguments.benchmark)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        scores.show(result)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import scores
+
+    result = scores.compare_files(arguments.a, arguments.b)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        scores.show_comparison(result)
     return 0
 
 

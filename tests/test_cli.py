@@ -68,7 +68,7 @@ except SystemExit as end:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "0 []"
-    assert all(command in done.stdout for command in ("doctor", "train", "tiny", "export", "measure", "report"))
+    assert all(command in done.stdout for command in ("doctor", "train", "tiny", "export", "measure", "score", "compare", "report"))
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["export"], ["report", "a", "b"], ["train", "--nope", "a=1"], ["doctor", "a=1", "--nope"]])

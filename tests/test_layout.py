@@ -17,8 +17,8 @@ LAYERS = (
     {"_paths", "records", "reaper", "experiment"},
     {"verdict", "prompts", "cpu"},
     {"rows", "reward", "metrics", "generate", "journal", "launch", "tiny", "export"},
-    {"dataset", "sampler", "judge", "answer", "select", "doctor"},
-    {"measure", "report"},
+    {"dataset", "sampler", "judge", "answer", "select", "doctor", "benchmarks"},
+    {"measure", "report", "scores"},
     {"cli"},
 )
 # check_row asks the reward whether it knows the gold verdict; self-critique judges.

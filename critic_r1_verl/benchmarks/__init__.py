@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public benchmarks of critics, one file each, and any file of pairs.
+
+A benchmark is a module: load(location, out) -> records, images stored under out/images; group(record) -> str; official(judgements,
+records) -> {"overall", "macro", "groups"}, shares in [0, 1] as its official code computes them; parse, its own verdict grammar or None.
+PAIRS and GROUPS say how many there should be. Where the per-item results that others publish can be read, PUBLISHED lists the keys that
+tell them, published(rows) -> items, and summary(items) -> the score.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.records import PairRecord
+
+MODULES = {
+    "vl_rewardbench": "critic_r1_verl.benchmarks.vl_rewardbench",
+    "mm_rlhf_rewardbench": "critic_r1_verl.benchmarks.mm_rlhf_rewardbench",
+    "multimodal_rewardbench": "critic_r1_verl.benchmarks.multimodal_rewardbench",
+    "multi_crit": "critic_r1_verl.benchmarks.multi_crit",
+    "mmrb2": "critic_r1_verl.benchmarks.mmrb2",
+    "pairs": "critic_r1_verl.benchmarks.pairs",
+}
+
+
+def module(name_or_path: str) -> Any:
+    """The module of a benchmark by its name (dashes or underscores), or of pairs for the path of a .jsonl or .parquet file."""
+    name = "pairs" if Path(name_or_path).suffix in (".jsonl", ".parquet") else name_or_path.lower().replace("-", "_")
+    if name not in MODULES:
+        raise ValueError(f"benchmark {name_or_path!r}: none of {', '.join(MODULES)}, and no .jsonl or .parquet file of pairs either")
+    return import_module(MODULES[name])
+
+
+def load(name_or_path: str, out: Path, location: str | Path = "") -> list[PairRecord]:
+    """The records of a benchmark, from a hub id, a folder or a file; by default its own hub id. ValueError names file, row and key."""
+    benchmark = module(name_or_path)
+    if benchmark.PAIRS is None and not location:
+        location = name_or_path
+    return benchmark.load(location, out)

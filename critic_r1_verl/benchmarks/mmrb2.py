@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multimodal RewardBench 2: 4,000 pairs, 1,000 each of t2i, edit, interleaved and reasoning; questions and responses hold pictures.
+
+Source: hub rl-research/multimodal-rewardbench-2 (one folder a task, split test), or {t2i,edit,interleaved,reasoning}.json as
+facebookresearch/MMRB2 benchmark/ builds them. Licence: CC BY-NC 4.0, for benchmarking only. All pictures of a pair stand before the text,
+first the question's, then response A's, then B's; the text names each where it stood, as [picture 2].
+Metric (evaluate/compute_scores/compute_accuracy.py at 1a09882): every pair in both orders, each verdict counts by itself, a missing one
+leaves the denominator, a tie stays in it; overall micro, macro the mean of the tasks.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.benchmarks import reading, tally
+from critic_r1_verl.benchmarks.reading import Row
+from critic_r1_verl.records import PairRecord
+
+HUB = "rl-research/multimodal-rewardbench-2"
+GROUPS = {"t2i": 1_000, "edit": 1_000, "interleaved": 1_000, "reasoning": 1_000}
+FILES = ("**/*test*.parquet", "[!_]*.json")
+PAIRS = 4_000
+PUBLISHED = ()
+_BETTER = re.compile(r'"better_response"\s*:\s*"(?:Response )?([AB])"')
+_PLACE = re.compile(r"<image_\d+>")
+
+Content = list[tuple[str, Any]]
+"""("text", text) and ("image", path or bytes), in their order."""
+
+
+def load(location: str | Path, out: Path) -> list[PairRecord]:
+    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
+
+
+def group(record: PairRecord) -> str:
+    return record.category
+
+
+def parse(text: str) -> str | None:
+    match = _BETTER.search(text)
+    return {"A": "1", "B": "2"}[match[1]] if match else None
+
+
+def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+    """Of the first repeat."""
+    trials = tally.trials(judgements, parse)
+    items = []
+    for key, record in zip(tally.keys(records), records, strict=True):
+        choices = [choice for choice in trials[record.pair_id][0].values() if choice is not None]
+        items.append(tally.Item(key, group(record), record.group, sum(choice == record.preferred for choice in choices), len(choices)))
+    return tally.score(items)
+
+
+def _convert(row: Row, out: Path) -> PairRecord:
+    prompt, response_a, response_b = _contents(row)
+    pictures = [reading.store(row, value, out) for kind, value in prompt + response_a + response_b if kind == "image"]
+    numbers = iter(range(1, len(pictures) + 1))
+    question, response_1, response_2 = (_text(content, numbers) for content in (prompt, response_a, response_b))
+    return PairRecord(
+        images=tuple(pictures),
+        question=question,
+        response_1=response_1,
+        response_2=response_2,
+        preferred="1" if row.one_of("chosen", "A", "B", "a", "b").upper() == "A" else "2",
+        source="mmrb2",
+        category=_task(row),
+        licence="cc-by-nc-4.0",
+    )
+
+
+def _task(row: Row) -> str:
+    names = [part for part in (row.file.stem, *row.file.parent.parts[::-1]) if part in GROUPS]
+    if not names:
+        raise ValueError(f"{row.where}: neither the file nor its folder is named after a task ({', '.join(GROUPS)})")
+    return names[0]
+
+
+def _contents(row: Row) -> tuple[Content, Content, Content]:
+    """Question and responses, from the columns of the hub or from the built JSON."""
+    if "prompt_content" not in row.values:
+        return _placed(row, "prompt"), _placed(row, "response_a"), _placed(row, "response_b")
+    contents = [row.value("prompt_content", list)]
+    contents += [row.value(f"response_{letter}", dict).get("response_content") for letter in "ab"]
+    for content in contents:
+        if not isinstance(content, list) or any(
+            not isinstance(part, list) or len(part) != 2 or part[0] not in ("text", "image") for part in content
+        ):
+            raise ValueError(f'{row.where}: a content is no list of ["text" or "image", value]: {content!r:.80}')
+    question, response_a, response_b = ([(kind, value) for kind, value in content] for content in contents)
+    return question, response_a, response_b
+
+
+def _placed(row: Row, name: str) -> Content:
+    """A text with <image_N> where the pictures stand, in their order; those that have no place follow it."""
+    pictures = [("image", picture) for picture in row.values.get(f"{name}_images") or []]
+    content: Content = []
+    for number, text in enumerate(_PLACE.split(row.values.get(f"{name}_text") or "")):
+        content += pictures[number - 1 : number] if number else []
+        content += [("text", text.strip())] if text.strip() else []
+    placed = sum(kind == "image" for kind, _ in content)
+    return content + pictures[placed:]
+
+
+def _text(content: Content, numbers: Any) -> str:
+    return "\n".join(f"[picture {next(numbers)}]" if kind == "image" else str(value) for kind, value in content)

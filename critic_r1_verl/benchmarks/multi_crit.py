@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-Crit: 1,425 pairs, open-ended 1,000 and reasoning 425, each to be judged by one of five criteria; several criteria to a prompt.
+
+Source: hub txiong23/Multi-Crit, splits open_ended and reasoning. Licence: Apache-2.0. The criterion is a line of the question, so that two
+criteria of one pair are two pairs; group holds the prompt.
+Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
+(micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
+verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from critic_r1_verl.benchmarks import reading, tally
+from critic_r1_verl.benchmarks.reading import Row
+from critic_r1_verl.records import PairRecord
+
+HUB = "txiong23/Multi-Crit"
+FILES = ("**/*.parquet", "*.jsonl")
+PAIRS = 1_425
+GROUPS = {
+    **dict.fromkeys(f"open-ended/{name}" for name in ("completeness", "visual-grounding", "hallucination", "expressiveness", "clarity")),
+    **dict.fromkeys(f"reasoning/{name}" for name in ("grounding", "logic", "hallucination", "exploration", "efficiency")),
+}
+PUBLISHED = ()
+_VERDICT = re.compile(r"response (\d+)\** is better")
+
+
+def load(location: str | Path, out: Path) -> list[PairRecord]:
+    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
+
+
+def group(record: PairRecord) -> str:
+    return record.category
+
+
+def parse(text: str) -> str | None:
+    match = _VERDICT.search("\n".join(text.strip().split("\n")[-3:]).lower())
+    return number if match and (number := tally.number(match[1])) in tally.OTHER else None
+
+
+def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+    """Of the given order alone, if it was judged; the mean over the repeats. splits holds the official figures of each split."""
+    trials = tally.trials(judgements, parse)
+    num_repeats = min(map(len, trials.values()))
+    items, splits = [], {}
+    for key, record in zip(tally.keys(records), records, strict=True):
+        right = tally.mean([float(tally.given(trial) == record.preferred) for trial in trials[record.pair_id]])
+        items.append(tally.Item(key, group(record), record.group, right))
+    for split in sorted({item.group.split("/")[0] for item in items}):
+        of_split = [record for record in records if group(record).startswith(f"{split}/")]
+        passes = [
+            _conflicts([(record.group, record.preferred, tally.given(trials[record.pair_id][number])) for record in of_split])
+            for number in range(num_repeats)
+        ]
+        names = ("pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")
+        figures = {name: _mean([each[name] for each in passes]) for name in names}
+        splits[split] = tally.score(item for item in items if item.group.startswith(f"{split}/")) | figures
+    return tally.score(items) | {"splits": splits}
+
+
+def _conflicts(judged: list[tuple[str, str, str | None]]) -> dict[str, float | None]:
+    """The figures of one pass over (prompt, preferred, verdict)."""
+    by_prompt: dict[str, list[tuple[str, str | None]]] = {}
+    for prompt, preferred, choice in judged:
+        by_prompt.setdefault(prompt, []).append((preferred, choice))
+    all_right = [float(all(preferred == choice for preferred, choice in pairs)) for pairs in by_prompt.values()]
+    conflicts = [[(one, two) for one, two in combinations(pairs, 2) if one[0] != two[0]] for pairs in by_prompt.values()]
+    both_right = [float(one[0] == one[1] and two[0] == two[1]) for pairs in conflicts for one, two in pairs]
+    seen = [float(any({one[1], two[1]} == {"1", "2"} for one, two in pairs)) for pairs in conflicts if pairs]
+    return {"pluralistic_accuracy": _mean(all_right), "tradeoff_sensitivity": _mean(seen), "conflict_matching": _mean(both_right)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return tally.mean(known) if known else None
+
+
+def _convert(row: Row, out: Path) -> PairRecord:
+    split, criterion = row.value("split").strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
+    if f"{split}/{criterion}" not in GROUPS:
+        raise ValueError(f"split {split!r} and criterion {criterion!r} are none of {', '.join(GROUPS)}")
+    return PairRecord(
+        images=(reading.store(row, row.values.get("image"), out),),
+        question=f"{row.value('question')}\n\nJudge the responses by this criterion alone: {criterion.replace('-', ' ')}.",
+        response_1=row.value("pred_a"),
+        response_2=row.value("pred_b"),
+        preferred="1" if row.one_of("preference", "model_a", "model_b") == "model_a" else "2",
+        source="multi_crit",
+        category=f"{split}/{criterion}",
+        licence="apache-2.0",
+        group=f"{split}/{row.value('prompt_id')}",
+    )

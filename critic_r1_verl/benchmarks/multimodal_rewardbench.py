@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multimodal RewardBench: 5,211 pairs; what is public lacks the 500 of Hateful Memes, which every user has to build.
+
+Source: data/all_data.json as facebookresearch/multimodal_rewardbench scripts/0_download_data.py writes it, or the hub copy
+syhuggingface/multimodal_rewardbench. Licence: CC BY-NC 4.0 and the terms of the sets that it is made of.
+Metric (scripts/2_get_accuracy.py at 3366b34): one pass in the given order, overall micro; an unparsed verdict tosses a coin, so it counts
+half here. [[A]] is looked for before [[B]]. The official code prints no macro; ours is over the groups that it prints.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from critic_r1_verl.benchmarks import reading, tally
+from critic_r1_verl.benchmarks.reading import Row
+from critic_r1_verl.records import PairRecord
+
+HUB = "syhuggingface/multimodal_rewardbench"
+FILES = ("**/all_data.json", "**/*.parquet")
+PAIRS = 5_211
+GROUPS = {
+    "open_generation/correctness_task": 623,
+    "open_generation/preference_task": 654,
+    "knowledge": 630,
+    "reasoning/math": None,
+    "reasoning/coding": None,
+    "safety/bias": None,
+    "safety/toxicity": None,
+    "vqa": None,
+}
+PUBLISHED = ({"ID", "Label", "output", "Meta"},)
+_COIN = 0.5
+
+
+def load(location: str | Path, out: Path) -> list[PairRecord]:
+    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
+
+
+def group(record: PairRecord) -> str:
+    return record.category
+
+
+def parse(text: str) -> str | None:
+    return "1" if "[[A]]" in text else "2" if "[[B]]" in text else None
+
+
+def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+    """Of the given order alone, if it was judged; the mean over the repeats. What is neither "1" nor "2" is unparsed."""
+    trials = tally.trials(judgements, parse)
+    items = []
+    for key, record in zip(tally.keys(records), records, strict=True):
+        given = [tally.given(trial) for trial in trials[record.pair_id]]
+        items.append(tally.Item(key, group(record), record.group, tally.mean([_right(choice, record.preferred) for choice in given])))
+    return summary(items)
+
+
+def published(rows: list[Row]) -> list[tally.Item]:
+    """Items of the official answer file: lines of ID, Label (A or B), output (the judge's text) and Meta.Category."""
+    items = []
+    for name, row in zip(tally.numbered([row.value("ID") for row in rows]), rows, strict=True):
+        label = row.one_of("Label", "A", "B")
+        right = _right(parse(row.value("output")), "1" if label == "A" else "2")
+        items.append(tally.Item(name, _group_of(row, row.value("Meta", dict).get("Category")), row.value("ID"), right))
+    return items
+
+
+def summary(items: list[tally.Item]) -> tally.Score:
+    return tally.score(items)
+
+
+def _convert(row: Row, out: Path) -> PairRecord:
+    return PairRecord(
+        images=(reading.store(row, row.values.get("Image"), out),),
+        question=row.value("Text"),
+        response_1=row.value("Output1"),
+        response_2=row.value("Output2"),
+        preferred="1" if row.one_of("Better", "Output1", "Output2") == "Output1" else "2",
+        source="multimodal_rewardbench",
+        category=_group_of(row, row.value("Category")),
+        licence="cc-by-nc-4.0",
+    )
+
+
+def _group_of(row: Row, category: str | None) -> str:
+    name = row.value("ID").lower()
+    if category == "safety":
+        category = "safety/bias" if name.startswith("pairs") else "safety/toxicity"
+    elif category == "reasoning":
+        category = "reasoning/math" if name.startswith("math") else "reasoning/coding"
+    if category not in GROUPS:
+        raise ValueError(f"{row.where}: the category {category!r} is none of {', '.join(GROUPS)}, safety, reasoning")
+    return category
+
+
+def _right(choice: str | None, preferred: str) -> float:
+    return float(choice == preferred) if choice in tally.OTHER else _COIN

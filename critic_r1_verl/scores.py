@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judgements and records -> what a benchmark's official code says, and what it hides; two such files -> their paired difference.
+
+Two scores stand side by side, shares in [0, 1]. official: the benchmark's own formula (benchmarks/). strict: an item counts only if the
+verdicts of both orders are for the right response; unparsed is wrong; of K repeats the verdict of an order is what more than half say.
+Everything else is an estimate of metrics.py, clustered by what items share (an image, a group, the pair itself), or None where nothing is
+left to average.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl import benchmarks, metrics
+from critic_r1_verl.benchmarks import reading, tally
+from critic_r1_verl.benchmarks.tally import Item
+from critic_r1_verl.judge import ORDERS
+from critic_r1_verl.records import PairRecord, read_jsonl
+
+Score = dict[str, Any]
+Lines = Sequence[Mapping[str, Any]]
+
+RECORDS = "records.jsonl"
+STATUSES = ("parsed", "missing", "unclosed", "ambiguous")
+_KEYS = ("pair_id", "order", "repeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What compare compares: whether each item is right (a share, where chance decides), by its name, and the cluster of each."""
+
+    what: str
+    right: dict[str, float]
+    clusters: dict[str, Hashable]
+
+
+def score_file(path: Path, benchmark: str) -> Score:
+    """The score of a file of judgements with records.jsonl beside it, or of per-item results as others publish them.
+
+    ValueError names file and line for what is malformed, and the pair for what is missing.
+    """
+    module = benchmarks.module(benchmark)
+    if published := _published(path):
+        if published[0] is not module:
+            raise ValueError(f"{path}: these are results of {_name(published[0])}, not of {benchmark}")
+        return _score_published(module, published[1])
+    judgements, records = read(path)
+    try:
+        return score(judgements, records, benchmark)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], list[PairRecord]]:
+    """The judgements of a file and the records beside it, each line checked by itself and against its record."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give judgements.jsonl, or published results")
+    records = read_jsonl(path.parent / RECORDS, PairRecord)
+    preferred: dict[str, set[str]] = {}
+    for record in records:
+        preferred.setdefault(record.pair_id, set()).add(record.preferred)
+    seen: dict[tuple[Any, ...], str] = {}
+    judgements = []
+    for row in reading.json_lines(path):
+        _check(row, preferred)
+        key = tuple(row.values[name] for name in _KEYS)
+        if key in seen:
+            raise ValueError(f"{row.where}: judges {_show(key)} again, after {seen[key]}")
+        seen[key] = row.where
+        judgements.append(row.values)
+    if not judgements:
+        raise ValueError(f"{path}: no judgements")
+    return judgements, records
+
+
+def score(judgements: Lines, records: Sequence[PairRecord], benchmark: str) -> Score:
+    """Everything about one model on one benchmark. ValueError names a record without all its judgements, or a judgement of no record."""
+    module = benchmarks.module(benchmark)
+    num_repeats = _check_complete(judgements, records)
+    if module.GROUPS and (strange := [record for record in records if module.group(record) not in module.GROUPS]):
+        groups = ", ".join(module.GROUPS)
+        raise ValueError(f"the group {module.group(strange[0])!r} of pair {strange[0].pair_id} is none of {_name(module)}'s ({groups})")
+    clusters = _clusters(records)
+    scored = _both_scores(module, judgements, records)
+    return {
+        "benchmark": _name(module),
+        "items": len(records),
+        "pairs": len({record.pair_id for record in records}),
+        "repeats": num_repeats,
+        "verdicts_read_by": tally.reader(judgements, module.parse),
+        **scored,
+        "estimates": _estimates(module, judgements, records, clusters),
+        "baselines": {name: _both_scores(module, _baseline(rule, records), records) for name, rule in _BASELINES.items()},
+        "notes": _notes(module, [module.group(record) for record in records]),
+    }
+
+
+def compare_files(path_a: Path, path_b: Path) -> Score:
+    """compare() of two files that score_file can read."""
+    return compare(_hits(path_a), _hits(path_b))
+
+
+def compare(a: Hits, b: Hits) -> Score:
+    """The paired difference b - a with its interval, and the exact McNemar test of the items that only one has right.
+
+    The interval is clustered; the test takes items as independent. ValueError names an item that only one of the two has.
+    """
+    if a.what != b.what:
+        raise ValueError(f"{a.what} cannot be compared with {b.what}")
+    if unmatched := a.right.keys() ^ b.right.keys():
+        item = min(unmatched)
+        raise ValueError(f"item {item} is only in the {'first' if item in a.right else 'second'} file: these judge different items")
+    before, after = list(a.right.values()), [b.right[key] for key in a.right]
+    clusters = [a.clusters[key] for key in a.right]
+    only_a = sum(x == 1 and y == 0 for x, y in zip(before, after, strict=True))
+    only_b = sum(x == 0 and y == 1 for x, y in zip(before, after, strict=True))
+    return {
+        "what": a.what,
+        "items": len(before),
+        "a": metrics.estimate(before, clusters),
+        "b": metrics.estimate(after, clusters),
+        "difference": metrics.paired_difference(before, after, clusters),
+        "mcnemar": {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)},
+    }
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that both are as likely to be the only one who is right.
+
+    >>> mcnemar(1, 5)
+    0.21875
+    """
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+
+
+def show(result: Score) -> None:
+    """Print a score as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    read_by = {"own": "the benchmark's own grammar", "box": "the box"}.get(result.get("verdicts_read_by", ""))
+    told = [f"{result['items']} items"]
+    if read_by:
+        told += [f"{result['pairs']} pairs in both orders", f"{result['repeats']} repeat(s)", f"official verdicts read by {read_by}"]
+    console.print(f"{result['benchmark']}: {', '.join(told)}")
+    baselines = result.get("baselines", {})
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("percent", overflow="fold")
+    for name in ("official", "strict", *(name.replace(" ", "\n") for name in baselines)):
+        table.add_column(name, justify="right")
+    for label, value in _figures(result["official"]):
+        strict = dict(_figures(result["strict"])).get(label)
+        of_baselines = [[dict(_figures(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
+        table.add_row(label, _percent(value), _percent(strict), *("/".join(_percent(each, 1) for each in pair) for pair in of_baselines))
+    console.print(table)
+    if baselines:
+        console.print("Of the rules that look at length or place alone: official/strict.\n")
+    if "estimates" in result:
+        _show_estimates(console, result["estimates"])
+    for note in result["notes"]:
+        console.print(f"Note: {note}.")
+
+
+def show_comparison(result: Score) -> None:
+    """Print a comparison as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in (f"{result['what']}, percent", "value", "95 % interval"):
+        table.add_column(name, justify="left" if "," in name else "right")
+    for name in ("a", "b", "difference"):
+        table.add_row("b - a" if name == "difference" else name, *_cells(result[name]))
+    console = Console(highlight=False)
+    console.print(table)
+    test = result["mcnemar"]
+    told = f"right in a alone {test['only_a']}, in b alone {test['only_b']}, exact McNemar p = {test['p']:.4g}"
+    console.print(f"{result['items']} items; {told}")
+
+
+# Reading
+
+
+def _check(row: reading.Row, preferred: Mapping[str, set[str]]) -> None:
+    pair_id, order = row.value("pair_id"), row.one_of("order", *ORDERS)
+    if row.value("repeat", int) < 0:
+        raise ValueError(f"{row.where}: key 'repeat': {row.values['repeat']} is negative")
+    choice, status = row.one_of("choice", "1", "2", "tie", None), row.one_of("status", *STATUSES)
+    if (choice is None) != (status != "parsed"):
+        raise ValueError(f"{row.where}: the choice {choice!r} does not go with the status {status!r}")
+    row.value("text")
+    # An endpoint need not tell what it used.
+    if row.values.get("completion_tokens") is not None and row.value("completion_tokens", int) < 0:
+        raise ValueError(f"{row.where}: key 'completion_tokens': {row.values['completion_tokens']} is negative")
+    if pair_id not in preferred:
+        raise ValueError(f"{row.where}: judges the pair {pair_id}, which is not in {RECORDS} beside it")
+    shown = row.one_of("preferred", "1", "2", "tie")
+    if (tally.OTHER.get(shown, shown) if order == "21" else shown) not in preferred[pair_id]:
+        raise ValueError(f"{row.where}: the preferred response of {pair_id} is another one in {RECORDS}; the files are of different runs")
+
+
+def _check_complete(judgements: Lines, records: Sequence[PairRecord]) -> int:
+    """The number of repeats, which all pairs have in both orders."""
+    if not records or not judgements:
+        raise ValueError("no records or no judgements: there is nothing to score")
+    judged = {tuple(line[name] for name in _KEYS) for line in judgements}
+    if len(judged) < len(judgements):
+        raise ValueError("a judgement stands there twice")
+    frames = {(record.pair_id, record.response_1) for record in records}
+    pairs, repeats = {record.pair_id for record in records}, {key[2] for key in judged}
+    if len(frames) > len(pairs):
+        raise ValueError("a pair stands there twice with its responses exchanged, so its orders cannot be told; load the benchmark again")
+    expected = {(pair_id, order, repeat) for pair_id in pairs for order in ORDERS for repeat in repeats}
+    if unknown := judged - expected:
+        raise ValueError(f"the judgement {_show(min(unknown))} is of no record")
+    if missing := expected - judged:
+        raise ValueError(f"{len(missing)} judgements are missing, the first {_show(min(missing))}; run the same command again to go on")
+    return len(repeats)
+
+
+def _show(key: tuple[Any, ...]) -> str:
+    return f"pair {key[0]}, order {key[1]}, repeat {key[2]}"
+
+
+def _published(path: Path) -> tuple[Any, list[reading.Row]] | None:
+    """The benchmark of published results and their rows; None for a file of judgements."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give judgements.jsonl, or published results")
+    if path.suffix == ".json":
+        content = reading.document(path)
+        values = content if isinstance(content, list) else [content]
+        rows = [
+            reading.Row(value, f"{path}, row {number}", path, path.parent) for number, value in enumerate(values) if isinstance(value, dict)
+        ]
+        whole = len(rows) == len(values)
+    else:
+        rows, whole = [row for row, _ in zip(reading.json_lines(path), range(1), strict=False)], True
+    for name in benchmarks.MODULES:
+        module = benchmarks.module(name)
+        if rows and whole and any(keys <= rows[0].values.keys() for keys in module.PUBLISHED):
+            return module, rows if path.suffix == ".json" else list(reading.json_lines(path))
+    if path.suffix == ".json":
+        raise ValueError(f"{path}: neither judgements (.jsonl) nor published results in a format that is known")
+    return None
+
+
+def _hits(path: Path) -> Hits:
+    if published := _published(path):
+        module, rows = published
+        items = module.published(rows)
+        return Hits(f"{_name(module)}, published", {i.key: i.right for i in items}, {i.key: i.cluster for i in items})
+    judgements, records = read(path)
+    try:
+        _check_complete(judgements, records)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    names, right = tally.keys(records), _strict(judgements, records)
+    return Hits("strict", dict(zip(names, right, strict=True)), dict(zip(names, _clusters(records), strict=True)))
+
+
+# Scoring
+
+
+def _score_published(module: Any, rows: list[reading.Row]) -> Score:
+    """As score(), with what cannot be known left out: neither the orders nor the texts were published."""
+    items: list[Item] = module.published(rows)
+    return {
+        "benchmark": _name(module),
+        "items": len(items),
+        "official": module.summary(items),
+        "strict": {"overall": None, "macro": None, "groups": {}},
+        "notes": [
+            "published results of one order an item: strict and the rest cannot be told",
+            *_notes(module, [item.group for item in items]),
+        ],
+    }
+
+
+def _both_scores(module: Any, judgements: Lines, records: Sequence[PairRecord]) -> Score:
+    rows = zip(tally.keys(records), records, _strict(judgements, records), strict=True)
+    strict = tally.score([Item(key, module.group(record), record.group, right) for key, record, right in rows])
+    return {"official": module.official(judgements, records), "strict": strict}
+
+
+def _strict(judgements: Lines, records: Sequence[PairRecord]) -> list[float]:
+    """For each record 1.0 if the verdicts of both orders are right."""
+    voted = {pair_id: _voted(pair) for pair_id, pair in tally.trials(judgements).items()}
+    return [float(voted[record.pair_id] == (record.preferred, record.preferred)) for record in records]
+
+
+def _voted(pair: tally.Trials) -> tuple[str | None, str | None]:
+    """For each order, in the frame of the record, the verdict of more than half of the repeats."""
+    verdicts = []
+    for order in ORDERS:
+        choices = [trial[order] for trial in pair]
+        verdicts.append(next((choice for choice in ("1", "2", "tie") if 2 * choices.count(choice) > len(pair)), None))
+    return verdicts[0], verdicts[1]
+
+
+def _estimates(module: Any, judgements: Lines, records: Sequence[PairRecord], clusters: Sequence[int]) -> Score:
+    """Over lines where a line is meant (accuracy, first, unparsed, ties, tokens), over items where both orders are."""
+    lines = _by_pair(judgements)
+    expanded = [(line, record, cluster) for record, cluster in zip(records, clusters, strict=True) for line in lines[record.pair_id]]
+    each = [(line, _right(line, record), record, module.group(record), cluster) for line, record, cluster in expanded]
+    voted = {pair_id: _voted(pair) for pair_id, pair in tally.trials(judgements).items()}
+    strict = list(zip(_strict(judgements, records), [module.group(record) for record in records], clusters, strict=True))
+    consistent = [
+        (float(one is not None and one == two), cluster)
+        for (one, two), cluster in zip((voted[r.pair_id] for r in records), clusters, strict=True)
+    ]
+    groups = sorted({group for _, group, _ in strict})
+
+    def longer(record: PairRecord) -> int:
+        """How many characters the chosen response is longer; 0 for a tie."""
+        return (len(record.response_1) - len(record.response_2)) * {"1": 1, "2": -1, "tie": 0}[record.preferred]
+
+    return {
+        "strict": _estimate([(right, cluster) for right, _, cluster in strict]),
+        "strict_by_group": {name: _estimate([(right, cluster) for right, group, cluster in strict if group == name]) for name in groups},
+        "accuracy": _estimate([(right, cluster) for _, right, _, _, cluster in each]),
+        "accuracy_by_group": {
+            name: _estimate([(right, cluster) for _, right, _, group, cluster in each if group == name]) for name in groups
+        },
+        "accuracy_chosen_longer": _estimate([(right, cluster) for _, right, record, _, cluster in each if longer(record) > 0]),
+        "accuracy_chosen_shorter": _estimate([(right, cluster) for _, right, record, _, cluster in each if longer(record) < 0]),
+        "position_consistency": _estimate(consistent),
+        "first_share": _estimate([(float(line["choice"] == "1"), cluster) for line, *_, cluster in each if line["choice"] in ("1", "2")]),
+        "ties": _estimate([(float(line["choice"] == "tie"), cluster) for line, *_, cluster in each]),
+        "unparsed": _estimate([(float(line["choice"] is None), cluster) for line, *_, cluster in each]),
+        "unparsed_by_status": {
+            status: _estimate([(float(line["status"] == status), cluster) for line, *_, cluster in each]) for status in STATUSES[1:]
+        },
+        "completion_tokens": _tokens(
+            [(line["completion_tokens"], cluster) for line, *_, cluster in each if line.get("completion_tokens") is not None]
+        ),
+    }
+
+
+def _by_pair(judgements: Lines) -> dict[str, list[Mapping[str, Any]]]:
+    by_pair: dict[str, list[Mapping[str, Any]]] = {}
+    for line in judgements:
+        by_pair.setdefault(line["pair_id"], []).append(line)
+    return by_pair
+
+
+def _right(line: Mapping[str, Any], record: PairRecord) -> float:
+    preferred = record.preferred if line["order"] == "12" else tally.OTHER.get(record.preferred, record.preferred)
+    return float(line["choice"] == preferred)
+
+
+def _estimate(values: Sequence[tuple[float, Hashable]]) -> metrics.Estimate | None:
+    return metrics.estimate([value for value, _ in values], [cluster for _, cluster in values]) if values else None
+
+
+def _tokens(values: Sequence[tuple[int, Hashable]]) -> metrics.Estimate | None:
+    """metrics.estimate is for shares: the mean of the share of the largest, scaled back."""
+    most = max((value for value, _ in values), default=0)
+    found = _estimate([(value / most if most else 0.0, cluster) for value, cluster in values])
+    return found and {"value": found["value"] * most, "n": found["n"], "ci95": [bound * most for bound in found["ci95"]]}
+
+
+def _clusters(records: Sequence[PairRecord]) -> list[int]:
+    """A number for each record; the same for records that share an image or a group, be it through others."""
+    parent = list(range(len(records)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    first: dict[tuple[str, str], int] = {}
+    for number, record in enumerate(records):
+        for key in {("group", record.group), *(("image", image.sha256) for image in record.images)}:
+            parent[root(number)] = root(first.setdefault(key, number))
+    return [root(number) for number in range(len(records))]
+
+
+def _longer(first: str, second: str) -> str:
+    return "tie" if len(first) == len(second) else "1" if len(first) > len(second) else "2"
+
+
+_BASELINES: dict[str, Callable[[str, str], str]] = {
+    "longer wins": _longer,
+    "shorter wins": lambda first, second: _longer(second, first),
+    "first wins": lambda first, second: "1",
+}
+
+
+def _baseline(rule: Callable[[str, str], str], records: Sequence[PairRecord]) -> list[dict[str, Any]]:
+    """The judgements of a rule that looks at the two responses as shown; equal lengths are a tie."""
+    lines = {}
+    for record in records:
+        for order, shown in zip(ORDERS, (record, record.swap()), strict=True):
+            choice = rule(shown.response_1, shown.response_2)
+            lines[record.pair_id, order] = {"pair_id": record.pair_id, "order": order, "repeat": 0, "choice": choice, "text": ""}
+    return list(lines.values())
+
+
+def _name(module: Any) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _notes(module: Any, groups: Sequence[str]) -> list[str]:
+    notes = [f"{len(groups):,} items of the benchmark's {module.PAIRS:,}"] if module.PAIRS not in (None, len(groups)) else []
+    counts = {name: (groups.count(name), size) for name, size in module.GROUPS.items() if size is not None}
+    wrong = [f"{name} {count:,} of {size:,}" for name, (count, size) in counts.items() if count != size]
+    return notes + ([f"groups of other sizes than the benchmark's: {', '.join(wrong)}"] if wrong else [])
+
+
+# Showing
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _figures(score: Score, prefix: str = "") -> list[tuple[str, float | None]]:
+    """All figures of a score by the label they are shown under."""
+    lines: list[tuple[str, float | None]] = []
+    for name, value in score.items():
+        if name == "groups":
+            lines += [(f"{prefix}  {group}", of_group) for group, of_group in value.items()]
+        elif isinstance(value, dict):
+            lines += [line for line in _figures(value, f"{prefix}{name.replace('_', ' ')} ".removeprefix("splits ")) if "  " not in line[0]]
+        else:
+            lines.append((f"{prefix}{name.replace('_', ' ')}", value))
+    return lines
+
+
+def _show_estimates(console: Any, estimates: Score) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("percent", "value", "95 % interval", "n"):
+        table.add_column(name, justify="left" if name == "percent" else "right")
+    for name, found in estimates.items():
+        if name == "completion_tokens" and found:
+            low, high = found["ci95"]
+            table.add_row("mean tokens (not percent)", f"{found['value']:.1f}", f"[{low:.1f}, {high:.1f}]", str(found["n"]))
+            continue
+        nested = found is not None and "value" not in found
+        for label, each in found.items() if nested else [(None, found)]:
+            title = name.replace("_", " ") if label is None else f"  {name.split('_')[0]}: {label}"
+            table.add_row(title, *_cells(each), str(each["n"]) if each else "0")
+    console.print(table)
+
+
+def _cells(found: metrics.Estimate | None) -> tuple[str, str]:
+    if found is None:
+        return "-", ""
+    low, high = found["ci95"]
+    return f"{100 * found['value']:.2f}", f"[{100 * low:.2f}, {100 * high:.2f}]"

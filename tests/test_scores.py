@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import cli, scores
+from critic_r1_verl.metrics import estimate
+from critic_r1_verl.records import Image, PairRecord, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = json.loads((ROOT / "tests/golden/scores.json").read_text(encoding="utf-8"))
+PUBLISHED = ROOT.parent / "shared/data/golden/ixc25_reward/vl_rewardbench_results.json"
+OTHER = {"1": "2", "2": "1"}
+
+
+def record(number, preferred="1", category="general", **more):
+    image = Image(path="a.png", sha256=more.pop("sha256", f"{number:064x}"))
+    texts = {"question": "q", "response_1": f"a{number}", "response_2": "longer"} | more
+    return PairRecord(images=(image,), **texts, preferred=preferred, source="s", category=category)
+
+
+def judgement(record, order, choice, repeat=0, status="parsed", tokens=10):
+    """choice in the shown frame; None for what is not parsed."""
+    preferred = record.preferred if order == "12" else record.swap().preferred
+    line = {"pair_id": record.pair_id, "order": order, "repeat": repeat, "choice": choice, "correct": choice == preferred}
+    return line | {
+        "status": status if choice is None else "parsed",
+        "preferred": preferred,
+        "text": f"\\boxed{{{choice}}}",
+        "completion_tokens": tokens,
+    }
+
+
+def both(record, choice_12, choice_21, repeat=0, status="missing"):
+    return [judgement(record, "12", choice_12, repeat, status), judgement(record, "21", choice_21, repeat, status)]
+
+
+RECORDS = [
+    record(0),
+    record(1, "2"),
+    record(2, category="reasoning", response_1="by far the longest"),
+    record(3, "2", "hallucination", response_1="longer", response_2="abcdef"),
+]
+# Right in both orders; first in both; right then unparsed; wrong in both.
+LINES = [
+    *both(RECORDS[0], "1", "2"),
+    *both(RECORDS[1], "1", "1"),
+    *both(RECORDS[2], "1", None, status="unclosed"),
+    *both(RECORDS[3], "1", "2"),
+]
+
+
+def write(folder, judgements, records):
+    folder.mkdir(exist_ok=True, parents=True)
+    write_jsonl(folder / "records.jsonl", records)
+    (folder / "judgements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in judgements), encoding="utf-8")
+    return folder / "judgements.jsonl"
+
+
+def test_two_scores_and_what_they_hide():
+    result = scores.score(LINES, RECORDS, "vl_rewardbench")
+    assert (result["items"], result["pairs"], result["repeats"], result["verdicts_read_by"]) == (4, 4, 1, "box")
+    assert result["strict"] == {
+        "overall": 1 / 4,
+        "macro": (1 / 2 + 0 + 0) / 3,
+        "groups": {"general": 1 / 2, "hallucination": 0, "reasoning": 0},
+    }
+    # By a coin for the order: 1 of 1, 1/2 of 1, 1/2 of 1/2, 0 of 1.
+    assert result["official"]["overall"] == pytest.approx(2 / 3.5)
+    values = {name: found and ("value" in found) and found["value"] for name, found in result["estimates"].items()}
+    assert values["accuracy"] == 4 / 8 and values["strict"] == 1 / 4
+    assert values["position_consistency"] == 2 / 4
+    assert values["first_share"] == 5 / 7
+    assert (values["unparsed"], values["ties"], values["completion_tokens"]) == (1 / 8, 0, 10)
+    assert {name: found["value"] for name, found in result["estimates"]["unparsed_by_status"].items()} == {
+        "missing": 0,
+        "unclosed": 1 / 8,
+        "ambiguous": 0,
+    }
+    # Records 1 and 2 have the longer response chosen, record 0 the shorter one, in record 3 both are as long.
+    assert (values["accuracy_chosen_longer"], values["accuracy_chosen_shorter"]) == (2 / 4, 1)
+    assert result["estimates"]["accuracy"] == estimate([1, 1, 1, 0, 1, 0, 0, 0], list("aabbccdd")) | {"value": 1 / 2, "n": 8}
+    assert result["notes"][0] == "4 items of the benchmark's 1,250"
+
+
+def test_baselines_go_through_the_same_functions():
+    baselines = scores.score(LINES, RECORDS, "vl_rewardbench")["baselines"]
+    # Equal lengths are a tie: wrong when strict, out of the denominator of the official score.
+    assert (baselines["longer wins"]["strict"]["overall"], baselines["longer wins"]["official"]["overall"]) == (2 / 4, 2 / 3)
+    assert baselines["shorter wins"]["strict"]["overall"] == 1 / 4
+    assert (baselines["first wins"]["strict"]["overall"], baselines["first wins"]["official"]["overall"]) == (0, 1 / 2)
+
+
+def test_a_judge_that_always_says_the_first():
+    result = scores.score([line for record in RECORDS for line in both(record, "1", "1")], RECORDS, "vl_rewardbench")
+    assert (result["strict"]["overall"], result["official"]["overall"]) == (0, 1 / 2)
+    assert (result["estimates"]["first_share"]["value"], result["estimates"]["position_consistency"]["value"]) == (1, 0)
+
+
+def test_a_judge_that_says_nothing():
+    result = scores.score([line for record in RECORDS for line in both(record, None, None)], RECORDS, "vl_rewardbench")
+    assert result["official"]["overall"] is None and result["strict"]["overall"] == 0
+    assert result["estimates"]["first_share"] is None and result["estimates"]["unparsed_by_status"]["missing"]["value"] == 1
+    assert result["estimates"]["position_consistency"]["value"] == 0
+
+
+def test_repeats_vote():
+    one = RECORDS[0]
+    lines = [*both(one, "1", "2"), *both(one, "1", None, 1), *both(one, "2", "2", 2)]
+    assert scores.score(lines, [one], "pairs")["strict"]["overall"] == 1
+    # Two of four are no majority.
+    assert scores.score([*lines, *both(one, "2", "2", 3)], [one], "pairs")["strict"]["overall"] == 0
+
+
+def test_ties_can_be_right():
+    tie = record(0, "tie")
+    result = scores.score(both(tie, "tie", "tie"), [tie], "pairs")
+    assert (result["strict"]["overall"], result["official"]["overall"], result["estimates"]["ties"]["value"]) == (1, 1, 1)
+
+
+def test_an_item_that_stands_twice_counts_twice_and_contradicting_ones_cannot_both_be_right():
+    twice = [record(0), record(0), record(0, "2")]
+    result = scores.score(both(twice[0], "1", "2"), twice, "pairs")
+    assert (result["items"], result["pairs"], result["strict"]["overall"]) == (3, 1, 2 / 3)
+    # One cluster: the interval says that nothing is known of other pairs.
+    assert result["estimates"]["strict"]["ci95"] == estimate([1, 1, 0], "aaa")["ci95"]
+
+
+def test_items_that_share_an_image_or_a_group_share_a_cluster():
+    same_image = [record(0), record(1, sha256=f"{0:064x}"), record(2)]
+    assert len(set(scores._clusters(same_image))) == 2
+    chained = [record(0, group="a"), record(1, group="a", sha256=f"{5:064x}"), record(2, group="b", sha256=f"{5:064x}"), record(3)]
+    assert len(set(scores._clusters(chained))) == 2
+
+
+def test_the_order_of_the_lines_does_not_matter():
+    mixed = random.Random(0).sample(LINES, len(LINES))
+    assert scores.score(mixed, RECORDS, "vl_rewardbench") == scores.score(LINES, RECORDS, "vl_rewardbench")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; the keys are order"),
+        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not of type str"),
+        ({"pair_id": "0" * 20}, r"judgements.jsonl:1: judges the pair 0{20}, which is not in records.jsonl"),
+        ({"order": "11"}, r"judgements.jsonl:1: key 'order': '11' is none of '12', '21'"),
+        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not of type int"),
+        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is negative"),
+        ({"repeat": 1}, r"judgements are missing, the first pair .*; run the same command again"),
+        ({"choice": "3"}, r"judgements.jsonl:1: key 'choice': '3' is none of"),
+        ({"choice": ["1"]}, r"judgements.jsonl:1: key 'choice': "),
+        ({"choice": None}, r"judgements.jsonl:1: the choice None does not go with the status 'parsed'"),
+        ({"status": "guessed"}, r"judgements.jsonl:1: key 'status': 'guessed' is none of 'parsed'"),
+        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not of type str"),
+        ({"preferred": "tie"}, r"judgements.jsonl:1: the preferred response of .* is another one in records.jsonl"),
+        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is negative"),
+    ],
+)
+def test_hostile_judgements(tmp_path, change, message):
+    line = {name: value for name, value in (LINES[0] | change).items() if value is not ...}
+    path = write(tmp_path, [line, *LINES[1:]], RECORDS)
+    with pytest.raises(ValueError, match=message):
+        scores.score_file(path, "vl_rewardbench")
+
+
+@pytest.mark.parametrize(
+    "end, message",
+    [
+        (json.dumps(LINES[-1])[:-20], r"judgements.jsonl:8: half a line, cut short"),
+        ("", r"judgements.jsonl: 1 judgements are missing, the first pair .*, order 21, repeat 0"),
+        (json.dumps(LINES[-1]) + "\n" + json.dumps(LINES[0]) + "\n", r"judgements.jsonl:9: judges .* again, after .*judgements.jsonl:1"),
+        ("\x00\n", r"judgements.jsonl:8: not JSON"),
+        ("[]\n", r"judgements.jsonl:8: \[\] is not a JSON object"),
+    ],
+)
+def test_hostile_ends(tmp_path, end, message):
+    path = write(tmp_path, LINES[:-1], RECORDS)
+    path.write_text(path.read_text(encoding="utf-8") + end, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        scores.score_file(path, "vl_rewardbench")
+
+
+def test_a_run_without_its_records(tmp_path):
+    path = write(tmp_path, LINES, RECORDS)
+    (tmp_path / "records.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"records.jsonl: no such file"):
+        scores.score_file(path, "vl_rewardbench")
+    with pytest.raises(ValueError, match=r"none.jsonl: no such file"):
+        scores.score_file(tmp_path / "none.jsonl", "vl_rewardbench")
+
+
+# Results that others published
+
+
+def golden_document():
+    """Hits with the published counts; which items they are does not matter to the score."""
+    groups = {name: [1] * hits + [0] * (n - hits) for name, (hits, n) in GOLDEN["hits"].items()}
+    hits_of_all = [hit for hits in groups.values() for hit in hits]
+    return {f"out_{name}": hits for name, hits in groups.items()} | {"out_all": hits_of_all, "random_numbers": []}
+
+
+def reproduces_the_published_digits(result):
+    official = result["official"]
+    assert {name: round(100 * value, 3) for name, value in official["groups"].items()} == GOLDEN["official"]["groups"]
+    assert (round(100 * official["overall"], 2), round(100 * official["macro"], 3)) == (
+        GOLDEN["official"]["overall"],
+        GOLDEN["official"]["macro"],
+    )
+    assert result["strict"]["overall"] is None and len(result["notes"]) == 1
+
+
+def test_golden_counts(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(golden_document()), encoding="utf-8")
+    reproduces_the_published_digits(scores.score_file(tmp_path / "results.json", "vl_rewardbench"))
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"{PUBLISHED} is not there: published results are not part of this repository")
+def test_golden_file(tmp_path):
+    assert hashlib.sha256(PUBLISHED.read_bytes()).hexdigest() == GOLDEN["sha256"]
+    reproduces_the_published_digits(scores.score_file(PUBLISHED, "vl_rewardbench"))
+
+
+def official_lines(item_id, *chosen_by_trial):
+    """Lines as VL-RewardBench's inference writes them: trial after trial the response (0 or 1) that the judge preferred."""
+    for trial, chosen in enumerate(chosen_by_trial):
+        # random_number 1 shows the second response first.
+        shown = None if chosen is None else (chosen if trial % 2 == 0 else 1 - chosen) + 1
+        text = "No idea." if shown is None else f"**Overall Judgment:** Answer {shown} is better."
+        meta = {"filter_choice": text, "random_number": trial % 2, "flag_status": "?"}
+        yield {"id": item_id, "query": "q", "response": ["a", "b"], "ranking": [0, 1], "meta": meta}
+
+
+MM_RLHF = [
+    {"id": "a", "image": "mcq/1.png", "chosen": "c", "rejected": "r", "rewards": [2, 1.5]},
+    {"id": "a", "image": "mcq/1.png", "chosen": "c", "rejected": "s", "rewards": [2, 2]},
+    {"id": "b", "video": "video/x", "chosen": "c", "rejected": "t", "rewards": [0.1, -1]},
+]
+MMRB = [
+    {"ID": "nocaps_1", "Image": "i", "Label": "B", "output": "[[B]]", "Meta": {"Category": "open_generation/correctness_task"}},
+    {"ID": "MathVista_2", "Image": "i", "Label": "A", "output": "[[B]]", "Meta": {"Category": "reasoning"}},
+    {"ID": "pairs_3", "Image": "i", "Label": "A", "output": "Both.", "Meta": {"Category": "safety"}},
+]
+VLRB = [
+    *official_lines("mathverse_1", 0, 0, 1),
+    *official_lines("RLHF-V-2", 1, None, 1),
+    *official_lines("svit-3", 0, None, 1),
+    *official_lines("svit-4", 0, 0, 0),
+]
+
+
+@pytest.mark.parametrize(
+    "benchmark, lines, overall, groups",
+    [
+        ("vl_rewardbench", VLRB, 2 / 3, {"general": 1, "hallucination": 0, "reasoning": 1}),
+        ("mm_rlhf_rewardbench", MM_RLHF, 2 / 3, {"mcq": 1 / 2, "video": 1}),
+        ("multimodal_rewardbench", MMRB, 1 / 2, {"open_generation/correctness_task": 1, "reasoning/math": 0, "safety/bias": 1 / 2}),
+    ],
+)
+def test_result_files_of_the_official_code(tmp_path, benchmark, lines, overall, groups):
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    official = scores.score_file(path, benchmark)["official"]
+    assert (official["overall"], official["groups"]) == (pytest.approx(overall), groups)
+    if benchmark == "mm_rlhf_rewardbench":
+        assert official["acc_plus"]["groups"] == {"mcq": 0, "video": 1}
+    with pytest.raises(ValueError, match=f"these are results of {benchmark}, not of mmrb2"):
+        scores.score_file(path, "mmrb2")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"out_general": [1, 2]}, r"key 'out_general': a hit is neither 0 nor 1"),
+        ({"out_general": "11"}, r"key 'out_general': '11' is not of type list"),
+        ({"out_all": [1]}, r"out_all does not hold the hits of the groups"),
+        ({"out_reasoning": ...}, r"results.json: neither judgements \(.jsonl\) nor published results"),
+    ],
+)
+def test_hostile_published_results(tmp_path, change, message):
+    document = {name: value for name, value in (golden_document() | change).items() if value is not ...}
+    (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        scores.score_file(tmp_path / "results.json", "vl_rewardbench")
+
+
+def test_wrong_groups_are_told(tmp_path):
+    document = golden_document()
+    moved = document["out_hallucination"][:301]
+    document |= {"out_hallucination": document["out_hallucination"][301:], "out_general": document["out_general"] + moved}
+    (tmp_path / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    notes = scores.score_file(tmp_path / "results.json", "vl_rewardbench")["notes"]
+    assert notes[-1] == "groups of other sizes than the benchmark's: general 484 of 183, hallucination 448 of 749"
+
+
+# Two files
+
+
+def test_compare(tmp_path):
+    better = [*both(RECORDS[0], "1", "2"), *both(RECORDS[1], "2", "1"), *both(RECORDS[2], "1", "2"), *both(RECORDS[3], "1", "2")]
+    result = scores.compare_files(write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", better, RECORDS))
+    assert (result["what"], result["items"], result["a"]["value"], result["b"]["value"]) == ("strict", 4, 1 / 4, 3 / 4)
+    assert result["difference"]["value"] == 1 / 2 and result["difference"]["ci95"][0] < 1 / 2 < result["difference"]["ci95"][1]
+    assert result["mcnemar"] == {"only_a": 0, "only_b": 2, "p": 0.5}
+
+
+@pytest.mark.parametrize(
+    "only_a, only_b, p", [(0, 0, 1), (3, 3, 1), (0, 5, 0.0625), (1, 5, 0.21875), (0, 1_250, 2.0**-1249 * 2 / 2), (600, 650, None)]
+)
+def test_mcnemar_exact(only_a, only_b, p):
+    found = scores.mcnemar(only_a, only_b)
+    assert found == scores.mcnemar(only_b, only_a)
+    assert 0.1 < found < 0.2 if p is None else found == pytest.approx(p if only_b < 1_000 else 0, abs=1e-300)
+
+
+def test_compare_published_results(tmp_path):
+    paths = []
+    for name, count in (("a", 155), ("b", 165)):
+        document = golden_document()
+        document["out_general"] = [1] * count + [0] * (183 - count)
+        document["out_all"] = document["out_general"] + document["out_hallucination"] + document["out_reasoning"]
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(document), encoding="utf-8")
+    result = scores.compare_files(*paths)
+    assert (result["items"], result["mcnemar"]["only_b"], round(1_250 * result["difference"]["value"])) == (1_250, 10, 10)
+    with pytest.raises(ValueError, match="vl_rewardbench, published cannot be compared with strict"):
+        scores.compare_files(paths[0], write(tmp_path, LINES, RECORDS))
+
+
+def test_published_results_are_paired_by_what_they_are(tmp_path):
+    for name, lines in (("a", VLRB), ("b", VLRB[::-1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = scores.compare_files(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    # The item without a majority is there too, and wrong.
+    assert (result["items"], result["a"]["value"], result["mcnemar"]) == (4, 1 / 2, {"only_a": 0, "only_b": 0, "p": 1})
+
+
+def test_records_of_something_else():
+    with pytest.raises(ValueError, match=r"the group 'general' of pair .* is none of mmrb2's \(t2i, edit, interleaved, reasoning\)"):
+        scores.score(LINES, RECORDS, "mmrb2")
+    exchanged = [RECORDS[0], RECORDS[0].swap()]
+    with pytest.raises(ValueError, match="twice with its responses exchanged"):
+        scores.score(both(RECORDS[0], "1", "2"), exchanged, "pairs")
+
+
+def test_compare_other_items(tmp_path):
+    paths = write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", LINES[2:], RECORDS[1:])
+    with pytest.raises(ValueError, match=f"item {RECORDS[0].pair_id} is only in the first file"):
+        scores.compare_files(*paths)
+    with pytest.raises(ValueError, match=r"judgements.jsonl: 2 judgements are missing"):
+        scores.compare_files(paths[0], write(tmp_path / "c", LINES[2:], RECORDS))
+
+
+# The commands
+
+
+def test_score_command(tmp_path, capsys):
+    path = write(tmp_path, LINES, RECORDS)
+    assert cli.main(["score", str(path), "--benchmark", "vl_rewardbench", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(scores.score_file(path, "vl_rewardbench")))
+    assert all({"overall", "macro", "groups"} <= printed[name].keys() for name in ("official", "strict"))
+    assert cli.main(["score", str(path), "--benchmark", "vl_rewardbench"]) == 0
+    table = capsys.readouterr().out
+    assert all(part in table for part in ("57.14", "25.00", "position consistency", "longer", "hallucination", "Note: 4 items"))
+    path.write_text(path.read_text(encoding="utf-8")[:-5], encoding="utf-8")
+    assert cli.main(["score", str(path), "--benchmark", "vl_rewardbench"]) == 1
+    assert "judgements.jsonl:8: half a line" in capsys.readouterr().err
+
+
+def test_every_benchmark_prints_a_table(tmp_path, capsys):
+    from critic_r1_verl import benchmarks
+
+    for name in benchmarks.MODULES:
+        groups = list(benchmarks.module(name).GROUPS) or ["a", "b"]
+        records = [record(number, category=group) for number, group in enumerate(groups)]
+        path = write(tmp_path / name, [line for each in records for line in both(each, "1", None)], records)
+        assert cli.main(["score", str(path), "--benchmark", name]) == 0
+        table = capsys.readouterr().out
+        assert all(group in table for group in groups)
+
+
+def test_compare_command(tmp_path, capsys):
+    path = write(tmp_path, LINES, RECORDS)
+    assert cli.main(["compare", str(path), str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["difference"]["value"] == 0
+    assert cli.main(["compare", str(path), str(path)]) == 0
+    assert "exact McNemar p = 1" in " ".join(capsys.readouterr().out.split())
