@@ -80,7 +80,7 @@ report: $(STAMP) ## RUN's numbers as one HTML page, beside the control's if ther
 test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the real stack
 	$(UNIT_TESTS)
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
-test-unit: $(STAMP) ## the unit tests alone, under a minute
+test-unit: $(STAMP) ## the unit tests alone
 	$(UNIT_TESTS)
 
 .PHONY: check
