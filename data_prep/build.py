@@ -253,7 +253,7 @@ def _run(tasks: Sequence[shards.Task], num_workers: int) -> dict[Path, shards.Co
             for task in tasks:
                 note(task, shards.convert_shard(task))
             return counts
-        with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent) as pool:
             futures = {pool.submit(shards.convert_shard, task): task for task in tasks}
             try:
                 for future in as_completed(futures):
@@ -264,6 +264,21 @@ def _run(tasks: Sequence[shards.Task], num_workers: int) -> dict[Path, shards.Co
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return counts
+
+
+def _end_with_parent() -> None:
+    """A worker of a killed build would wait for work for ever."""
+    import multiprocessing
+    import os
+    import threading
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _total(counts: Iterable[shards.Counts]) -> shards.Counts:

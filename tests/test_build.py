@@ -2,9 +2,11 @@
 """From files to data folders: nothing is lost without a count, the same input gives the same bytes, a killed build goes on."""
 
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -363,3 +365,27 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
     assert task.result.stat().st_mtime_ns == before
     assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
+
+
+def test_workers_end_with_a_killed_build() -> None:
+    """They once waited for ever for the work of a build that had been killed."""
+    import subprocess
+    import sys
+
+    program = """
+import multiprocessing, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from data_prep.build import _end_with_parent
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool.submit(time.sleep, 0).result()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).parents[1]
+    with TemporaryDirectory() as folder:
+        script = Path(folder) / "main.py"
+        script.write_text(program)
+        # The worker holds its end of the pipe for as long as it lives.
+        subprocess.run(
+            [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, timeout=30, check=False
+        )
