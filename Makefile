@@ -33,8 +33,8 @@ OUT ?= runs/eval
 CONTROL ?= $(wildcard runs/demo-control/metrics.json)
 ARGS ?=
 
-# A process for each core, and a file's tests in one of them; the end-to-end tests take all cores by themselves.
-UNIT_TESTS = $(BIN)/python -m pytest -n auto --dist loadfile $(wildcard tests/test_*.py) $(ARGS)
+# One process more than cores, because some tests wait for others' processes; the end-to-end tests take all cores by themselves.
+UNIT_TESTS = $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal $(wildcard tests/test_*.py) $(ARGS)
 
 .PHONY: help
 help: ## list the targets (the default)

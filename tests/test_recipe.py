@@ -15,7 +15,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "recipe").rglob("*.yaml"))
-RECIPES = ("critic_r1", "critic_r1_plus")
 BASES = sorted(path.stem for path in (ROOT / "recipe" / "base").glob("*.yaml"))
 HARDWARE = sorted(path.stem for path in (ROOT / "recipe" / "hardware").glob("*.yaml"))
 
@@ -86,7 +85,8 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
     assert text in (VERL / file).read_text()
 
 
-@pytest.mark.parametrize(("recipe", "base", "hardware"), product(RECIPES, BASES, HARDWARE))
+# critic_r1_plus differs in three values only (below); with every base and hardware it would take twice the time and show nothing more.
+@pytest.mark.parametrize(("recipe", "base", "hardware"), [*product(["critic_r1"], BASES, HARDWARE), ("critic_r1_plus", "thinklite_vl_7b", "8x80g")])
 def test_each_combination_composes_and_resolves(recipe: str, base: str, hardware: str) -> None:
     from omegaconf import OmegaConf
 
