@@ -86,7 +86,9 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
 
 
 # critic_r1_plus differs in three values only (below); with every base and hardware it would take twice the time and show nothing more.
-@pytest.mark.parametrize(("recipe", "base", "hardware"), [*product(["critic_r1"], BASES, HARDWARE), ("critic_r1_plus", "thinklite_vl_7b", "8x80g")])
+@pytest.mark.parametrize(
+    ("recipe", "base", "hardware"), [*product(["critic_r1"], BASES, HARDWARE), ("critic_r1_plus", "thinklite_vl_7b", "8x80g")]
+)
 def test_each_combination_composes_and_resolves(recipe: str, base: str, hardware: str) -> None:
     from omegaconf import OmegaConf
 
