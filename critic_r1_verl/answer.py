@@ -5,7 +5,7 @@ An answer: {question_id, kind, sample, answer, status, correct, text, completion
 Whether it is right is decided by the reward of training, style "math".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,6 @@ from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.reward import compute_score
 from critic_r1_verl.verdict import parse_answer
-
-BATCH = 128
 
 
 def answer(
@@ -33,21 +31,27 @@ def answer(
 ) -> list[dict[str, Any]]:
     """One greedy and `samples` sampled answers to each question; images lie under root. Goes on from what out already holds."""
 
-    def do(part: list[tuple[QuestionRecord, str]]) -> Iterable[list[dict[str, Any]]]:
-        for kind, count, heat in (("greedy", 1, 0.0), ("sample", samples, temperature)):
-            chosen = [question for question, wanted in part if wanted == kind]
-            requests = [
-                Request(policy_text(question, template), tuple(root / image.path for image in question.images), count)
-                for question in chosen
-            ]
-            sampling = Sampling(max_tokens=max_tokens, temperature=heat, seed=seed)
-            for question, completions in zip(chosen, generator.generate(requests, sampling), strict=True):
-                yield [_line(question, kind, number, text, generator.name, template) for number, text in enumerate(completions)]
+    def do(work: Sequence[tuple[QuestionRecord, str]]) -> Iterator[list[dict[str, Any]]]:
+        asked = (
+            Request(policy_text(question, template), tuple(root / image.path for image in question.images), samplings[kind])
+            for question, kind in work
+        )
+        for place, completions in generator.generate(asked):
+            question, kind = work[place]
+            yield [_line(question, kind, number, text, generator.name, template) for number, text in enumerate(completions)]
 
+    samplings = {
+        "greedy": Sampling(max_tokens),
+        "sample": Sampling(max_tokens, temperature=temperature, seed=seed, samples=samples),
+    }
     journal = Journal(out, lambda line: (line["question_id"], line["kind"], line["sample"]))
-    last = {"greedy": 0, "sample": samples - 1}
-    todo = [((question.question_id, kind, last[kind]), (question, kind)) for question in questions for kind in last]
-    return work_off(journal, todo, do, BATCH, "answering")
+    # The last line of each piece of work tells that it is done.
+    todo = [
+        ((question.question_id, kind, sampling.samples - 1), (question, kind))
+        for question in questions
+        for kind, sampling in samplings.items()
+    ]
+    return work_off(journal, todo, do, "answering", unit=("questions", len(samplings)))
 
 
 def _line(question: QuestionRecord, kind: str, sample: int, completion: Completion, model: str, template: Template) -> dict[str, Any]:

@@ -8,8 +8,13 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from critic_r1_verl import launch
+
+if TYPE_CHECKING:
+    from critic_r1_verl.evaluate import Settings
+    from critic_r1_verl.generate import Generator
 
 DEBUG = "CRITIC_R1_DEBUG"
 
@@ -76,6 +81,33 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     measure.add_argument("--name", help="DIR/NAME_judgements.jsonl and so on are written (default: the model folder's name)")
     measure.set_defaults(run=_measure)
 
+    engine = _engine_flags()
+    evaluate = commands.add_parser("eval", parents=[engine], help="judge benchmarks in both orders and score them; a killed run goes on")
+    evaluate.add_argument(
+        "--benchmark",
+        action="append",
+        required=True,
+        metavar="B[:WHERE]",
+        help="its name (vl_rewardbench, ...) and the hub id, folder or file to read it from (none: its own hub id), "
+        "or a .jsonl or .parquet file of pairs; may be repeated",
+    )
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="DIR/<benchmark>/ is written, and continued")
+    evaluate.add_argument(
+        "--repeats", type=int, default=1, metavar="K", help="judge each order K times, with a seed each; the majority counts"
+    )
+    evaluate.add_argument("--limit", type=int, default=0, metavar="N", help="only N pairs of each benchmark, drawn by hash")
+    evaluate.add_argument("--json", action="store_true", help="print the list of scores as JSON, shares in [0, 1]")
+    evaluate.set_defaults(run=_eval)
+
+    judge = commands.add_parser("judge", parents=[engine], help="judge one pair in both orders and show the reasoning")
+    judge.add_argument(
+        "--image", type=Path, action="append", required=True, metavar="FILE", help="may be repeated, in the order of the question"
+    )
+    judge.add_argument("--question", required=True, metavar="TEXT")
+    judge.add_argument("--response", action="append", required=True, metavar="TEXT", help="twice: the first and the second")
+    judge.add_argument("--json", action="store_true", help="print the verdict and both judgements as JSON")
+    judge.set_defaults(run=_judge, repeats=1, limit=0)
+
     score = commands.add_parser("score", help="score judgements or published results as the benchmark does, and strictly beside it")
     score.add_argument("file", type=Path, metavar="FILE", help="judgements.jsonl with records.jsonl beside it, or a published result file")
     score.add_argument(
@@ -102,6 +134,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def _engine_flags() -> argparse.ArgumentParser:
+    """The flags of what judges: a model in this process, or a server."""
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument("--model", default="", metavar="M", help="a model's folder or hub id; with --endpoint, as the server calls it")
+    flags.add_argument("--template", default="", metavar="T", help="prompt: a name of critic_r1_verl/prompts, or a text file")
+    flags.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="of a judgement (default: %(default)s)")
+    flags.add_argument("--temperature", type=float, metavar="T", help="default: 0, or 1 with --repeats")
+    flags.add_argument("--top-p", type=float, default=1.0, metavar="P")
+    flags.add_argument("--seed", type=int, default=0, metavar="N", help="of the first repeat; the others follow it")
+    flags.add_argument(
+        "--think-tags", nargs=2, default=("<think>", "</think>"), metavar=("OPEN", "CLOSE"), help="how the model marks its thought"
+    )
+    here = flags.add_argument_group("in this process (vLLM)")
+    here.add_argument("--max-model-len", type=int, metavar="N", help="tokens of prompt and text together (default: the model's)")
+    here.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs of one copy of the model")
+    here.add_argument("--data-parallel", type=int, metavar="N", help="copies of the model (default: as many as there are GPUs for)")
+    server = flags.add_argument_group("on a server")
+    server.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API, as http://localhost:8000/v1; key in OPENAI_API_KEY")
+    server.add_argument("--in-flight", type=int, default=64, metavar="N", help="requests at once (default: %(default)s)")
+    server.add_argument("--tries", type=int, default=5, metavar="N", help="of a request that the transport loses (default: %(default)s)")
+    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="of one request (default: %(default)s)")
+    server.add_argument("--body", type=json.loads, default={}, metavar="JSON", help="more keys of each request; null leaves one out")
+    return flags
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -211,6 +268,82 @@ def _measure(arguments: argparse.Namespace) -> int:
     for key, estimate in measure.measure(VllmGenerator(arguments.model), arguments.data, arguments.out, name).items():
         low, high = estimate["ci95"]
         print(f"{key:<24} {estimate['value']:.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['n']}")
+    return 0
+
+
+def _engine(arguments: argparse.Namespace) -> tuple["Generator", dict[str, Any]]:
+    """What judges, and what of it belongs to the settings of a run."""
+    if arguments.endpoint:
+        from critic_r1_verl.endpoint import Endpoint
+
+        if not isinstance(arguments.body, dict):
+            raise ValueError(f"--body {arguments.body!r}: not a JSON object")
+        options = {"in_flight": arguments.in_flight, "tries": arguments.tries, "timeout_seconds": arguments.timeout}
+        return Endpoint(arguments.endpoint, arguments.model, body=arguments.body, **options), {"kind": "endpoint", "body": arguments.body}
+    if not arguments.model:
+        raise ValueError("--model is missing: a model's folder or hub id, or --endpoint URL for a server")
+    from critic_r1_verl import doctor
+
+    num_gpus = doctor.gpu_count()
+    if not os.environ.get("VERL_PLATFORM") and not num_gpus:
+        os.environ["VERL_PLATFORM"] = "cpu"
+        print("no GPU here: judging on the CPU", file=sys.stderr, flush=True)
+    copies = arguments.data_parallel or max(1, num_gpus // arguments.tensor_parallel)
+    options = {"max_model_len": arguments.max_model_len, "tensor_parallel": arguments.tensor_parallel}
+    from critic_r1_verl.generate import VllmGenerator
+    from critic_r1_verl.replicas import Replicas
+
+    generator = Replicas(copies, arguments.model, **options) if copies > 1 else VllmGenerator(arguments.model, **options)
+    return generator, {"kind": "vllm", "max_model_len": arguments.max_model_len}
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    from critic_r1_verl.evaluate import Settings
+    from critic_r1_verl.generate import Sampling
+
+    heat = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
+    sampling = Sampling(arguments.max_tokens, temperature=heat, top_p=arguments.top_p, seed=arguments.seed)
+    opening, closing = arguments.think_tags
+    return Settings(sampling, arguments.template, arguments.repeats, (opening, closing), arguments.limit)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import evaluate, scores
+
+    settings = _settings(arguments)
+    # Before the model is loaded.
+    places = evaluate.places(arguments.benchmark, arguments.out)
+    settings.protocol([])
+    generator, engine = _engine(arguments)
+    results = []
+    for name, location, folder in places.values():
+        results.append(evaluate.evaluate(generator, name, location, folder, settings, engine))
+        if not arguments.json:
+            scores.show(results[-1])
+            print(f"{folder}\n")
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    elif len(results) > 1:
+        evaluate.show_summary(results)
+    return 0
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import evaluate
+
+    if len(arguments.response) != 2:
+        raise ValueError(f"--response is given {len(arguments.response)} time(s): give the two responses, each with its --response")
+    if missing := [file for file in arguments.image if not file.is_file()]:
+        raise ValueError(f"{missing[0]}: no such image file")
+    settings = _settings(arguments)
+    settings.protocol([])
+    generator, _ = _engine(arguments)
+    first, second = arguments.response
+    result = evaluate.judge_one(generator, arguments.image, arguments.question, (first, second), settings)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        evaluate.show_one(result)
     return 0
 
 

@@ -1,113 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one seam between this package and a model that writes text: requests in, texts out.
+"""The one seam between this package and a model that writes text: requests in, texts out as they are done.
 
-VllmGenerator runs vLLM in this process; tests put their own object with the same `generate` in its place.
+VllmGenerator runs vLLM in this process; replicas.py runs several of it, endpoint.py asks a server, and tests put their own object with the
+same `generate` in its place.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt with one literal <image> for each picture, and how many texts are wanted for it."""
-
-    prompt: str
-    images: tuple[Path, ...]
-    samples: int = 1
+MAX_RUNNING = 256
+"""Requests that an engine works on at once; vLLM's own default depends on the GPU."""
+MAX_TAKEN = MAX_RUNNING + 32
+"""Requests that an engine holds, their pictures decoded: enough that a finished one is replaced at once, whatever number is to come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy; top_p in (0, 1]; seed makes sampled texts repeatable on the same machine.
-
-    On the CPU vLLM's engine seed stands in for it: a whole run repeats, one that was cut short and resumed samples other texts.
-    """
+    """How a text is drawn. temperature 0 is greedy; top_p in (0, 1]; the same seed gives the same texts again on the same machine."""
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    samples: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt with one literal <image> for each picture, and how its texts are drawn."""
+
+    prompt: str
+    images: tuple[Path, ...]
+    sampling: Sampling
+
+    def parts(self) -> list[str | Path]:
+        """The prompt's texts with the pictures in their places."""
+        texts = self.prompt.split("<image>")
+        if len(texts) != len(self.images) + 1:
+            raise ValueError(f"{len(texts) - 1} <image> in the prompt, {len(self.images)} images: {self.prompt[:80]!r}")
+        woven: list[str | Path] = [texts[0]]
+        for image, text in zip(self.images, texts[1:], strict=True):
+            woven += [image, text]
+        return [part for part in woven if part != ""]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
+    """A text and what it took; an endpoint may not tell the tokens."""
+
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+Done = tuple[int, list[Completion]]
+"""The place of a request among those given, from 0, and its texts, as many as its sampling asks for."""
 
 
 class Generator(Protocol):
     name: str
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
-        """For each request, in order, as many completions as it asks for."""
+    def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
+        """Each request's texts as soon as they are there, in any order; requests are taken as there is room, neighbours together.
+
+        ValueError for a request that cannot be worked on, OSError for a broken machine or connection: what was yielded before stands.
+        """
         ...
+
+
+def in_order(generator: Generator, requests: Sequence[Request]) -> list[list[Completion]]:
+    """The texts of all requests, in their order."""
+    done = dict(generator.generate(requests))
+    return [done[number] for number in range(len(requests))]
 
 
 class VllmGenerator:
     """vLLM in this process, on whatever device it finds; on the CPU in float32, since the small model loses digits in half precision."""
 
-    def __init__(self, model: str | Path, max_model_len: int | None = None) -> None:
+    def __init__(self, model: str | Path, max_model_len: int | None = None, tensor_parallel: int = 1) -> None:
         import os
 
-        from critic_r1_verl import cpu
+        from critic_r1_verl import cpu, reaper
 
-        # One process: nothing is left behind when this one is killed.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         options: dict[str, Any] = {}
-        self._on_cpu = cpu.requested()
-        if self._on_cpu:
+        if cpu.requested():
+            # One process: nothing is left behind when this one is killed.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             # vLLM's sampler would be compiled, for half a minute; the model runs eagerly anyway.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096}
+        else:
+            # The engine has a process of its own there, so that pictures are prepared while the GPU works; it must not outlive this one.
+            reaper.attach()
         from transformers import AutoProcessor
         from vllm import LLM
 
         self.name = str(model)
         self._processor = AutoProcessor.from_pretrained(model)
-        self._llm = LLM(model=str(model), max_model_len=max_model_len, seed=0, disable_log_stats=True, **options)
+        self._llm = LLM(
+            model=str(model),
+            max_model_len=max_model_len,
+            tensor_parallel_size=tensor_parallel,
+            max_num_seqs=MAX_RUNNING,
+            seed=0,
+            disable_log_stats=True,
+            **options,
+        )
+        self._places: dict[str, int] = {}
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+    def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
+        coming = enumerate(requests)
+        while True:
+            while self.num_taken < MAX_TAKEN and (following := next(coming, None)):
+                self.take(*following)
+            if not self.num_taken:
+                return
+            yield from self.step()
+
+    @property
+    def num_taken(self) -> int:
+        """Requests that are taken and not done."""
+        return len(self._places)
+
+    def take(self, place: int, request: Request) -> None:
+        """Give a request to the engine."""
         from vllm import SamplingParams
 
-        # vLLM 0.24.0 fails on a seeded request whose prefill is chunked on a CPU; there the engine's own seed makes a run repeatable.
-        seed = None if self._on_cpu else sampling.seed
-        prompts = [self._prompt(request) for request in requests]
-        parameters = [
-            SamplingParams(
-                n=request.samples,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=seed,
-            )
-            for request in requests
-        ]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        wanted = request.sampling
+        parameters = SamplingParams(
+            n=wanted.samples, temperature=wanted.temperature, top_p=wanted.top_p, max_tokens=wanted.max_tokens, seed=wanted.seed
+        )
+        try:
+            (identity,) = self._llm.enqueue([self._prompt(request)], parameters, use_tqdm=False)
+        except ValueError as error:
+            # Such as a prompt longer than the model's context.
+            raise ValueError(f"{self.name}: {error} (prompt {request.prompt[:80]!r})") from error
+        # vLLM 0.24.0 returns its own name of the request, the number by which outputs call it and a random tail.
+        self._places[identity.partition("-")[0]] = place
+
+    def step(self) -> list[Done]:
+        """Let the engine work a little; what is done with it."""
         return [
-            [
-                Completion(choice.text, len(output.prompt_token_ids), len(choice.token_ids))
-                for choice in sorted(output.outputs, key=lambda choice: choice.index)
-            ]
-            for output in outputs
+            (
+                self._places.pop(output.request_id),
+                [
+                    Completion(choice.text, len(output.prompt_token_ids or ()), len(choice.token_ids))
+                    for choice in sorted(output.outputs, key=lambda choice: choice.index)
+                ],
+            )
+            for output in self._llm.llm_engine.step()
+            if output.finished
         ]
 
     def _prompt(self, request: Request) -> dict[str, Any]:
-        from PIL import Image
-
-        parts = [part for part in re.split("(<image>)", request.prompt) if part]
-        if parts.count("<image>") != len(request.images):
-            raise ValueError(f"{parts.count('<image>')} <image> in the prompt, {len(request.images)} images: {request.prompt[:80]!r}")
-        content = [{"type": "image"} if part == "<image>" else {"type": "text", "text": part} for part in parts]
+        parts = request.parts()
+        content = [{"type": "image"} if isinstance(part, Path) else {"type": "text", "text": part} for part in parts]
         text = self._processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        images = []
-        for path in request.images:
-            with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-        return {"prompt": text, "multi_modal_data": {"image": images}}
+        images = [_picture(path) for path in request.images]
+        return {"prompt": text, "multi_modal_data": {"image": images}} if images else {"prompt": text}
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    # Pillow's decoders raise OSError, SyntaxError, struct.error and more on hostile bytes: to the run they all mean the same.
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the image does not open ({type(error).__name__}: {error}); put it back, then run the same command"
+        ) from error

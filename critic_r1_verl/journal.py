@@ -2,7 +2,7 @@
 """A JSONL file that long work appends to as results arrive, and from which a killed run goes on."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +28,16 @@ class Journal:
             self._rewrite()
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
-            for line in lines:
-                stream.write(json.dumps(line, ensure_ascii=True) + "\n")
-                self.lines[self._key(line)] = line
+        """Written through before it returns. OSError names the file, a full disk's too."""
+        text = ""
+        for line in lines:
+            text += json.dumps(line, ensure_ascii=True) + "\n"
+            self.lines[self._key(line)] = line
+        try:
+            with self.path.open("ab") as stream:
+                stream.write(text.encode("ascii"))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def finish(self) -> list[dict[str, Any]]:
         """Sort the file by key and return its lines: a resumed run ends with the same file as an undisturbed one."""
@@ -45,17 +51,39 @@ class Journal:
 
 
 def work_off(
-    journal: Journal, todo: Sequence[tuple[Key, Work]], do: Callable[[list[Work]], Iterable[list[dict[str, Any]]]], batch: int, label: str
+    journal: Journal,
+    todo: Sequence[tuple[Key, Work]],
+    do: Callable[[Sequence[Work]], Iterator[list[dict[str, Any]]]],
+    label: str,
+    running: Callable[[dict[str, Any]], str] = lambda line: "",
+    unit: tuple[str, int] = ("", 1),
 ) -> list[dict[str, Any]]:
-    """Do what the journal does not have yet, a batch at a time under a progress bar, and return all its lines, sorted."""
-    from rich.progress import Progress
+    """Do what the journal does not have yet under a progress bar, and return all its lines, sorted.
+
+    `do` yields the lines of one piece of work as soon as it is done, in any order; `running` says after each line what they add up to. The
+    bar's speed is in units, of so many pieces of work each.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
     open_work = [work for key, work in todo if key not in journal.lines]
-    with Progress(transient=True) as progress:
-        task = progress.add_task(label, total=len(todo), completed=len(todo) - len(open_work))
-        for start in range(0, len(open_work), batch):
-            part = open_work[start : start + batch]
-            journal.append(line for lines in do(part) for line in lines)
-            progress.advance(task, len(part))
+    said = [running(line) for line in journal.lines.values()]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed_told]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[running]}"),
+    )
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        num_done = len(todo) - len(open_work)
+        task = progress.add_task(label, total=len(todo), completed=num_done, running=said[-1] if said else "", speed_told="")
+        for lines in do(open_work):
+            journal.append(lines)
+            for line in lines:
+                told = running(line)
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, running=told, speed_told=f"{speed / unit[1]:.2f} {unit[0]}/s" if speed else "")
     return journal.finish()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs x both orders -> judgements, one line each, as they arrive.
+"""Pairs x repeats x both orders -> judgements, one line each, as they arrive.
 
 A judgement: {pair_id, order, repeat, choice, status, correct, preferred, text, prompt_tokens, completion_tokens, model, template_sha}.
 choice and preferred are in the shown frame of `order`; what cannot be parsed is wrong, never guessed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +17,90 @@ from critic_r1_verl.records import PairRecord
 from critic_r1_verl.verdict import parse_verdict
 
 ORDERS: tuple[Order, ...] = ("12", "21")
-BATCH = 256
+THINK_TAGS = ("<think>", "</think>")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a pair is judged: the prompt, the sampling, how often, and by which tags the model marks its thought.
+
+    Repeat k is drawn with the seed sampling.seed + k. The marks of another model's thought are written as <think> </think> in its texts.
+    """
+
+    template: Template
+    sampling: Sampling
+    repeats: int = 1
+    think_tags: tuple[str, str] = THINK_TAGS
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"{self.repeats} repeats: at least 1")
+        if self.repeats > 1 and self.sampling.temperature == 0:
+            raise ValueError(f"{self.repeats} repeats at temperature 0 are {self.repeats} times the same: give a temperature above 0")
 
 
 def judge(
-    pairs: Sequence[PairRecord], generator: Generator, template: Template, out: Path, *, root: Path, max_tokens: int, label: str = "judging"
+    pairs: Sequence[PairRecord], generator: Generator, protocol: Protocol, out: Path, *, root: Path, label: str = "judging"
 ) -> list[dict[str, Any]]:
-    """Judge every pair greedily in both orders; images lie under root. Goes on from what out already holds."""
+    """Judge every pair in both orders; images lie under root. A pair that stands there again is judged once.
 
-    def do(part: list[tuple[PairRecord, Order]]) -> Iterable[list[dict[str, Any]]]:
-        requests = [request(pair, order, template, root) for pair, order in part]
-        completions = generator.generate(requests, Sampling(max_tokens=max_tokens))
-        for (pair, order), (completion,) in zip(part, completions, strict=True):
-            yield [judgement(pair, order, completion, generator.name, template)]
+    Goes on from what `out` already holds. The orders and repeats of a pair follow each other, so that an engine finds their common
+    beginning, pictures first, in its cache.
+    """
+    distinct = {pair.pair_id: pair for pair in reversed(pairs)}
+    order_of_work = [distinct[pair_id] for pair_id in dict.fromkeys(pair.pair_id for pair in pairs)]
+    todo = [
+        ((pair.pair_id, order, repeat), (pair, order, repeat))
+        for pair in order_of_work
+        for repeat in range(protocol.repeats)
+        for order in ORDERS
+    ]
+
+    def do(work: Sequence[tuple[PairRecord, Order, int]]) -> Iterator[list[dict[str, Any]]]:
+        asked = (request(pair, order, protocol, root, repeat) for pair, order, repeat in work)
+        for place, (completion,) in generator.generate(asked):
+            yield [judgement(*work[place], completion, generator.name, protocol)]
 
     journal = Journal(out, lambda line: (line["pair_id"], line["order"], line["repeat"]))
-    todo = [((pair.pair_id, order, 0), (pair, order)) for pair in pairs for order in ORDERS]
-    return work_off(journal, todo, do, BATCH, label)
+    return work_off(journal, todo, do, label, _Running(), ("pairs", len(ORDERS) * protocol.repeats))
 
 
-def request(pair: PairRecord, order: Order, template: Template, root: Path) -> Request:
-    return Request(critic_text(pair, order, template), tuple(root / image.path for image in pair.images))
+def request(pair: PairRecord, order: Order, protocol: Protocol, root: Path, repeat: int = 0) -> Request:
+    sampling = replace(protocol.sampling, seed=protocol.sampling.seed + repeat)
+    return Request(critic_text(pair, order, protocol.template), tuple(root / image.path for image in pair.images), sampling)
 
 
-def judgement(pair: PairRecord, order: Order, completion: Completion, model: str, template: Template) -> dict[str, Any]:
-    verdict = parse_verdict(completion.text)
+def judgement(pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str, protocol: Protocol) -> dict[str, Any]:
+    text = completion.text
+    for tag, mark in zip(THINK_TAGS, protocol.think_tags, strict=True):
+        text = text.replace(mark, tag)
+    verdict = parse_verdict(text)
     preferred = (pair if order == "12" else pair.swap()).preferred
     return {
         "pair_id": pair.pair_id,
         "order": order,
-        "repeat": 0,
+        "repeat": repeat,
         "choice": verdict.choice,
         "status": verdict.status,
         "correct": verdict.choice == preferred,
         "preferred": preferred,
-        "text": completion.text,
+        "text": text,
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
         "model": model,
-        "template_sha": template.sha,
+        "template_sha": protocol.template.sha,
     }
+
+
+class _Running:
+    """The score so far, beside the progress bar."""
+
+    def __init__(self) -> None:
+        self.right = self.unparsed = self.judged = 0
+
+    def __call__(self, line: dict[str, Any]) -> str:
+        self.judged += 1
+        self.right += line["correct"]
+        self.unparsed += line["choice"] is None
+        unparsed = f", {self.unparsed} unparsed" if self.unparsed else ""
+        return f"right {100 * self.right / self.judged:.1f} %{unparsed}"

@@ -7,8 +7,8 @@ from typing import Any
 
 from critic_r1_verl import metrics, prompts
 from critic_r1_verl.answer import answer
-from critic_r1_verl.generate import Generator
-from critic_r1_verl.judge import judge
+from critic_r1_verl.generate import Generator, Sampling
+from critic_r1_verl.judge import Protocol, judge
 from critic_r1_verl.records import PairRecord, QuestionRecord, read_jsonl, replacing
 from critic_r1_verl.select import by_question, majority, self_critique
 
@@ -23,11 +23,11 @@ def measure(generator: Generator, data: Path, out: Path, name: str) -> dict[str,
     A killed call goes on where it was; the selections, the shortest part, start again.
     """
     pairs, questions = read_jsonl(data / "test_pairs.jsonl", PairRecord), read_jsonl(data / "test_questions.jsonl", QuestionRecord)
-    critic, policy = prompts.load("critic_short"), prompts.load("policy_short")
-    judgements = judge(pairs, generator, critic, out / f"{name}_judgements.jsonl", root=data, max_tokens=CRITIC_TOKENS)
+    critic, policy = Protocol(prompts.load("critic_short"), Sampling(CRITIC_TOKENS)), prompts.load("policy_short")
+    judgements = judge(pairs, generator, critic, out / f"{name}_judgements.jsonl", root=data)
     answers = answer(questions, generator, policy, out / f"{name}_answers.jsonl", root=data, samples=SAMPLES, max_tokens=POLICY_TOKENS)
     samples = by_question(answers)
-    selections = majority(samples) + self_critique(questions, samples, generator, critic, root=data, max_tokens=CRITIC_TOKENS)
+    selections = majority(samples) + self_critique(questions, samples, generator, critic, root=data)
     with replacing(out / f"{name}_selections.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in selections), encoding="utf-8")
     return metrics.summarise(judgements, answers, selections)

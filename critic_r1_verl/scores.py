@@ -155,7 +155,7 @@ def show(result: Score) -> None:
     for label, value in _figures(result["official"]):
         strict = dict(_figures(result["strict"])).get(label)
         of_baselines = [[dict(_figures(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
-        table.add_row(label, _percent(value), _percent(strict), *("/".join(_percent(each, 1) for each in pair) for pair in of_baselines))
+        table.add_row(label, percent(value), percent(strict), *("/".join(percent(each, 1) for each in pair) for pair in of_baselines))
     console.print(table)
     if baselines:
         console.print("Of the rules that look at length or place alone: official/strict.\n")
@@ -414,7 +414,8 @@ def _notes(module: Any, groups: Sequence[str]) -> list[str]:
 # Showing
 
 
-def _percent(value: float | None, digits: int = 2) -> str:
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as people read it; a dash where there is none."""
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import Generator, Sampling
-from critic_r1_verl.judge import BATCH, ORDERS, request
-from critic_r1_verl.prompts import Template
+from critic_r1_verl.generate import Generator, in_order
+from critic_r1_verl.judge import ORDERS, Protocol, request
 from critic_r1_verl.records import PairRecord, QuestionRecord
 from critic_r1_verl.verdict import parse_verdict, without_tags
 
@@ -41,7 +40,7 @@ def majority(samples: Samples) -> list[dict[str, Any]]:
 
 
 def self_critique(
-    questions: Sequence[QuestionRecord], samples: Samples, generator: Generator, template: Template, *, root: Path, max_tokens: int
+    questions: Sequence[QuestionRecord], samples: Samples, generator: Generator, protocol: Protocol, *, root: Path
 ) -> list[dict[str, Any]]:
     """A knock-out: neighbours meet, winners go on, an odd one out goes on unjudged.
 
@@ -59,7 +58,7 @@ def self_critique(
                 for first, second in zip(lines[::2], lines[1::2], strict=False)
                 if without_tags(first["text"]) != without_tags(second["text"])
             ]
-        wins = _second_wins(by_id, meetings, generator, template, root, max_tokens)
+        wins = _second_wins(by_id, meetings, generator, protocol, root)
         for question_id, lines in alive.items():
             winners = []
             for index in range(0, len(lines), 2):
@@ -79,9 +78,8 @@ def _second_wins(
     by_id: dict[str, QuestionRecord],
     meetings: list[tuple[str, dict[str, Any], dict[str, Any]]],
     generator: Generator,
-    template: Template,
+    protocol: Protocol,
     root: Path,
-    max_tokens: int,
 ) -> dict[tuple[str, int, int], bool | None]:
     """For each meeting whether the second answer won; None where the two orders do not agree on a winner."""
     requests = []
@@ -95,11 +93,8 @@ def _second_wins(
             preferred="tie",
             source=question.source,
         )
-        requests += [request(pair, order, template, root) for order in ORDERS]
-    choices: list[str | None] = []
-    for start in range(0, len(requests), BATCH):
-        completions = generator.generate(requests[start : start + BATCH], Sampling(max_tokens=max_tokens))
-        choices += [parse_verdict(completion.text).choice for (completion,) in completions]
+        requests += [request(pair, order, protocol, root) for order in ORDERS]
+    choices = [parse_verdict(completion.text).choice for (completion,) in in_order(generator, requests)]
     verdicts = zip(meetings, choices[::2], choices[1::2], strict=True)
     decided = {("1", "2"): False, ("2", "1"): True}
     return {

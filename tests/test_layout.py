@@ -17,8 +17,9 @@ LAYERS = (
     {"_paths", "records", "reaper", "experiment"},
     {"verdict", "prompts", "cpu"},
     {"rows", "reward", "metrics", "generate", "journal", "launch", "tiny", "export"},
-    {"dataset", "sampler", "judge", "answer", "select", "doctor", "benchmarks"},
-    {"measure", "report", "scores"},
+    {"dataset", "sampler", "judge", "answer", "select", "doctor", "benchmarks", "endpoint"},
+    {"measure", "report", "scores", "replicas"},
+    {"evaluate"},
     {"cli"},
 )
 # check_row asks the reward whether it knows the gold verdict; self-critique judges.

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A critic on benchmarks: OUT/<benchmark>/ holds config.json, records.jsonl, images/, judgements.jsonl and, at the end, score.json.
+
+The same command goes on with what a killed run left; another model or other settings want another folder. judge_one is the same for a
+single pair, without files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl import benchmarks, prompts, scores
+from critic_r1_verl.generate import Generator, Sampling, in_order
+from critic_r1_verl.judge import ORDERS, THINK_TAGS, Protocol, judge, judgement, request
+from critic_r1_verl.records import Image, PairRecord, replacing, write_jsonl
+
+JUDGEMENTS, SCORE, CONFIG = "judgements.jsonl", "score.json", "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """template: a name or file, "" for the project's own (with the tie option where a benchmark has ties); limit: pairs, 0 for all."""
+
+    sampling: Sampling
+    template: str = ""
+    repeats: int = 1
+    think_tags: tuple[str, str] = THINK_TAGS
+    limit: int = 0
+
+    def protocol(self, records: Sequence[PairRecord]) -> Protocol:
+        own = "critic" if any(record.preferred == "tie" for record in records) else "critic_no_tie"
+        return Protocol(prompts.load(self.template or own), self.sampling, self.repeats, self.think_tags)
+
+
+def places(names: Sequence[str], out: Path) -> dict[str, tuple[str, str, Path]]:
+    """For each NAME[:LOCATION] its benchmark, location and folder. ValueError for an unknown one, or two of one name."""
+    found: dict[str, tuple[str, str, Path]] = {}
+    for word in names:
+        is_file = Path(word).suffix in (".jsonl", ".parquet")
+        name, _, location = (word, "", "") if is_file else word.partition(":")
+        benchmarks.module(name)
+        if is_file and not Path(word).is_file():
+            raise ValueError(f"{word}: no such file of pairs")
+        folder = out / (Path(name).stem if is_file else name.lower().replace("-", "_"))
+        if folder in (each for _, _, each in found.values()):
+            raise ValueError(f"{word}: a second benchmark that would be written to {folder}; run it with another --out")
+        found[word] = name, location, folder
+    return found
+
+
+def evaluate(generator: Generator, name: str, location: str, folder: Path, settings: Settings, engine: Mapping[str, Any]) -> scores.Score:
+    """Judge one benchmark into its folder, or go on with it, and return its score.
+
+    engine: what else shapes the texts, for config.json. ValueError if the folder is of another model, benchmark or setting.
+    """
+    records = benchmarks.load(name, folder, location)
+    if settings.limit:
+        # An id is a hash: the first ones are a fair sample.
+        records = sorted(records, key=lambda record: record.pair_id)[: settings.limit]
+    protocol = settings.protocol(records)
+    _claim(folder, records, _config(generator, name, location, settings, protocol, engine))
+    judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
+    score = scores.score(judgements, records, name)
+    _write_json(folder / SCORE, score)
+    return score
+
+
+def judge_one(
+    generator: Generator, images: Sequence[Path], question: str, responses: tuple[str, str], settings: Settings
+) -> dict[str, Any]:
+    """Judge one pair in both orders: {"preferred": "1", "2", "tie" or None where the orders disagree, "judgements": [...]}.
+
+    choice is in the shown frame of each judgement's order, preferred in that of the given responses.
+    """
+    stored = tuple(Image(path=f"images/{number}", sha256="0" * 64) for number, _ in enumerate(images))
+    pair = PairRecord(images=stored, question=question, response_1=responses[0], response_2=responses[1], preferred="tie", source="given")
+    protocol = settings.protocol([pair])
+    asked = [replace(request(pair, order, protocol, Path()), images=tuple(images)) for order in ORDERS]
+    lines = []
+    for order, (completion,) in zip(ORDERS, in_order(generator, asked), strict=True):
+        line = judgement(pair, order, 0, completion, generator.name, protocol)
+        # Nobody said which response is right.
+        lines.append({key: value for key, value in line.items() if key not in ("pair_id", "repeat", "correct", "preferred")})
+    first, second = (line["choice"] for line in lines)
+    agreed = {("1", "2"): "1", ("2", "1"): "2", ("tie", "tie"): "tie"}
+    return {"preferred": agreed.get((first, second)), "judgements": lines}
+
+
+def show_summary(results: Sequence[scores.Score]) -> None:
+    """Print one line for each benchmark."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("percent", "items", "official", "strict", "95 % interval", "consistent", "says first", "unparsed"):
+        table.add_column(name, justify="left" if name == "percent" else "right")
+    for result in results:
+        estimates = result["estimates"]
+        strict = estimates["strict"]
+        low, high = strict["ci95"]
+        table.add_row(
+            result["benchmark"],
+            str(result["items"]),
+            scores.percent(result["official"]["overall"]),
+            scores.percent(strict["value"]),
+            f"[{100 * low:.1f}, {100 * high:.1f}]",
+            *(scores.percent((estimates[key] or {}).get("value")) for key in ("position_consistency", "first_share", "unparsed")),
+        )
+    Console(highlight=False).print(table)
+
+
+def show_one(result: dict[str, Any]) -> None:
+    """Print what judge_one returns: each text as the model wrote it, its verdict, and what both orders say."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.panel import Panel
+
+    console = Console(highlight=False)
+    swapped = {"1": "2", "2": "1"}
+    for line in result["judgements"]:
+        shown = "response 1 first" if line["order"] == "12" else "response 2 first"
+        choice = line["choice"] if line["order"] == "12" else swapped.get(line["choice"], line["choice"])
+        verdict = {None: f"no verdict ({line['status']})", "tie": "a tie"}.get(choice, f"response {choice}")
+        console.print(Panel(escape(line["text"].strip()) or "(empty)", title=f"{shown}: {verdict}", title_align="left"))
+    preferred = result["preferred"]
+    agreed = {None: "undecided: the two orders do not agree on a verdict", "tie": "a tie, in both orders"}
+    console.print(agreed.get(preferred, f"response {preferred} is better, in both orders"))
+
+
+def _config(
+    generator: Generator, name: str, location: str, settings: Settings, protocol: Protocol, engine: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "benchmark": name,
+        "location": location,
+        "model": generator.name,
+        "engine": dict(engine),
+        "template": {"name": protocol.template.name, "sha": protocol.template.sha},
+        "sampling": asdict(settings.sampling),
+        "repeats": settings.repeats,
+        "think_tags": list(settings.think_tags),
+        "limit": settings.limit,
+    }
+
+
+def _claim(folder: Path, records: Sequence[PairRecord], config: dict[str, Any]) -> None:
+    """Make the folder this run's, or see that it is."""
+    file = folder / CONFIG
+    with replacing(folder / scores.RECORDS) as temporary:
+        write_jsonl(temporary, records)
+        if file.is_file():
+            old = json.loads(file.read_text(encoding="utf-8"))
+            different = [key for key in config if old.get(key) != config[key]]
+            if different:
+                key = different[0]
+                raise ValueError(
+                    f"{file}: made with {key} {old.get(key)!r}, now it is {config[key]!r}; give another --out, or delete the folder"
+                )
+            if temporary.read_bytes() != (folder / scores.RECORDS).read_bytes():
+                raise ValueError(f"{folder / scores.RECORDS}: the benchmark has changed since; give another --out, or delete the folder")
+    _write_json(file, config)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model as tests fake it: at one seam, critic_r1_verl.generate."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from critic_r1_verl.generate import Completion, Done, Request
+
+
+class Scripted:
+    """A model that writes what `reply(prompt, sample)` says, done in the order of `arrival(places)`, and remembers what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, reply: Callable[[str, int], str], die_after: int | None = None, arrival: Callable = list) -> None:
+        self.reply, self.die_after, self.arrival = reply, die_after, arrival
+        self.asked: list[Request] = []
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
+        taken = list(requests)
+        for number, place in enumerate(self.arrival(range(len(taken)))):
+            if number == self.die_after:
+                raise KeyboardInterrupt
+            request = taken[place]
+            self.asked.append(request)
+            yield place, [Completion(self.reply(request.prompt, sample), 9, 5) for sample in range(request.sampling.samples)]
+
+
+@pytest.fixture(scope="session")
+def scripted() -> type[Scripted]:
+    return Scripted

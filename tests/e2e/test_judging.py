@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`critic-r1 eval` with vLLM itself on the CPU: killed and resumed, in several processes, and through vLLM's own server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl import reaper, tiny
+from data_prep import build
+
+SIZE = build.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=64, test_questions=4)
+ENVIRONMENT = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs, and an untaught base that writes at random up to its limit of tokens."""
+    folder = tmp_path_factory.mktemp("world")
+    build.build_digits(folder / "data", SIZE)
+    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
+    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
+    return folder
+
+
+def command(world: Path, out: str, *engine: str) -> list[str]:
+    pairs = world / "data" / "test_pairs.jsonl"
+    return [
+        *(sys.executable, "-m", "critic_r1_verl.cli", "eval", "--benchmark", str(pairs), "--template", "critic_short"),
+        *("--max-tokens", "24", "--repeats", "2", "--seed", "3", "--out", str(world / out), "--json"),
+        *(engine or ("--model", str(world / "base"))),
+    ]
+
+
+def lines(world: Path, out: str) -> list[bytes]:
+    file = world / out / "test_pairs" / "judgements.jsonl"
+    return file.read_bytes().splitlines() if file.is_file() else []
+
+
+def run(world: Path, out: str, *engine: str) -> dict:
+    done = subprocess.run(command(world, out, *engine), env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (score,) = json.loads(done.stdout)
+    return score
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: Path) -> dict:
+    return run(world, "whole")
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(world: Path, undisturbed: dict) -> None:
+    process = subprocess.Popen(command(world, "cut"), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not lines(world, "cut"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cut = lines(world, "cut")
+    # Else the kill came too late to show anything.
+    assert 0 < len(cut) < 256
+    assert run(world, "cut") == undisturbed
+    assert (world / "cut/test_pairs/judgements.jsonl").read_bytes() == (world / "whole/test_pairs/judgements.jsonl").read_bytes()
+
+
+def test_two_engines_judge_as_one(world: Path, undisturbed: dict) -> None:
+    score = run(world, "two", "--model", str(world / "base"), "--data-parallel", "2")
+    assert score == undisturbed
+    assert lines(world, "two") == lines(world, "whole")
+    deadline = time.monotonic() + 30
+    while leftovers := [run for run in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
+        assert time.monotonic() < deadline, leftovers
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def server(world: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [
+        "--model",
+        str(world / "base"),
+        "--served-model-name",
+        "critic",
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+    ]
+    environment = {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
+    log = (world / "server.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        import httpx
+
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None and time.monotonic() < deadline, (world / "server.log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_vllms_own_server_judges_alike(world: Path, undisturbed: dict, server: str) -> None:
+    run(world, "served", "--endpoint", server)
+    here, there = ([json.loads(line) for line in lines(world, out)] for out in ("whole", "served"))
+    assert {(line["pair_id"], line["order"], line["repeat"]) for line in there} == {
+        (line["pair_id"], line["order"], line["repeat"]) for line in here
+    }
+    assert {line["model"] for line in there} == {"critic"}
+    # Both count the same prompt; what is drawn may differ with the batches.
+    assert [line["prompt_tokens"] for line in there] == [line["prompt_tokens"] for line in here]
+    assert all(line["completion_tokens"] for line in there)

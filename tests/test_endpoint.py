@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Against a real HTTP server on this machine that answers, fails, stalls and lies as it is told."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from critic_r1_verl import endpoint
+from critic_r1_verl.endpoint import Endpoint
+from critic_r1_verl.generate import Completion, Request, Sampling
+
+Reply = tuple[int, Any]
+
+
+class Server:
+    """url, and what was asked of it. reply(body, number of the request) -> (status, JSON or bytes); raising drops the connection."""
+
+    def __init__(self, reply: Callable[[dict, int], Reply], models: Reply = (200, {"data": [{"id": "critic"}]})) -> None:
+        self.asked: list[dict] = []
+        self.headers: list[dict] = []
+        self.at_once = self.most_at_once = 0
+        lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(*models)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    server.asked.append(body)
+                    server.headers.append(dict(self.headers))
+                    number = len(server.asked) - 1
+                    server.at_once += 1
+                    server.most_at_once = max(server.most_at_once, server.at_once)
+                try:
+                    self.answer(*reply(body, number))
+                except ConnectionAbortedError:
+                    self.close_connection = True
+                finally:
+                    with lock:
+                        server.at_once -= 1
+
+            def answer(self, status: int, content: Any) -> None:
+                raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        # A client that went away is what some tests are about.
+        self.http.handle_error = lambda *_: None
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.delenv(endpoint.KEY, raising=False)
+    servers = []
+
+    def start(*arguments: Any, **options: Any) -> Server:
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def said(*texts: str, **message: Any) -> Reply:
+    choices = [{"message": {"role": "assistant", "content": text, **message}} for text in texts]
+    return 200, {"choices": choices, "usage": {"prompt_tokens": 11, "completion_tokens": 3}}
+
+
+def prompt_of(body: dict) -> str:
+    return body["messages"][0]["content"][-1]["text"]
+
+
+def request(number: int = 0, images: tuple[Path, ...] = (), **sampling: Any) -> Request:
+    return Request("<image>\n" * len(images) + f"prompt {number}", images, Sampling(16, **sampling))
+
+
+def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    monkeypatch.setenv(endpoint.KEY, "secret")
+    server = serve(lambda body, _: said("first", "second"))
+    generator = Endpoint(server.url, "judge", body={"top_k": 5, "seed": None})
+    asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
+    assert list(generator.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
+    content = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(b"picture").decode()}},
+        {"type": "text", "text": "\nprompt 0"},
+    ]
+    assert server.asked == [
+        {
+            **{"model": "judge", "messages": [{"role": "user", "content": content}], "max_tokens": 16},
+            **{"temperature": 0.5, "top_p": 0.9, "n": 2, "top_k": 5},
+        }
+    ]
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+def test_many_are_in_flight_but_not_more_than_allowed(serve) -> None:
+    together = threading.Barrier(4)
+
+    def reply(body: dict, _: int) -> Reply:
+        # Passes only while four are in flight.
+        together.wait(10)
+        return said(prompt_of(body))
+
+    server = serve(reply)
+    done = dict(Endpoint(server.url, in_flight=4).generate(request(number) for number in range(20)))
+    assert {place: completions[0].text for place, completions in done.items()} == {number: f"prompt {number}" for number in range(20)}
+    assert server.most_at_once == 4
+
+
+def test_requests_are_taken_as_there_is_room(serve) -> None:
+    server = serve(lambda body, _: said(prompt_of(body)))
+    taken = []
+
+    def coming() -> Iterator[Request]:
+        for number in range(50):
+            taken.append(number)
+            yield request(number)
+
+    results = Endpoint(server.url, in_flight=3).generate(coming())
+    next(results)
+    assert len(taken) == 3
+    assert len(list(results)) == 49
+
+
+@pytest.mark.parametrize("failure", [429, 408, 502, 503, 504, "dropped"])
+def test_what_the_transport_loses_is_asked_again(serve, failure: int | str) -> None:
+    def reply(body: dict, number: int) -> Reply:
+        if number < 2:
+            if failure == "dropped":
+                raise ConnectionAbortedError
+            return int(failure), {"error": "not now"}
+        return said("well")
+
+    server = serve(reply)
+    assert list(Endpoint(server.url, tries=3).generate([request()])) == [(0, [Completion("well", 11, 3)])]
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(("failure", "message"), [(503, "status 503, 3 times"), ("dropped", "RemoteProtocolError .* 3 times")])
+def test_a_server_that_stays_away_ends_the_run(serve, failure: int | str, message: str) -> None:
+    def reply(body: dict, number: int) -> Reply:
+        if failure == "dropped":
+            raise ConnectionAbortedError
+        return int(failure), {}
+
+    server = serve(reply)
+    with pytest.raises(ConnectionError, match=message):
+        list(Endpoint(server.url, tries=3).generate([request()]))
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_stalls_ends_the_run(serve) -> None:
+    released = threading.Event()
+    server = serve(lambda body, number: (released.wait(20), said("late"))[1])
+    with pytest.raises(ConnectionError, match=r"ReadTimeout.* 2 times"):
+        list(Endpoint(server.url, tries=2, timeout_seconds=0.2).generate([request()]))
+    released.set()
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9/v1/models: .*; start the server"):
+        Endpoint("http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ((400, {"error": "context length"}), "status 400: .*context length"),
+        ((401, {"error": "no key"}), "status 401"),
+        ((500, {"error": "boom"}), "status 500: .*boom"),
+        ((200, b"<html>hello</html>"), "not JSON: '<html>hello"),
+        ((200, {"error": "quota"}), r"not 1 choice\(s\) but \{'error': 'quota'\}"),
+        ((200, {"choices": []}), r"not 1 choice\(s\)"),
+        ((200, {"choices": [{"text": "completion"}]}), "a choice without a message"),
+        ((200, {"choices": [{"message": {"content": ["parts"]}}]}), "a message that is no text"),
+        ((200, []), r"not 1 choice\(s\)"),
+    ],
+)
+def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, message: str) -> None:
+    server = serve(lambda *_: reply)
+    with pytest.raises(ValueError, match=message):
+        list(Endpoint(server.url).generate([request()]))
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "\\boxed{1}"}, "\\boxed{1}"),
+        ({"content": ""}, ""),
+        ({"content": None}, ""),
+        ({"content": "\\boxed{1}", "reasoning_content": "why"}, "<think>why</think>\\boxed{1}"),
+        ({"content": "\\boxed{1}", "reasoning": "why"}, "<think>why</think>\\boxed{1}"),
+        ({"content": None, "reasoning_content": "cut short"}, "<think>cut short"),
+        ({"content": "<think>a</think>\\boxed{2}", "reasoning_content": "a"}, "<think>a</think>\\boxed{2}"),
+    ],
+)
+def test_a_thought_told_apart_stands_in_its_tags(serve, message: dict, text: str) -> None:
+    server = serve(lambda *_: (200, {"choices": [{"message": message}]}))
+    assert list(Endpoint(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ((200, {"data": []}), "serves no model that it names; say which with --model"),
+        ((200, {"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b; say which"),
+        ((404, {}), "status 404"),
+        ((200, b"nonsense"), "not JSON"),
+    ],
+)
+def test_the_only_model_or_none(serve, models: Reply, message: str) -> None:
+    server = serve(lambda *_: said(""), models=models)
+    with pytest.raises(ValueError, match=message):
+        Endpoint(server.url)
+
+
+def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
+    first_done = threading.Event()
+
+    def reply(body: dict, _: int) -> Reply:
+        if prompt_of(body) == "prompt 0":
+            first_done.set()
+            return said("good")
+        first_done.wait(10)
+        time.sleep(0.1)
+        return 400, {}
+
+    results = Endpoint(serve(reply).url, in_flight=2).generate([request(0), request(1)])
+    assert next(results)[0] == 0
+    with pytest.raises(ValueError, match="status 400"):
+        next(results)
+
+
+def test_leaving_early_cancels_what_is_in_flight(serve) -> None:
+    released = threading.Event()
+    server = serve(lambda body, _: said("quick") if prompt_of(body) == "prompt 0" else (released.wait(20), said("slow"))[1])
+    results = Endpoint(server.url, in_flight=2, timeout_seconds=60).generate([request(0), request(1)])
+    next(results)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 5
+    released.set()
+
+
+def test_an_image_that_is_not_there(serve, tmp_path: Path) -> None:
+    server = serve(lambda *_: said(""))
+    with pytest.raises(ValueError, match=r"gone\.png: the image cannot be read"):
+        list(Endpoint(server.url).generate([request(images=(tmp_path / "gone.png",))]))
+    assert not server.asked

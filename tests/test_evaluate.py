@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmarks judged by a scripted model: what is written, what a killed run finds again, what may not be mixed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image as Picture
+
+from critic_r1_verl import evaluate, scores
+from critic_r1_verl.evaluate import Settings
+from critic_r1_verl.generate import Sampling
+from critic_r1_verl.records import Image, PairRecord, write_jsonl
+
+GREEDY = Settings(Sampling(8))
+
+
+def prefers_good(prompt: str, _: int) -> str:
+    return f"<think>looking</think> \\boxed{{{1 if prompt.index('good') < prompt.index('bad') else 2}}}"
+
+
+def prefers_bad(prompt: str, _: int) -> str:
+    return f"<think>looking</think> \\boxed{{{2 if prompt.index('good') < prompt.index('bad') else 1}}}"
+
+
+def pairs_file(path: Path, count: int = 6, preferred: str = "1") -> Path:
+    import hashlib
+
+    (path.parent / "images").mkdir(parents=True, exist_ok=True)
+    Picture.new("RGB", (28, 28), "red").save(path.parent / "images" / "red.png")
+    sha = hashlib.sha256((path.parent / "images" / "red.png").read_bytes()).hexdigest()
+    image = Image(path="images/red.png", sha256=sha)
+    write_jsonl(
+        path,
+        [
+            PairRecord(images=(image,), question=f"Q{n}?", response_1=f"good {n}", response_2=f"bad {n}", preferred=preferred, source="t")
+            for n in range(count)
+        ],
+    )
+    return path
+
+
+def run(model, file: Path, out: Path, settings: Settings = GREEDY, engine: dict | None = None) -> scores.Score:
+    ((name, location, folder),) = evaluate.places([str(file)], out).values()
+    return evaluate.evaluate(model, name, location, folder, settings, engine or {"kind": "scripted"})
+
+
+def test_a_benchmark_is_judged_and_scored(scripted, tmp_path: Path) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    score = run(scripted(prefers_good), file, tmp_path / "out")
+    folder = tmp_path / "out" / "mine"
+    assert score["official"]["overall"] == score["strict"]["overall"] == 1.0
+    assert json.loads((folder / "score.json").read_text()) == score == scores.score_file(folder / "judgements.jsonl", "pairs")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model"], config["template"]["name"], config["sampling"]["max_tokens"]) == ("scripted", "critic_no_tie", 8)
+
+
+@pytest.mark.parametrize(
+    ("preferred", "template", "name"), [("1", "", "critic_no_tie"), ("tie", "", "critic"), ("1", "critic_short", "critic_short")]
+)
+def test_the_tie_option_is_offered_where_there_are_ties(scripted, tmp_path: Path, preferred: str, template: str, name: str) -> None:
+    run(scripted(prefers_good), pairs_file(tmp_path / "mine.jsonl", preferred=preferred), tmp_path / "out", Settings(Sampling(8), template))
+    assert json.loads((tmp_path / "out/mine/config.json").read_text())["template"]["name"] == name
+
+
+def test_a_killed_run_ends_with_the_same_files(scripted, tmp_path: Path) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    run(scripted(prefers_good), file, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(scripted(prefers_good, die_after=5), file, tmp_path / "cut")
+    rest = scripted(prefers_good)
+    run(rest, file, tmp_path / "cut")
+    assert len(rest.asked) == 7
+    for name in ("judgements.jsonl", "records.jsonl", "config.json", "score.json"):
+        assert (tmp_path / "cut/mine" / name).read_bytes() == (tmp_path / "whole/mine" / name).read_bytes()
+
+
+def other_model(model) -> dict:
+    model.name = "another"
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (other_model, "model"),
+        (lambda model: {"engine": {"kind": "endpoint"}}, "engine"),
+        (lambda model: {"settings": Settings(Sampling(9))}, "sampling"),
+        (lambda model: {"settings": Settings(Sampling(8, temperature=1.0), repeats=2)}, "sampling"),
+        (lambda model: {"settings": Settings(Sampling(8), "critic_short")}, "template"),
+        (lambda model: {"settings": Settings(Sampling(8), limit=3)}, "limit"),
+    ],
+)
+def test_another_run_does_not_go_on_with_this_one(scripted, tmp_path: Path, change: Callable, key: str) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    run(scripted(prefers_good), file, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out/mine").iterdir() if path.is_file()}
+    model = scripted(prefers_good)
+    options = change(model)
+    with pytest.raises(ValueError, match=rf"config\.json: made with {key} .* give another --out"):
+        run(model, file, tmp_path / "out", **options)
+    assert not model.asked
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_benchmark_that_changed_does_not_go_on(scripted, tmp_path: Path) -> None:
+    run(scripted(prefers_good), pairs_file(tmp_path / "mine.jsonl"), tmp_path / "out")
+    with pytest.raises(ValueError, match="the benchmark has changed since"):
+        run(scripted(prefers_good), pairs_file(tmp_path / "mine.jsonl", count=7), tmp_path / "out")
+
+
+def test_a_limit_draws_by_hash(scripted, tmp_path: Path) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl", count=20)
+    score = run(scripted(prefers_good), file, tmp_path / "out", Settings(Sampling(8), limit=4))
+    assert score["items"] == 4
+    judged = [json.loads(line)["pair_id"] for line in (tmp_path / "out/mine/judgements.jsonl").read_text().splitlines()]
+    everyone = sorted(json.loads(line)["question"] for line in file.read_text().splitlines())
+    assert len(everyone) == 20 and judged == sorted(judged)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["vl_rewardbench", "VL-RewardBench:/data/x"], "a second benchmark that would be written to"),
+        (["nonsense"], "benchmark 'nonsense': none of"),
+        (["gone.jsonl"], "no such file of pairs"),
+    ],
+)
+def test_names_are_checked_before_anything_is_loaded(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate.places(names, tmp_path)
+
+
+def test_places(tmp_path: Path) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    assert evaluate.places([str(file), "VL-RewardBench:/data/x", "mmrb2"], Path("out")) == {
+        str(file): (str(file), "", Path("out/mine")),
+        "VL-RewardBench:/data/x": ("VL-RewardBench", "/data/x", Path("out/vl_rewardbench")),
+        "mmrb2": ("mmrb2", "", Path("out/mmrb2")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("reply", "preferred"),
+    [
+        (prefers_good, "1"),
+        (prefers_bad, "2"),
+        (lambda *_: "<think>t</think> \\boxed{1}", None),
+        (lambda *_: "<think>t</think> \\boxed{tie}", "tie"),
+        (lambda *_: "no verdict", None),
+    ],
+)
+def test_one_pair(scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str], reply: Callable, preferred: str | None) -> None:
+    model = scripted(reply)
+    result = evaluate.judge_one(model, [tmp_path / "a.png", tmp_path / "b.png"], "Which?", ("good [bold]", "bad"), GREEDY)
+    assert result["preferred"] == preferred
+    assert [line["order"] for line in result["judgements"]] == ["12", "21"]
+    assert [request.images for request in model.asked] == [(tmp_path / "a.png", tmp_path / "b.png")] * 2
+    assert "or \\boxed{tie}" in model.asked[0].prompt
+    evaluate.show_one(result)
+    said = {"1": "response 1 is better", "2": "response 2 is better", "tie": "a tie, in both orders", None: "undecided"}[preferred]
+    assert said in capsys.readouterr().out
