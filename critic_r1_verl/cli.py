@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from dataclasses import asdict
@@ -282,6 +283,8 @@ def _engine(arguments: argparse.Namespace) -> tuple["Generator", dict[str, Any]]
         return Endpoint(arguments.endpoint, arguments.model, body=arguments.body, **options), {"kind": "endpoint", "body": arguments.body}
     if not arguments.model:
         raise ValueError("--model is missing: a model's folder or hub id, or --endpoint URL for a server")
+    if not (Path(arguments.model) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", arguments.model):
+        raise ValueError(f"--model {arguments.model}: neither a folder with a model's config.json nor a hub id (owner/name)")
     from critic_r1_verl import doctor
 
     num_gpus = doctor.gpu_count()

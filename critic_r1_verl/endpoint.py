@@ -55,8 +55,14 @@ class Endpoint:
                 running.add(asyncio.create_task(self._ask(client, *following)))
             return (await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))[0] if running else set()
 
+        async def stop() -> None:
+            """Left early, by an error or Ctrl-C, the rest is cancelled, and its errors are those already told."""
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await client.aclose()
+
         client = httpx.AsyncClient(**self._connection(), limits=httpx.Limits(max_connections=self.in_flight))
-        # Left early, by an error or Ctrl-C, the runner cancels what is in flight.
         with asyncio.Runner() as runner:
             try:
                 while done := runner.run(next_done()):
@@ -65,7 +71,7 @@ class Endpoint:
                     for task in done:
                         task.result()
             finally:
-                runner.run(client.aclose())
+                runner.run(stop())
 
     def _connection(self) -> dict[str, Any]:
         key = os.environ.get(KEY)

@@ -62,7 +62,7 @@ def evaluate(generator: Generator, name: str, location: str, folder: Path, setti
     protocol = settings.protocol(records)
     _claim(folder, records, _config(generator, name, location, settings, protocol, engine))
     judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
-    score = scores.score(judgements, records, name)
+    score = scores.score(judgements, records, name) | {"benchmark": folder.name}
     _write_json(folder / SCORE, score)
     return score
 

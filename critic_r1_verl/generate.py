@@ -85,6 +85,8 @@ class VllmGenerator:
         from critic_r1_verl import cpu, reaper
 
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # Output for programs is on stdout.
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         options: dict[str, Any] = {}
         if cpu.requested():
             # One process: nothing is left behind when this one is killed.
@@ -101,15 +103,12 @@ class VllmGenerator:
 
         self.name = str(model)
         self._processor = AutoProcessor.from_pretrained(model)
-        self._llm = LLM(
-            model=str(model),
-            max_model_len=max_model_len,
-            tensor_parallel_size=tensor_parallel,
-            max_num_seqs=MAX_RUNNING,
-            seed=0,
-            disable_log_stats=True,
-            **options,
-        )
+        options |= {"max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel, "max_num_seqs": MAX_RUNNING}
+        try:
+            self._llm = LLM(model=str(model), seed=0, disable_log_stats=True, **options)
+        except RuntimeError as error:
+            # Memory that does not suffice, and whatever else an engine's own process died of.
+            raise ValueError(f"{model}: vLLM does not start: {error}; VLLM_LOGGING_LEVEL=INFO before the command says more") from error
         self._places: dict[str, int] = {}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:

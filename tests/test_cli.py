@@ -295,3 +295,117 @@ def test_our_own_mistakes_are_not_hidden(machine, fake):
     fake("export", export=lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["export", "a", "--out", "b"])
+
+
+# Judging
+
+
+@pytest.fixture
+def engine(machine, monkeypatch, scripted):
+    """What judges, scripted: the first response shown is always better."""
+    model = scripted(lambda *_: "<think>The first is right.</think> \\boxed{1}")
+    monkeypatch.setattr(cli, "_engine", lambda arguments: (model, {"kind": "scripted"}))
+    return model
+
+
+def write_pairs(folder: Path, name: str = "mine", count: int = 4) -> Path:
+    import hashlib
+
+    from PIL import Image as Picture
+
+    from critic_r1_verl.records import Image, PairRecord, write_jsonl
+
+    (folder / "images").mkdir(exist_ok=True)
+    Picture.new("RGB", (28, 28), "red").save(folder / "images/red.png")
+    image = Image(path="images/red.png", sha256=hashlib.sha256((folder / "images/red.png").read_bytes()).hexdigest())
+    texts = {"response_1": "red", "response_2": "blue", "preferred": "1", "source": "test"}
+    write_jsonl(folder / f"{name}.jsonl", [PairRecord(images=(image,), question=f"{name} {n}?", **texts) for n in range(count)])
+    return folder / f"{name}.jsonl"
+
+
+def test_eval_shows_each_benchmark_and_all_of_them(machine, engine, capsys):
+    words = [
+        "eval",
+        "--model",
+        "m",
+        "--out",
+        "out",
+        "--benchmark",
+        str(write_pairs(machine)),
+        "--benchmark",
+        str(write_pairs(machine, "yours")),
+    ]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "says first"):
+        assert text in out
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mine", "yours"]
+    assert len(engine.asked) == 16
+
+
+def test_eval_for_programs(machine, engine, capsys):
+    assert cli.main(["eval", "--model", "m", "--out", "out", "--benchmark", str(write_pairs(machine)), "--json"]) == 0
+    (score,) = json.loads(capsys.readouterr().out)
+    assert (score["official"]["overall"], score["strict"]["overall"]) == (0.5, 0.0)
+    assert json.loads((machine / "out/mine/score.json").read_text()) == score
+
+
+@pytest.mark.parametrize(
+    ("words", "temperature"),
+    [([], 0.0), (["--repeats", "3"], 1.0), (["--repeats", "3", "--temperature", "0.5"], 0.5), (["--temperature", "0.2"], 0.2)],
+)
+def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, temperature):
+    assert cli.main(["eval", "--model", "m", "--out", "out", "--benchmark", str(write_pairs(machine)), "--json", *words]) == 0
+    assert {request.sampling.temperature for request in engine.asked} == {temperature}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["eval", "--benchmark", "nonsense", "--out", "o"], "benchmark 'nonsense': none of"),
+        (["eval", "--benchmark", "vl_rewardbench", "--out", "o"], "--model is missing"),
+        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
+        (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
+        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "2 times the same"),
+        (
+            ["eval", "--benchmark", "mmrb2", "--out", "o", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--body", "[]"],
+            "not a JSON object",
+        ),
+        (["judge", "--image", "none.png", "--question", "q", "--response", "a", "--response", "b"], "none.png: no such image file"),
+        (["judge", "--image", "none.png", "--question", "q", "--response", "a"], "--response is given 1 time(s)"),
+    ],
+)
+def test_judging_is_refused_before_anything_is_loaded(machine, capsys, words, said):
+    assert cli.main(words) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "made"),
+    [
+        (["--model", "m"], 0, ("VllmGenerator", "m", 1)),
+        (["--model", "m"], 1, ("VllmGenerator", "m", 1)),
+        (["--model", "m"], 8, ("Replicas", 8, "m", 1)),
+        (["--model", "m", "--tensor-parallel", "2"], 8, ("Replicas", 4, "m", 2)),
+        (["--model", "m", "--tensor-parallel", "8"], 8, ("VllmGenerator", "m", 8)),
+        (["--model", "m", "--data-parallel", "2"], 0, ("Replicas", 2, "m", 1)),
+        (["--endpoint", "http://h/v1", "--model", "m"], 8, ("Endpoint", "http://h/v1", "m")),
+    ],
+)
+def test_which_engine(machine, monkeypatch, fake, words, gpus, made):
+    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    fake("generate", VllmGenerator=lambda model, max_model_len, tensor_parallel: ("VllmGenerator", model, tensor_parallel))
+    fake("replicas", Replicas=lambda count, model, max_model_len, tensor_parallel: ("Replicas", count, model, tensor_parallel))
+    fake("endpoint", Endpoint=lambda url, model, **options: ("Endpoint", url, model))
+    arguments = cli.parse(["eval", "--benchmark", "mmrb2", "--out", "o", *words])
+    assert cli._engine(arguments)[0] == made
+
+
+def test_judge_one_pair(machine, engine, capsys):
+    write_pairs(machine)
+    words = ["judge", "--model", "m", "--image", "images/red.png", "--question", "Colour?", "--response", "red", "--response", "blue"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "The first is right." in out and "undecided" in out
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["preferred"] is None

@@ -3,6 +3,9 @@
 
 import base64
 import json
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +174,20 @@ def test_a_server_that_stays_away_ends_the_run(serve, failure: int | str, messag
     with pytest.raises(ConnectionError, match=message):
         list(Endpoint(server.url, tries=3).generate([request()]))
     assert len(server.asked) == 3
+
+
+def test_a_failure_of_many_is_told_once() -> None:
+    """At the end of a process asyncio would log each failure that nobody looked at."""
+    code = """
+        from critic_r1_verl.endpoint import Endpoint
+        from critic_r1_verl.generate import Request, Sampling
+        asked = (Request(f"prompt {number}", (), Sampling(16)) for number in range(32))
+        list(Endpoint("http://127.0.0.1:9/v1", "m", in_flight=32, tries=2).generate(asked))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "never retrieved" not in done.stderr
+    assert "ConnectError All connection attempts failed, 2 times" in done.stderr.splitlines()[-1]
 
 
 def test_a_server_that_stalls_ends_the_run(serve) -> None:

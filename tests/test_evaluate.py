@@ -51,7 +51,8 @@ def test_a_benchmark_is_judged_and_scored(scripted, tmp_path: Path) -> None:
     score = run(scripted(prefers_good), file, tmp_path / "out")
     folder = tmp_path / "out" / "mine"
     assert score["official"]["overall"] == score["strict"]["overall"] == 1.0
-    assert json.loads((folder / "score.json").read_text()) == score == scores.score_file(folder / "judgements.jsonl", "pairs")
+    assert json.loads((folder / "score.json").read_text()) == score
+    assert scores.score_file(folder / "judgements.jsonl", "pairs") | {"benchmark": "mine"} == score
     config = json.loads((folder / "config.json").read_text())
     assert (config["model"], config["template"]["name"], config["sampling"]["max_tokens"]) == ("scripted", "critic_no_tie", 8)
 
