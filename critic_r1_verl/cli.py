@@ -123,7 +123,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON, shares in [0, 1]")
     compare.set_defaults(run=_compare)
 
-    report = commands.add_parser("report", help="write report.html and print the table of a finished run")
+    report = commands.add_parser("report", help="write report.html of a finished run or of evaluated benchmarks, and print the run's table")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     report.add_argument("--control", type=Path, metavar="METRICS", help="metrics.json of a run with random labels, shown beside")
     report.set_defaults(run=_report)
@@ -156,7 +156,7 @@ def _engine_flags() -> argparse.ArgumentParser:
     server = flags.add_argument_group("on a server")
     server.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible API, as http://localhost:8000/v1; key in OPENAI_API_KEY")
     server.add_argument("--in-flight", type=int, default=64, metavar="N", help="requests at once (default: %(default)s)")
-    server.add_argument("--tries", type=int, default=5, metavar="N", help="of a request that the transport loses (default: %(default)s)")
+    server.add_argument("--tries", type=int, default=8, metavar="N", help="of a request that the transport loses (default: %(default)s)")
     server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="of one request (default: %(default)s)")
     server.add_argument("--body", type=json.loads, default={}, metavar="JSON", help="more keys of each request; null leaves one out")
     return flags
@@ -376,8 +376,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from critic_r1_verl import report
 
     page = report.build(arguments.run_dir, control=arguments.control)
-    metrics = json.loads((arguments.run_dir / "metrics.json").read_text(encoding="utf-8"))
-    report.print_table(metrics, json.loads(arguments.control.read_text(encoding="utf-8")) if arguments.control else None)
+    if (arguments.run_dir / "metrics.json").is_file():
+        metrics = json.loads((arguments.run_dir / "metrics.json").read_text(encoding="utf-8"))
+        report.print_table(metrics, json.loads(arguments.control.read_text(encoding="utf-8")) if arguments.control else None)
     print(f"report: {page}")
     return 0
 

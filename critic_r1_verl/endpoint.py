@@ -16,7 +16,7 @@ from typing import Any
 from critic_r1_verl.generate import Completion, Done, Request
 
 NOT_NOW = (408, 429, 502, 503, 504)
-FIRST_PAUSE_SECONDS = 0.5
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 FIRST_ANSWER_SECONDS = 30.0
 KEY = "OPENAI_API_KEY"
 
@@ -34,7 +34,7 @@ class Endpoint:
         model: str = "",
         *,
         in_flight: int = 64,
-        tries: int = 5,
+        tries: int = 8,
         timeout_seconds: float = 300.0,
         body: Mapping[str, Any] | None = None,
     ) -> None:
@@ -111,7 +111,7 @@ class Endpoint:
                 reason = f"status {response.status_code}"
             if number < self.tries:
                 await asyncio.sleep(pause)
-                pause *= 2
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         raise ConnectionError(f"{self.url}: {reason.strip()}, {self.tries} times; mend the server, then run the same command to go on")
 
     def _only_model(self) -> str:

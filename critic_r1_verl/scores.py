@@ -152,9 +152,9 @@ def show(result: Score) -> None:
     table.add_column("percent", overflow="fold")
     for name in ("official", "strict", *(name.replace(" ", "\n") for name in baselines)):
         table.add_column(name, justify="right")
-    for label, value in _figures(result["official"]):
-        strict = dict(_figures(result["strict"])).get(label)
-        of_baselines = [[dict(_figures(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
+    for label, value in figures(result["official"]):
+        strict = dict(figures(result["strict"])).get(label)
+        of_baselines = [[dict(figures(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
         table.add_row(label, percent(value), percent(strict), *("/".join(percent(each, 1) for each in pair) for pair in of_baselines))
     console.print(table)
     if baselines:
@@ -419,14 +419,14 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def _figures(score: Score, prefix: str = "") -> list[tuple[str, float | None]]:
+def figures(score: Score, prefix: str = "") -> list[tuple[str, float | None]]:
     """All figures of a score by the label they are shown under."""
     lines: list[tuple[str, float | None]] = []
     for name, value in score.items():
         if name == "groups":
             lines += [(f"{prefix}  {group}", of_group) for group, of_group in value.items()]
         elif isinstance(value, dict):
-            lines += [line for line in _figures(value, f"{prefix}{name.replace('_', ' ')} ".removeprefix("splits ")) if "  " not in line[0]]
+            lines += [line for line in figures(value, f"{prefix}{name.replace('_', ' ')} ".removeprefix("splits ")) if "  " not in line[0]]
         else:
             lines.append((f"{prefix}{name.replace('_', ' ')}", value))
     return lines

@@ -22,8 +22,8 @@ LAYERS = (
     {"evaluate"},
     {"cli"},
 )
-# check_row asks the reward whether it knows the gold verdict; self-critique judges.
-WITHIN_A_LAYER = {("rows", "reward"), ("select", "judge")}
+# check_row asks the reward whether it knows the gold verdict; self-critique judges; the report shows scores.
+WITHIN_A_LAYER = {("rows", "reward"), ("select", "judge"), ("report", "scores")}
 
 HEAVY = {
     "torch",

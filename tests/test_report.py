@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import report
+from critic_r1_verl import evaluate, report
+from critic_r1_verl.generate import Sampling
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"quoted\" 'single' \u202e\x00 ]]> <!-- -->"
@@ -341,3 +342,55 @@ def test_judgement_of_unknown_pair(run: Path) -> None:
 )
 def test_percent(value: float, sign: bool, text: str) -> None:
     assert report._percent(value, sign=sign) == text
+
+
+# Benchmarks
+
+
+def evaluate_into(scripted, run: Path, folder: Path, verdict=lambda prompt: "1") -> None:
+    """The pairs of a run as a benchmark, judged by a script."""
+    model = scripted(lambda prompt, _: f"<think>{HOSTILE}\ud800</think> \\boxed{{{verdict(prompt)}}}")
+    model.name = HOSTILE
+    settings = evaluate.Settings(Sampling(8))
+    evaluate.evaluate(model, str(run / "data" / "test_pairs.jsonl"), "", folder, settings, {"kind": "scripted"})
+
+
+def likes_the_right_one(prompt: str) -> str:
+    return "1" if prompt.index("The right one") < prompt.index("[End of response 1]") else "2"
+
+
+def test_a_run_shows_its_benchmarks_beside_its_training(scripted, run: Path) -> None:
+    before = page_of(run)
+    evaluate_into(scripted, run, run / "benchmarks" / "trained" / "held_out", likes_the_right_one)
+    page = page_of(run)
+    assert before.words.count("Benchmarks") == 0 and page.words.count("Benchmarks") == 1
+    assert page.words.count("Training") == before.words.count("Training")
+    for text in ("held_out", "8, 8 different pairs", "critic_no_tie", "right in both orders: 8", "Position consistency"):
+        assert text in page.words
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kinds", "strict"),
+    [
+        (likes_the_right_one, "right in both orders: 8; right in one order: 0; right in neither: 0", "100.0"),
+        (lambda _: "1", "right in both orders: 0; right in one order: 8; right in neither: 0", "0.0"),
+        (lambda _: "no number", "right in both orders: 0; right in one order: 0; right in neither: 8", "0.0"),
+    ],
+)
+def test_benchmarks_alone_are_a_page(scripted, run: Path, tmp_path: Path, verdict, kinds: str, strict: str) -> None:
+    evaluate_into(scripted, run, tmp_path / "out" / "held_out", verdict)
+    page = page_of(tmp_path / "out")
+    assert "A critic on benchmarks" in page.words and "Training" not in page.words
+    assert kinds in page.words
+    score = json.loads((tmp_path / "out/held_out/score.json").read_text())
+    assert f"{100 * score['strict']['overall']:.1f}" == strict and f"{strict} %" in page.words
+    # One picture for the first pair of the only kind that there is.
+    assert [tag for tag, _ in page.tags].count("img") == 1
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+
+
+def test_a_score_that_is_broken_is_named(scripted, run: Path, tmp_path: Path) -> None:
+    evaluate_into(scripted, run, tmp_path / "out" / "held_out")
+    (tmp_path / "out/held_out/score.json").write_text('{"benchmark": "x"}')
+    with pytest.raises(ValueError, match=r"score\.json: 'estimates' is missing"):
+        report.build(tmp_path / "out")

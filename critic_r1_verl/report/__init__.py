@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl, replacing
+from critic_r1_verl.report import benchmarks
 from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, bar, dot_chart, line_chart, running_mean
 
 Json = dict[str, Any]
@@ -52,38 +53,49 @@ OUTCOMES = {
 
 
 def build(run_dir: Path, out: Path | None = None, control: Path | None = None) -> Path:
-    """Write the page for a finished run and return its path (`run_dir`/report.html unless `out` says otherwise).
+    """Write the page for a finished run, with the benchmarks that lie below it, or for these alone.
+
+    Returns its path, `run_dir`/report.html unless `out` says otherwise.
 
     control: the metrics.json of a run with random labels, shown beside. ValueError names a missing or unusable file and what makes it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    metrics = _read_metrics(run_dir / "metrics.json")
-    control_metrics = _read_metrics(control, remedy="make demo-control") if control else None
-    stages = metrics["stages"]
-    longest = max(stages.values(), default=0.0) or 1.0
+    sections = benchmarks.sections(run_dir, _picture_uri)
+    # A folder of benchmarks alone has no training to report.
+    trained = _training(run_dir, control) if control or (run_dir / "metrics.json").is_file() or not sections else {}
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
     )
-    page = templates.get_template("report.html.j2").render(
-        style=Markup(PALETTE + CHART_STYLE),
-        chart=Markup(_headline_chart(metrics, control_metrics)),
-        table=_table(metrics, control_metrics),
-        columns=["Base", "Trained", "Difference", *(["Control", "Control diff."] if control else [])],
-        setup=_flatten(metrics["setup"]),
-        curves=_curves(_read_lines(run_dir / "training.jsonl", ("step", "data"))),
-        smoothing_steps=SMOOTHING_STEPS,
-        stages=[(name, _duration(seconds), Markup(bar(seconds / longest))) for name, seconds in stages.items()],
-        total=_duration(sum(stages.values())),
-        pairs=_pair_examples(run_dir),
-        questions=_question_examples(run_dir),
-        has_control=control_metrics is not None,
-    )
+    page = templates.get_template("report.html.j2").render(style=Markup(PALETTE + CHART_STYLE), benchmarks=sections, **trained)
     out = out or run_dir / "report.html"
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
     return out
+
+
+def _training(run_dir: Path, control: Path | None) -> Json:
+    """What the page says of a training: before, after, and on the way."""
+    from markupsafe import Markup
+
+    metrics = _read_metrics(run_dir / "metrics.json")
+    control_metrics = _read_metrics(control, remedy="make demo-control") if control else None
+    stages = metrics["stages"]
+    longest = max(stages.values(), default=0.0) or 1.0
+    return {
+        "chart": Markup(_headline_chart(metrics, control_metrics)),
+        "table": _table(metrics, control_metrics),
+        "columns": ["Base", "Trained", "Difference", *(["Control", "Control diff."] if control else [])],
+        "setup": _flatten(metrics["setup"]),
+        "curves": _curves(_read_lines(run_dir / "training.jsonl", ("step", "data"))),
+        "smoothing_steps": SMOOTHING_STEPS,
+        "stages": [(name, _duration(seconds), Markup(bar(seconds / longest))) for name, seconds in stages.items()],
+        "total": _duration(sum(stages.values())),
+        "pairs": _pair_examples(run_dir),
+        "questions": _question_examples(run_dir),
+        "has_control": control_metrics is not None,
+    }
 
 
 def picture(run_dir: Path, out: Path, control: Path | None = None) -> Path:
@@ -183,9 +195,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _picture_uri(run_dir: Path, image: Image) -> str:
+def _picture_uri(root: Path, image: Image) -> str:
     """A data URI; the type comes from the file's name."""
-    path = run_dir / "data" / image.path
+    path = root / image.path
     kind = mimetypes.guess_type(path.name)[0] or ""
     if not kind.startswith("image/"):
         raise ValueError(f"{path}: not a picture by its name; records must name picture files")
@@ -312,7 +324,7 @@ def _pair_examples(run_dir: Path) -> Json:
             views.append({"model": name, "text": shown[0]["text"], "verdicts": verdicts})
         examples.append(
             {
-                "images": [_picture_uri(run_dir, image) for image in record.images],
+                "images": [_picture_uri(run_dir / "data", image) for image in record.images],
                 "record": record,
                 "preferred": _in_record_frame(record.preferred, "12"),
                 "outcome": outcome[pair],
@@ -359,7 +371,7 @@ def _question_examples(run_dir: Path) -> Json:
         lines = sorted(samples[question], key=lambda line: line["sample"])
         examples.append(
             {
-                "images": [_picture_uri(run_dir, image) for image in records[question].images],
+                "images": [_picture_uri(run_dir / "data", image) for image in records[question].images],
                 "record": records[question],
                 "samples": [line | {"picked": _is_picked(line, pick)} for line in lines],
                 "pick": pick,
