@@ -103,6 +103,8 @@ class VllmGenerator:
 
         self.name = str(model)
         self._processor = AutoProcessor.from_pretrained(model)
+        # Requests about the same pictures are neighbours: more of the cache would only grow with the work.
+        options["mm_processor_cache_gb"] = 0.25
         options |= {"max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel, "max_num_seqs": MAX_RUNNING}
         try:
             self._llm = LLM(model=str(model), seed=0, disable_log_stats=True, **options)
