@@ -314,16 +314,16 @@ def _eval(arguments: argparse.Namespace) -> int:
     from critic_r1_verl import evaluate, scores
 
     settings = _settings(arguments)
-    # Before the model is loaded.
-    places = evaluate.places(arguments.benchmark, arguments.out)
     settings.protocol([])
+    # Before the model is loaded, which takes longer.
+    loaded = [(place, evaluate.load(place, settings)) for place in evaluate.places(arguments.benchmark, arguments.out)]
     generator, engine = _engine(arguments)
     results = []
-    for name, location, folder in places.values():
-        results.append(evaluate.evaluate(generator, name, location, folder, settings, engine))
+    for place, records in loaded:
+        results.append(evaluate.evaluate(generator, place, records, settings, engine))
         if not arguments.json:
             scores.show(results[-1])
-            print(f"{folder}\n")
+            print(f"{place.folder}\n")
     if arguments.json:
         print(json.dumps(results, indent=2))
     elif len(results) > 1:

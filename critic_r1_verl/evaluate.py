@@ -34,9 +34,18 @@ class Settings:
         return Protocol(prompts.load(self.template or own), self.sampling, self.repeats, self.think_tags)
 
 
-def places(names: Sequence[str], out: Path) -> dict[str, tuple[str, str, Path]]:
-    """For each NAME[:LOCATION] its benchmark, location and folder. ValueError for an unknown one, or two of one name."""
-    found: dict[str, tuple[str, str, Path]] = {}
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A benchmark by its name or file, where it is read from ("" for its own hub id), and the folder that is written."""
+
+    name: str
+    location: str
+    folder: Path
+
+
+def places(names: Sequence[str], out: Path) -> list[Place]:
+    """One for each NAME[:LOCATION]. ValueError for an unknown one, or two of one name."""
+    found: list[Place] = []
     for word in names:
         is_file = Path(word).suffix in (".jsonl", ".parquet")
         name, _, location = (word, "", "") if is_file else word.partition(":")
@@ -44,25 +53,31 @@ def places(names: Sequence[str], out: Path) -> dict[str, tuple[str, str, Path]]:
         if is_file and not Path(word).is_file():
             raise ValueError(f"{word}: no such file of pairs")
         folder = out / (Path(name).stem if is_file else name.lower().replace("-", "_"))
-        if folder in (each for _, _, each in found.values()):
+        if folder in (place.folder for place in found):
             raise ValueError(f"{word}: a second benchmark that would be written to {folder}; run it with another --out")
-        found[word] = name, location, folder
+        found.append(Place(name, location, folder))
     return found
 
 
-def evaluate(generator: Generator, name: str, location: str, folder: Path, settings: Settings, engine: Mapping[str, Any]) -> scores.Score:
-    """Judge one benchmark into its folder, or go on with it, and return its score.
+def load(place: Place, settings: Settings) -> list[PairRecord]:
+    """The benchmark's records, with their images below its folder. ValueError names file, row and key."""
+    records = benchmarks.load(place.name, place.folder, place.location)
+    # An id is a hash: the first ones are a fair sample.
+    return sorted(records, key=lambda record: record.pair_id)[: settings.limit] if settings.limit else records
+
+
+def evaluate(
+    generator: Generator, place: Place, records: Sequence[PairRecord], settings: Settings, engine: Mapping[str, Any]
+) -> scores.Score:
+    """Judge a benchmark's records into its folder, or go on with it, and return its score.
 
     engine: what else shapes the texts, for config.json. ValueError if the folder is of another model, benchmark or setting.
     """
-    records = benchmarks.load(name, folder, location)
-    if settings.limit:
-        # An id is a hash: the first ones are a fair sample.
-        records = sorted(records, key=lambda record: record.pair_id)[: settings.limit]
     protocol = settings.protocol(records)
-    _claim(folder, records, _config(generator, name, location, settings, protocol, engine))
+    folder = place.folder
+    _claim(folder, records, _config(generator, place, settings, protocol, engine))
     judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
-    score = scores.score(judgements, records, name) | {"benchmark": folder.name}
+    score = scores.score(judgements, records, place.name) | {"benchmark": folder.name}
     _write_json(folder / SCORE, score)
     return score
 
@@ -129,12 +144,10 @@ def show_one(result: dict[str, Any]) -> None:
     console.print(agreed.get(preferred, f"response {preferred} is better, in both orders"))
 
 
-def _config(
-    generator: Generator, name: str, location: str, settings: Settings, protocol: Protocol, engine: Mapping[str, Any]
-) -> dict[str, Any]:
+def _config(generator: Generator, place: Place, settings: Settings, protocol: Protocol, engine: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "benchmark": name,
-        "location": location,
+        "benchmark": place.name,
+        "location": place.location,
         "model": generator.name,
         "engine": dict(engine),
         "template": {"name": protocol.template.name, "sha": protocol.template.sha},

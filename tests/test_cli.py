@@ -363,19 +363,21 @@ def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, te
     ("words", "said"),
     [
         (["eval", "--benchmark", "nonsense", "--out", "o"], "benchmark 'nonsense': none of"),
-        (["eval", "--benchmark", "vl_rewardbench", "--out", "o"], "--model is missing"),
-        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
+        (["eval", "--benchmark", "mine.jsonl", "--out", "o"], "--model is missing"),
+        (["eval", "--benchmark", "mmrb2:/nowhere", "--out", "o", "--model", "m"], "/nowhere: no such file or folder"),
+        (["eval", "--benchmark", "mine.jsonl", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
         (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
         (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "2 times the same"),
         (
-            ["eval", "--benchmark", "mmrb2", "--out", "o", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--body", "[]"],
+            ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--endpoint", "http://h/v1", "--body", "[]"],
             "not a JSON object",
         ),
         (["judge", "--image", "none.png", "--question", "q", "--response", "a", "--response", "b"], "none.png: no such image file"),
         (["judge", "--image", "none.png", "--question", "q", "--response", "a"], "--response is given 1 time(s)"),
     ],
 )
-def test_judging_is_refused_before_anything_is_loaded(machine, capsys, words, said):
+def test_judging_is_refused_before_the_model_is_loaded(machine, capsys, words, said):
+    write_pairs(machine)
     assert cli.main(words) == 1
     assert said in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Picture
 
 from critic_r1_verl import evaluate, scores
-from critic_r1_verl.evaluate import Settings
+from critic_r1_verl.evaluate import Place, Settings
 from critic_r1_verl.generate import Sampling
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 
@@ -42,8 +42,8 @@ def pairs_file(path: Path, count: int = 6, preferred: str = "1") -> Path:
 
 
 def run(model, file: Path, out: Path, settings: Settings = GREEDY, engine: dict | None = None) -> scores.Score:
-    ((name, location, folder),) = evaluate.places([str(file)], out).values()
-    return evaluate.evaluate(model, name, location, folder, settings, engine or {"kind": "scripted"})
+    (place,) = evaluate.places([str(file)], out)
+    return evaluate.evaluate(model, place, evaluate.load(place, settings), settings, engine or {"kind": "scripted"})
 
 
 def test_a_benchmark_is_judged_and_scored(scripted, tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_names_are_checked_before_anything_is_loaded(tmp_path: Path, names: list
 
 def test_places(tmp_path: Path) -> None:
     file = pairs_file(tmp_path / "mine.jsonl")
-    assert evaluate.places([str(file), "VL-RewardBench:/data/x", "mmrb2"], Path("out")) == {
-        str(file): (str(file), "", Path("out/mine")),
-        "VL-RewardBench:/data/x": ("VL-RewardBench", "/data/x", Path("out/vl_rewardbench")),
-        "mmrb2": ("mmrb2", "", Path("out/mmrb2")),
-    }
+    assert evaluate.places([str(file), "VL-RewardBench:/data/x", "mmrb2"], Path("out")) == [
+        Place(str(file), "", Path("out/mine")),
+        Place("VL-RewardBench", "/data/x", Path("out/vl_rewardbench")),
+        Place("mmrb2", "", Path("out/mmrb2")),
+    ]
 
 
 @pytest.mark.parametrize(

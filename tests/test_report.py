@@ -352,7 +352,8 @@ def evaluate_into(scripted, run: Path, folder: Path, verdict=lambda prompt: "1")
     model = scripted(lambda prompt, _: f"<think>{HOSTILE}\ud800</think> \\boxed{{{verdict(prompt)}}}")
     model.name = HOSTILE
     settings = evaluate.Settings(Sampling(8))
-    evaluate.evaluate(model, str(run / "data" / "test_pairs.jsonl"), "", folder, settings, {"kind": "scripted"})
+    place = evaluate.Place(str(run / "data" / "test_pairs.jsonl"), "", folder)
+    evaluate.evaluate(model, place, evaluate.load(place, settings), settings, {"kind": "scripted"})
 
 
 def likes_the_right_one(prompt: str) -> str:
