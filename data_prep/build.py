@@ -97,7 +97,8 @@ def build(out: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, A
 
 
 def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, Any]:
-    meter = _measured(options.base, work) if options.base else None
+    processor = lengths.load_processor(options.base) if options.base else None
+    meter = lengths.meter(processor, work) if processor else None
     limits = Limits(*options.pixels, meter.limits.factor) if meter else Limits(*options.pixels)
     tasks = _plan(out, work, corpora, options, limits, meter)
     # Before the rows are converted, which takes long: a benchmark that cannot be read stops the build.
@@ -116,7 +117,7 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -
     splits = _split(keys, options)
     critic, policy = prompts.load(options.critic_template), prompts.load(options.policy_template)
     written = {split: writing.write_rows(out, split, _entries(splits[split], tasks, options), critic, policy) for split in SPLITS}
-    num_checked = lengths.check(meter, lengths.load_processor(options.base), written["train"].sample, out) if meter and options.base else 0
+    num_checked = lengths.check(meter, processor, written["train"].sample, out) if meter else 0
 
     summaries = list(written.values())
     remove_unused(out, {Path(path).name for summary in summaries for path in summary.images})
@@ -146,15 +147,6 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -
     rows.write_manifest(out / "manifest.json", manifest)
     shutil.rmtree(work)
     return manifest
-
-
-def _measured(base: str, work: Path) -> lengths.Meter:
-    """The Meter of a base, from a process of its own: what transformers takes, about 700 MiB, is free again while rows are converted."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(lengths.meter_of, base, work).result()
 
 
 def _plan(

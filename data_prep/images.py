@@ -225,4 +225,4 @@ def _rgb(picture: Any) -> Any:
     if picture.has_transparency_data:
         seen_through = picture.convert("RGBA")
         return Pillow.alpha_composite(Pillow.new("RGBA", picture.size, "white"), seen_through).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -69,11 +69,6 @@ def load_processor(base: str) -> Any:
     return processor
 
 
-def meter_of(base: str, work: Path) -> Meter:
-    """The Meter of a base by its name or folder."""
-    return meter(load_processor(base), work)
-
-
 def meter(processor: Any, work: Path) -> Meter:
     """The Meter of a processor; its tokenizer is written to work/tokenizer.json."""
     file = work / "tokenizer.json"

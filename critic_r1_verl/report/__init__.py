@@ -56,18 +56,14 @@ def build(run_dir: Path, out: Path | None = None, control: Path | None = None) -
 
     control: the metrics.json of a run with random labels, shown beside. ValueError names a missing or unusable file and what makes it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     metrics = _read_metrics(run_dir / "metrics.json")
     control_metrics = _read_metrics(control, remedy="make demo-control") if control else None
     stages = metrics["stages"]
     longest = max(stages.values(), default=0.0) or 1.0
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = templates.get_template("report.html.j2").render(
-        style=Markup(PALETTE + CHART_STYLE),
+    page = render(
+        Path(__file__).with_name("report.html.j2"),
         chart=Markup(_headline_chart(metrics, control_metrics)),
         table=_table(metrics, control_metrics),
         columns=["Base", "Trained", "Difference", *(["Control", "Control diff."] if control else [])],
@@ -84,6 +80,18 @@ def build(run_dir: Path, out: Path | None = None, control: Path | None = None) -
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
     return out
+
+
+def render(template: Path, **values: Any) -> str:
+    """A page in the look of the report: a Jinja template, given its values and `style`, the style sheet. All text in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = PALETTE + CHART_STYLE + Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(style=Markup(style), **values)
 
 
 def picture(run_dir: Path, out: Path, control: Path | None = None) -> Path:
