@@ -60,9 +60,9 @@ _WRONG_ANSWER = "-987654321"
 def verdict_row(record: PairRecord, order: prompts.Order, *, template: prompts.Template, split: str, index: int) -> Row:
     """The row that asks which response is better, shown in the order "12" or "21"; its ground truth is in that shown frame."""
     content = prompts.critic_text(record, order, template)
-    shown = record if order == "12" else record.swap()
+    better = record.preferred if record.preferred == "tie" else str(1 + order.index(record.preferred))
     extra = {"index": index, "pair_id": record.pair_id, "order": order, "template_sha": template.sha, "split": split}
-    return _row(record, content, ability="critic", style="verdict", ground_truth=shown.preferred, extra=extra)
+    return _row(record, content, ability="critic", style="verdict", ground_truth=better, extra=extra)
 
 
 def math_row(question_record: QuestionRecord, *, template: prompts.Template, split: str, index: int) -> Row:

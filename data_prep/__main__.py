@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep import build, inspection, validate
+from data_prep import build, inspection, recipe, validate
 from data_prep.corpora import MODULES
 
 DIGITS = "digits"
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="BENCHMARK",
-        help="drop what is in a benchmark: a JSONL file of records, a built parquet file, or NAME:PATH",
+        help="drop what is in a benchmark: NAME or NAME:PATH of a public one or of a corpus, a JSONL file of records, a built parquet file",
     )
     rows.add_argument("--template", default="critic", help="prompt of pairs: a name or a file")
     rows.add_argument("--policy-template", default="policy", help="prompt of questions: a name or a file")
@@ -66,9 +66,10 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument("--base", metavar="NAME|DIR|HUB_ID", help="whose tokenizer and processor measure: a name of recipe/base, or a model")
     size.add_argument("--no-lengths", action="store_true", help="measure nothing and drop nothing for its length")
     size.add_argument("--max-prompt-tokens", type=int, metavar="N", help="default: data.max_prompt_length of the recipe")
-    least, most = build.Options().pixels
-    size.add_argument("--min-pixels", type=int, default=least, metavar="N", help="smaller images are enlarged (default: %(default)s)")
-    size.add_argument("--max-pixels", type=int, default=most, metavar="N", help="larger images are reduced (default: %(default)s)")
+    size.add_argument(
+        "--min-pixels", type=int, metavar="N", help="smaller images are enlarged (default: critic_r1.min_pixels of the recipe)"
+    )
+    size.add_argument("--max-pixels", type=int, metavar="N", help="larger images are reduced (default: critic_r1.max_pixels of the recipe)")
     command.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
 
     command = commands.add_parser("validate", help="check every row again; exit status 1 if one fails")
@@ -129,7 +130,9 @@ def _corpora(arguments: argparse.Namespace, names: list[str]) -> list[build.Corp
 
 
 def _options(arguments: argparse.Namespace) -> build.Options:
-    base, longest = build.recipe_values(arguments.base)
+    told = recipe.read(arguments.base)
+    flags = (arguments.min_pixels, arguments.max_pixels)
+    least, most = (given if flag is None else flag for flag, given in zip(flags, told.pixels, strict=True))
     return build.Options(
         seed=arguments.seed,
         limit=arguments.limit,
@@ -137,9 +140,9 @@ def _options(arguments: argparse.Namespace) -> build.Options:
         both_orders=arguments.both_orders,
         ties=arguments.ties,
         decontaminate=arguments.decontaminate,
-        pixels=(arguments.min_pixels, arguments.max_pixels),
-        base=None if arguments.no_lengths else base,
-        max_prompt_tokens=longest if arguments.max_prompt_tokens is None else arguments.max_prompt_tokens,
+        pixels=(least, most),
+        base=None if arguments.no_lengths else told.model,
+        max_prompt_tokens=told.max_prompt_tokens if arguments.max_prompt_tokens is None else arguments.max_prompt_tokens,
         allow_remote=arguments.allow_remote,
         critic_template=arguments.template,
         policy_template=arguments.policy_template,

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import critic_r1_verl
 from critic_r1_verl import prompts, rows
-from critic_r1_verl._paths import hydra_root
 from data_prep import contamination, lengths, shards, sources, writing
 from data_prep.corpus import Record, SchemaError
 from data_prep.embedded import DigitsSize, build_digits
@@ -30,7 +29,7 @@ SHARD_ROWS = 512
 DEFAULT_VAL = 64
 SPLITS = ("train", "val")
 
-__all__ = ["Corpus", "DigitsSize", "Options", "build", "build_digits", "recipe_values"]
+__all__ = ["Corpus", "DigitsSize", "Options", "build", "build_digits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +51,18 @@ class Corpus:
 class Options:
     """What holds for all corpora.
 
-    limit: raw rows of each corpus. val: records held out (default: 64, at most a tenth). base: None leaves lengths unmeasured.
+    pixels: limits (least, most) of a stored image. limit: raw rows of each corpus. val: records held out (default: 64, at most a tenth).
+    base: None leaves lengths unmeasured.
     ties: "keep", "drop", or the largest share of a corpus's records that may be ties.
     """
 
+    pixels: tuple[int, int]
     seed: int = 0
     limit: int | None = None
     val: int | None = None
     both_orders: bool = False
     ties: Literal["keep", "drop"] | float = "keep"
     decontaminate: Sequence[str] = ()
-    pixels: tuple[int, int] = (Limits().min_pixels, Limits().max_pixels)
     base: str | None = None
     max_prompt_tokens: int = 0
     allow_remote: bool = False
@@ -84,22 +84,7 @@ class Key:
     group: int
 
 
-def recipe_values(base: str | None = None) -> tuple[str, int]:
-    """(model path, longest prompt in tokens) of the recipe with a base of recipe/base, by default its own; another model's path stays."""
-    import yaml
-
-    folder = hydra_root() / "recipe"
-    recipe = yaml.safe_load((folder / "critic_r1.yaml").read_text(encoding="utf-8"))
-    longest = recipe["data"]["max_prompt_length"]
-    base = base or next(entry["base"] for entry in recipe["defaults"] if "base" in entry)
-    file = folder / "base" / f"{base}.yaml"
-    if "/" in base or not file.is_file():
-        return base, longest
-    own = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return own["actor_rollout_ref"]["model"]["path"], own.get("data", {}).get("max_prompt_length", longest)
-
-
-def build(out: Path, corpora: Sequence[Corpus], options: Options = Options()) -> dict[str, Any]:
+def build(out: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, Any]:
     """Write out/{train,val}.parquet, images/ and manifest.json, and return the manifest.
 
     ValueError (SchemaError for a row or table that is not in the documented schema) says which file and row stopped it, and the remedy.
@@ -107,16 +92,24 @@ def build(out: Path, corpora: Sequence[Corpus], options: Options = Options()) ->
     if len({corpus.name for corpus in corpora}) < len(corpora):
         raise ValueError("a corpus is given twice; put its files into one folder and give that")
     work = out / ".build"
+    with writing.alone(out, work):
+        return _build(out, work, corpora, options)
+
+
+def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, Any]:
     processor = lengths.load_processor(options.base) if options.base else None
     meter = lengths.meter(processor, work) if processor else None
-    tasks = _plan(out, work, corpora, options, meter)
+    limits = Limits(*options.pixels, meter.limits.factor) if meter else Limits(*options.pixels)
+    tasks = _plan(out, work, corpora, options, limits, meter)
+    # Before the rows are converted, which takes long: a benchmark that cannot be read stops the build.
+    items = [item for benchmark in options.decontaminate for item in contamination.load(benchmark, work / "benchmarks", limits)]
     (out / "manifest.json").unlink(missing_ok=True)
     by_shard = _run(tasks, options.num_workers)
     counts = [_total(by_shard[task.result] for task in tasks if task.corpus == corpus.name) for corpus in corpora]
 
     keys = _read_keys(tasks, [corpus.name for corpus in corpora], counts)
     keys, ties = _choose(keys, corpora, options, counts)
-    keys, matches = _decontaminate(keys, tasks, out, options, counts)
+    keys, matches = _decontaminate(keys, tasks, out, items, limits, counts)
     if len(keys) < 2:
         total = _total(counts)
         reasons = ", ".join(f"{number} {reason}" for reason, number in total["skipped"].most_common())
@@ -156,10 +149,11 @@ def build(out: Path, corpora: Sequence[Corpus], options: Options = Options()) ->
     return manifest
 
 
-def _plan(out: Path, work: Path, corpora: Sequence[Corpus], options: Options, meter: lengths.Meter | None) -> list[shards.Task]:
+def _plan(
+    out: Path, work: Path, corpora: Sequence[Corpus], options: Options, limits: Limits, meter: lengths.Meter | None
+) -> list[shards.Task]:
     """The shards to convert. What an earlier build left in work stays if it was converted in the same way, else it goes."""
     found = {corpus.name: _find(corpus, work) for corpus in corpora}
-    limits = Limits(*options.pixels, factor=meter.limits.factor if meter else Limits().factor)
     critic, policy = prompts.load(options.critic_template), prompts.load(options.policy_template)
     facts = {
         "version": critic_r1_verl.__version__,
@@ -411,13 +405,18 @@ def _quotas(corpora: Sequence[Corpus], available: Sequence[int]) -> list[int]:
 
 
 def _decontaminate(
-    keys: list[Key], tasks: Sequence[shards.Task], out: Path, options: Options, counts: Sequence[shards.Counts]
+    keys: list[Key],
+    tasks: Sequence[shards.Task],
+    out: Path,
+    items: Sequence[contamination.Item],
+    limits: Limits,
+    counts: Sequence[shards.Counts],
 ) -> tuple[list[Key], list[dict[str, Any]]]:
     """The keys whose records are in no benchmark, and the matches of the others."""
-    if not options.decontaminate:
+    if not items:
         return keys, []
     keys.sort(key=lambda key: (key.shard, key.offset))
-    matches = contamination.find((_read_line(tasks, key)[0] for key in keys), out, options.decontaminate)
+    matches = contamination.find((_read_line(tasks, key)[0] for key in keys), out, items, limits)
     _drop(counts, (key for key in keys if key.pair_id in matches), "in a benchmark")
     kept = [key for key in keys if key.pair_id not in matches]
     return kept, [asdict(matches[record_id]) for record_id in sorted(matches)]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which records are in a benchmark already: by their pictures, or by a question that is asked there and hardly anywhere else.
 
-A benchmark is a JSONL file of records, a parquet file built by data_prep, or a corpus as NAME:PATH. Rules, in this order:
+A benchmark is a public one by its name (critic_r1_verl/benchmarks/; NAME alone is its hub id, NAME:PATH a file or folder), a JSONL file of
+records, a parquet file built by data_prep, or a corpus, by NAME or NAME:PATH. Rules, in this order:
 
 image: same pixels        a picture decodes to the same pixels as one of the benchmark when that is prepared as for training
 image: looks the same     perceptual hashes (imagehash.phash) at most MAX_DISTANCE of 64 bits apart, and the small grey pictures that
@@ -30,9 +31,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from critic_r1_verl import benchmarks
 from critic_r1_verl.records import PairRecord, QuestionRecord, read_jsonl
 from data_prep import inspection, sources
 from data_prep.corpora import MODULES
@@ -88,19 +89,18 @@ Hit = tuple[int, str, float]
 """Position of an item, reason, score."""
 
 
-def find(records: Iterable[Record], root: Path, benchmarks: Sequence[str]) -> dict[str, Match]:
-    """The strongest match of each record that repeats a benchmark item, by its pair_id or question_id. root holds the records' images.
+def find(records: Iterable[Record], root: Path, items: Sequence[Item], limits: Limits) -> dict[str, Match]:
+    """The strongest match of each record that repeats a benchmark item, by its pair_id or question_id.
 
-    Reads the records once; memory grows by some hundred bytes a record and some kilobytes a benchmark item.
-    ValueError: a benchmark that cannot be read, is empty, or has a picture that does not open.
+    root holds the records' images, which were stored with these limits. Reads the records once; memory grows by some hundred bytes a record
+    and some kilobytes an item. ValueError: a benchmark's picture that does not open.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     matches: dict[str, Match] = {}
     # Decoding a picture needs no interpreter lock.
-    with TemporaryDirectory() as work, ThreadPoolExecutor() as pool:
-        items = [item for benchmark in benchmarks for item in load(benchmark, Path(work))]
-        pictures = _Pictures(items, pool)
+    with ThreadPoolExecutor() as pool:
+        pictures = _Pictures(items, limits, pool)
         questions = _Questions(items)
         hits: dict[str, Hit | None] = {}
 
@@ -124,19 +124,21 @@ def find(records: Iterable[Record], root: Path, benchmarks: Sequence[str]) -> di
     return matches
 
 
-def load(benchmark: str, work: Path) -> Iterator[Item]:
-    """The items of a benchmark; pictures of a corpus are stored under work. ValueError if it cannot be read or holds nothing."""
+def load(benchmark: str, work: Path, limits: Limits) -> Iterator[Item]:
+    """The items of a benchmark; pictures that are not files yet are stored under work. ValueError if it cannot be read or holds nothing."""
     name, _, location = benchmark.partition(":")
-    if benchmark.endswith(".jsonl") and name not in MODULES:
+    if name in MODULES:
+        items = _from_corpus(benchmark, name, location, work, limits)
+    elif name in benchmarks.MODULES:
+        items = (_item(benchmark, record, work) for record in benchmarks.load(name, work, location))
+    elif benchmark.endswith(".jsonl"):
         items = _from_records(benchmark, Path(benchmark))
-    elif benchmark.endswith(".parquet") and name not in MODULES:
+    elif benchmark.endswith(".parquet"):
         items = _from_rows(benchmark, Path(benchmark))
-    elif name in MODULES:
-        items = _from_corpus(benchmark, name, location, work)
     else:
         raise ValueError(
-            f"--decontaminate {benchmark}: give a .jsonl file of records, a .parquet file built by data_prep, or NAME:PATH with one of "
-            f"{', '.join(sorted(MODULES))}"
+            f"--decontaminate {benchmark}: give a .jsonl file of records, a .parquet file built by data_prep, or NAME[:PATH] with one of "
+            f"{', '.join(sorted(MODULES.keys() | benchmarks.MODULES.keys()))}"
         )
     first = next(items, None)
     if first is None:
@@ -166,7 +168,7 @@ def _from_rows(benchmark: str, file: Path) -> Iterator[Item]:
         yield Item(benchmark, row["extra_info"]["pair_id"], tuple(file.parent / path for path in row["images"]), values["question"])
 
 
-def _from_corpus(benchmark: str, name: str, location: str, work: Path) -> Iterator[Item]:
+def _from_corpus(benchmark: str, name: str, location: str, work: Path, limits: Limits) -> Iterator[Item]:
     """What the corpus's converter makes of it; what it skips cannot be compared with, and is counted on stderr."""
     corpus = import_module(MODULES[name])
     skipped: Counter[str] = Counter()
@@ -176,7 +178,7 @@ def _from_corpus(benchmark: str, name: str, location: str, work: Path) -> Iterat
         table = sources.Table(file.path)
         if missing := sorted(corpus.COLUMNS - table.columns):
             raise SchemaError(f"--decontaminate {benchmark}: {file.path}: no column {missing[0]!r}")
-        store = ImageStore(work, root=file.images)
+        store = ImageStore(work, limits, file.images)
         for number, raw in enumerate(table.rows(0, len(table))):
             try:
                 found = [raw] if isinstance(raw, Skip) else list(corpus.convert(raw, store.put))
@@ -231,7 +233,7 @@ def fingerprint(file: Path, limits: Limits | None = None) -> Fingerprint:
 class _Pictures:
     """The benchmarks' distinct pictures: B of them, hashes uint64[B], patterns float32[B, 1024]."""
 
-    def __init__(self, items: Sequence[Item], pool: Any) -> None:
+    def __init__(self, items: Sequence[Item], limits: Limits, pool: Any) -> None:
         import numpy as np
 
         owners: dict[Path, int] = {}
@@ -240,7 +242,7 @@ class _Pictures:
                 owners.setdefault(file, position)
         self._exact: dict[bytes, int] = {}
         hashes, patterns, self._owners = [], [], []
-        for owner, print_ in zip(owners.values(), pool.map(lambda file: fingerprint(file, Limits()), owners), strict=True):
+        for owner, print_ in zip(owners.values(), pool.map(lambda file: fingerprint(file, limits), owners), strict=True):
             if print_.pixels not in self._exact:
                 self._exact[print_.pixels] = owner
                 self._owners.append(owner)

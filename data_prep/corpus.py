@@ -2,7 +2,8 @@
 """What a corpus module gives and what it is given; corpora/ holds one such module for each corpus.
 
 A module has the constants NAME, HUB (hub id or None), CONFIG (None), SPLIT, REVISION, LICENCE ("" if none is stated), GRADE (of the
-documented schema, "A".."D") and COLUMNS (the columns that must be there), and one function,
+documented schema, "A".."D") and COLUMNS (the columns that must be there), where a folder holds the same data twice FILES (the names of which
+the first one found is read), and one function,
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 
@@ -43,6 +44,15 @@ class SchemaError(ValueError):
     """A row or table that is not in the documented schema: says key, what was found, what was expected; the builder adds corpus and row."""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written: JSON can hold one that cannot, with half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def bad_text(question: Any, *responses: Any) -> Skip | None:
     """Why these texts give no record, or None if they do: to be asked before any image is stored.
 
@@ -53,7 +63,7 @@ def bad_text(question: Any, *responses: Any) -> Skip | None:
         return Skip("question is not a text")
     if not all(isinstance(response, str) for response in responses):
         return Skip("response is not a text")
-    if any("\ud800" <= char <= "\udfff" for text in (question, *responses) for char in text):
+    if not all(is_utf8(text) for text in (question, *responses)):
         return Skip("text is not valid UTF-8")
     if not question.strip():
         return Skip("empty question")

@@ -17,13 +17,12 @@ from typing import Any
 import critic_r1_verl
 from critic_r1_verl import prompts, rows
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, replacing, write_jsonl
-from data_prep import digits, images, shards, writing
+from data_prep import digits, images, recipe, shards, writing
 from data_prep.images import ImageStore, Limits
 
 CRITIC_TEMPLATE = "critic_short"
 POLICY_TEMPLATE = "policy_short"
-# Those of the small base's processor.
-LIMITS = Limits(56 * 56, 448 * 448)
+BASE = "tiny"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def build_digits(out: Path, size: DigitsSize = DigitsSize(), seed: int = digits.
     """
     manifest_file = out / "manifest.json"
     manifest_file.unlink(missing_ok=True)
-    store = ImageStore(out, LIMITS)
+    store = ImageStore(out, Limits(*recipe.read(BASE).pixels))
     parts: dict[str, dict[str, Any]] = {}
     critic, policy = prompts.load(CRITIC_TEMPLATE), prompts.load(POLICY_TEMPLATE)
 

@@ -10,7 +10,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ _STORED_NAME = re.compile(r"\.?[0-9a-f]{32}\.(png|jpg)(\.\d+\.tmp)?")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Pixels (width times height) of a stored image, by default the paper's. Resized sides are multiples of factor (patch times merge)."""
+    """Pixels (width times height) of a stored image. Resized sides are multiples of factor (patch times merge)."""
 
-    min_pixels: int = 262_144
-    max_pixels: int = 4_194_304
+    min_pixels: int
+    max_pixels: int
     factor: int = 28
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class ImageStore:
     """
 
     out: Path
-    limits: Limits = Limits()
+    limits: Limits
     root: Path | None = None
     allow_remote: bool = False
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -83,10 +84,11 @@ class ImageStore:
     def put(self, raw: Any) -> Image:
         """Store an image (bytes, {"bytes", "path"}, a PIL image, a path or URL). BadImage if it cannot be used."""
         data = self._bytes(raw)
-        key = hashlib.sha256(data).digest()
+        given = hashlib.sha256(data)
+        key = given.digest()
         if key not in self._seen:
             stored, suffix, size = prepare(data, self.limits)
-            sha = hashlib.sha256(stored).hexdigest()
+            sha = given.hexdigest() if stored is data else hashlib.sha256(stored).hexdigest()
             image = Image(path=f"images/{sha[:32]}.{suffix}", sha256=sha)
             if not (self.out / image.path).exists():
                 with replacing(self.out / image.path) as temporary:
@@ -147,15 +149,25 @@ class ImageStore:
 def prepare(data: bytes, limits: Limits) -> tuple[bytes, str, tuple[int, int]]:
     """The bytes to store, their suffix ("png" or "jpg") and the size (width, height) they decode to. BadImage names what is wrong."""
     from PIL import Image as Pillow
+    from PIL import ImageOps
 
-    picture, upright = _decoded(data)
-    suffix = "jpg" if picture.format in ("JPEG", "MPO") else "png"
-    whole = picture.format in ("PNG", "JPEG") and getattr(picture, "n_frames", 1) == 1
-    plain = picture.mode in ("RGB", "L") and "transparency" not in picture.info
-    size = limits.fit(*upright.size)
-    if whole and plain and upright is picture and size == picture.size:
-        return data, suffix, size
-    result = _rgb(upright)
+    with _decoding():
+        # Only the header is read here, so a decompression bomb costs nothing.
+        picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(*picture.size)
+        suffix = "jpg" if picture.format in ("JPEG", "MPO") else "png"
+        whole = picture.format in ("PNG", "JPEG") and getattr(picture, "n_frames", 1) == 1
+        plain = picture.mode in ("RGB", "L") and "transparency" not in picture.info
+        turned = picture.getexif().get(_ORIENTATION, 1) != 1
+        size = picture.size
+        if whole and plain and not turned and limits.fit(*size) == size:
+            # The bytes stay, so decoding only has to show that all of them decode: a JPEG's do at an eighth of its size too.
+            picture.draft(picture.mode, (1, 1))
+            picture.load()
+            return data, suffix, size
+        picture.load()
+        result = _rgb(ImageOps.exif_transpose(picture) if turned else picture)
+    size = limits.fit(*result.size)
     if size != result.size:
         result = result.resize(size, Pillow.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -166,20 +178,17 @@ def prepare(data: bytes, limits: Limits) -> tuple[bytes, str, tuple[int, int]]:
     return buffer.getvalue(), suffix, size
 
 
-def _decoded(data: bytes) -> tuple[Any, Any]:
-    """The decoded picture, and the same turned upright if its EXIF data asks for it."""
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a decoder raises, as the BadImage that it means."""
     from PIL import Image as Pillow
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-            # Only the header is read here, so a decompression bomb costs nothing.
-            picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
-            _check_size(*picture.size)
-            picture.load()
-            return picture, ImageOps.exif_transpose(picture) if picture.getexif().get(_ORIENTATION, 1) != 1 else picture
+            yield
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -216,4 +225,4 @@ def _rgb(picture: Any) -> Any:
     if picture.has_transparency_data:
         seen_through = picture.convert("RGBA")
         return Pillow.alpha_composite(Pillow.new("RGBA", picture.size, "white"), seen_through).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import prompts
+from critic_r1_verl import prompts, report
 from critic_r1_verl.metrics import Estimate, estimate, paired_difference
 from critic_r1_verl.records import path_problem, replacing
 from critic_r1_verl.rows import Row
@@ -267,7 +267,8 @@ def tables(found: Figures) -> list[Table]:
 def _cell(found: Estimate | None, scale: int) -> tuple[str, str]:
     if found is None:
         return "–", ""
-    value, low, high = (f"{scale * number + 0.0:,.1f}".replace("-", "−") for number in (found["value"], *found["ci95"]))
+    # Rounded first: adding 0.0 takes the minus off a zero.
+    value, low, high = (f"{round(scale * number, 1) + 0.0:,.1f}".replace("-", "−") for number in (found["value"], *found["ci95"]))
     return value, f"{low}, {high}"
 
 
@@ -301,11 +302,6 @@ def _sample(facts: Sequence[Fact], seed: int) -> list[Fact]:
 
 
 def _write_page(folder: Path, out: Path, found: Figures, sample: Sequence[Fact], templates: dict[str, prompts.Template]) -> None:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    from critic_r1_verl import report
-
     wanted = {(fact.split, fact.number) for fact in sample}
     rows = {
         (split, number): row
@@ -313,15 +309,8 @@ def _write_page(folder: Path, out: Path, found: Figures, sample: Sequence[Fact],
         for number, row in enumerate(stream_rows(folder / f"{split}.parquet"))
         if (split, number) in wanted
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=report._visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    page = environment.get_template("inspection.html.j2").render(
-        style=Markup(_style()),
+    page = report.render(
+        Path(__file__).with_name("inspection.html.j2"),
         name=folder.resolve().name,
         num_rows=sum(sum(figure["rows"].values()) for name, figure in found["sources"].items() if name != ALL),
         tables=tables(found),
@@ -330,15 +319,6 @@ def _write_page(folder: Path, out: Path, found: Figures, sample: Sequence[Fact],
     )
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
-
-
-def _style() -> str:
-    """The style sheet of the report, so that both pages look alike and there is one to look after."""
-    from critic_r1_verl import report
-    from critic_r1_verl.report.charts import CHART_STYLE, PALETTE
-
-    source = Path(report.__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    return PALETTE + CHART_STYLE + source.partition("{{ style }}")[2].partition("</style>")[0]
 
 
 def _example(folder: Path, fact: Fact, row: Row, templates: dict[str, prompts.Template]) -> dict[str, Any]:

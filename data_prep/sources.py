@@ -119,6 +119,9 @@ def _local(location: Path, corpus: Any, work: Path) -> list[File]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in _DATASETS_OWN and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    for name in getattr(corpus, "FILES", ()):
+        if paths := [path for path in found if path.name == name]:
+            return [File(path, location) for path in paths]
     for kind in (*KINDS, ".zip"):
         if paths := _of_split([path for path in found if path.suffix.lower() == kind], folder, corpus.SPLIT):
             return _with_archives([File(path, location) for path in paths], work)

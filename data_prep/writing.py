@@ -2,9 +2,11 @@
 """Records -> the parquet file of one split, in flat memory, and what the manifest says about it."""
 
 import hashlib
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,34 @@ CHECKED_ROWS = 8
 
 Entry = tuple[Record, Sequence[prompts.Order], Sequence[int]]
 """A record, the orders in which it is shown (of a question one), and its prompt's tokens in each order of shards.ORDERS, if measured."""
+
+
+@contextmanager
+def alone(out: Path, work: Path) -> Iterator[None]:
+    """Keep other builds out of a data folder. The lock is the system's, so it ends with this process, however that ends.
+
+    ValueError names the process that holds the folder.
+    """
+    import fcntl
+
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "lock"
+    with file.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A build that ends takes its lock's file with it, perhaps between the two lines before.
+            mine = file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat())
+        except BlockingIOError:
+            mine = False
+        if not mine:
+            stream.seek(0)
+            raise ValueError(
+                f"{out}: another build writes here (process {stream.read() or 'unknown'}); wait for its end, or give another --out"
+            )
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
 
 
 @dataclass

@@ -14,9 +14,10 @@ from PIL import Image
 
 from critic_r1_verl import rows
 from data_prep import __main__ as command
-from data_prep import build, contamination, shards, validate
+from data_prep import build, contamination, recipe, shards, validate
 from data_prep.corpora import pairs as pairs_module
 from data_prep.corpus import SchemaError
+from data_prep.images import Limits
 
 OPTIONS = build.Options(pixels=(784, 200_704), val=5)
 
@@ -234,10 +235,14 @@ def test_both_orders_of_a_pair_are_in_one_split(world: Path) -> None:
 
 
 def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(records: Any, root: Path, benchmarks: Any) -> dict[str, contamination.Match]:
+    def find(records: Any, root: Path, items: Any, limits: Any) -> dict[str, contamination.Match]:
         chosen = [record for record in records if record.question in ("What is it? 3", "What is it? 4")]
-        return {r.pair_id: contamination.Match(r.pair_id, r.source, benchmarks[0], "item", "question, same words", 1.0) for r in chosen}
+        return {
+            r.pair_id: contamination.Match(r.pair_id, r.source, items[0].benchmark, "item", "question, same words", 1.0) for r in chosen
+        }
 
+    item = contamination.Item("bench.jsonl", "item", (), "What is it?")
+    monkeypatch.setattr(contamination, "load", lambda *_: iter([item]))
     monkeypatch.setattr(contamination, "find", find)
     options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=["bench.jsonl"])
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
@@ -322,6 +327,7 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
         (["--corpus", "pairs:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
         (["--corpus", "pairs:pairs.jsonl", "--template", "nothing"], "no such template"),
+        (["--corpus", "pairs:pairs.jsonl", "--decontaminate", "mmmu"], "--decontaminate mmmu: give .* vl_rewardbench"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -349,22 +355,51 @@ def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_defaults_are_the_recipes() -> None:
-    assert build.recipe_values() == ("Qwen/Qwen2.5-VL-7B-Instruct", 6142)
-    assert build.recipe_values("tiny") == ("runs/demo/base", 192)
-    assert build.recipe_values("owner/other") == ("owner/other", 6142)
+    paper = (262_144, 4_194_304)
+    assert recipe.read() == recipe.Recipe("Qwen/Qwen2.5-VL-7B-Instruct", 6142, paper)
+    assert recipe.read("tiny") == recipe.Recipe("runs/demo/base", 192, (3_136, 200_704))
+    assert recipe.read("owner/other") == recipe.Recipe("owner/other", 6142, paper)
 
 
 def test_a_shard_is_its_task_alone(world: Path) -> None:
     """What a distributed engine would run: the task survives pickling, and a second run finds the work done."""
     import pickle
 
-    [task] = build._plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, None)
+    [task] = build._plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, Limits(*OPTIONS.pixels), None)
     task = pickle.loads(pickle.dumps(task))
     counts = shards.convert_shard(task)
     before = task.result.stat().st_mtime_ns
     assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
     assert task.result.stat().st_mtime_ns == before
     assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
+
+
+def test_of_two_builds_into_one_folder_the_second_is_told(world: Path) -> None:
+    """With real processes; the first one, killed, leaves nothing that keeps the next out."""
+    import signal
+    import subprocess
+    import sys
+
+    flags = ["--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
+    words = ["build", "--corpus", f"pairs:{world / 'pairs.jsonl'}", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    slow = f"""
+import time
+from data_prep import __main__
+from data_prep.corpora import pairs
+pairs.convert = lambda raw, put: print("converting", flush=True) or time.sleep(600)
+__main__.main({words})
+"""
+    build_again = [sys.executable, "-m", "data_prep", *words]
+    with subprocess.Popen([sys.executable, "-c", slow], env=environment, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout and first.stdout.readline() == "converting\n"
+        second = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
+        first.send_signal(signal.SIGKILL)
+    assert second.returncode == 1
+    assert f"out: another build writes here (process {first.pid}); wait for its end, or give another --out" in second.stderr
+    third = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
+    assert third.returncode == 0, third.stderr
+    assert not (world / "out/.build").exists()
 
 
 def test_workers_end_with_a_killed_build() -> None:

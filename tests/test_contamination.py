@@ -20,7 +20,9 @@ from critic_r1_verl.rows import verdict_row, write_manifest, write_parquet
 from data_prep import contamination
 from data_prep.contamination import COMMON_IMAGES, Match
 from data_prep.corpus import Skip
+from data_prep.images import Limits, prepare
 
+LIMITS = Limits(262_144, 4_194_304)
 LONG = "Which of the two flags beside the town hall was raised first, according to the plaque?"
 BATTLE = "Two ships lie in the harbour; what does the lettering on the stern of the smaller one say?"
 
@@ -81,8 +83,13 @@ def benchmark(tmp_path: Path):
     return write
 
 
+def find(records: Iterable, root: Path, benchmarks: Iterable[str]) -> dict[str, Match]:
+    items = [item for name in benchmarks for item in contamination.load(name, root / "benchmarks", LIMITS)]
+    return contamination.find(records, root, items, LIMITS)
+
+
 def find_one(record: PairRecord, root: Path, *benchmarks: str) -> Match | None:
-    return contamination.find([record], root, benchmarks).get(record.pair_id)
+    return find([record], root, benchmarks).get(record.pair_id)
 
 
 # Pictures
@@ -120,7 +127,7 @@ def test_copies_of_a_picture_are_found(root: Path, benchmark, make, copy) -> Non
 def test_different_pictures_are_not(root: Path, benchmark, make) -> None:
     bench = benchmark((make(number), f"Question {number}?") for number in range(20))
     records = [pair(store(root, make(number))) for number in range(100, 140)]
-    assert contamination.find(records, root, [bench]) == {}
+    assert find(records, root, [bench]) == {}
 
 
 def test_the_same_pixels_in_another_file(root: Path, benchmark) -> None:
@@ -132,12 +139,10 @@ def test_the_same_pixels_in_another_file(root: Path, benchmark) -> None:
 
 def test_a_picture_is_compared_as_it_is_prepared_for_training(root: Path, benchmark) -> None:
     """A small picture lies larger in the data folder, a transparent one on white."""
-    from data_prep.images import Limits, prepare
-
     see_through = Picture.new("RGBA", (60, 60), (0, 0, 0, 0))
     ImageDraw.Draw(see_through).ellipse((10, 20, 40, 55), fill="red")
     bench = benchmark([(see_through, "What shape?")])
-    data, _, _ = prepare((Path(bench).parent / contamination.read_jsonl(bench, QuestionRecord)[0].images[0].path).read_bytes(), Limits())
+    data, _, _ = prepare((Path(bench).parent / contamination.read_jsonl(bench, QuestionRecord)[0].images[0].path).read_bytes(), LIMITS)
     match = find_one(pair(store(root, Picture.open(io.BytesIO(data)))), root, bench)
     assert match and match.reason == "image: same pixels"
 
@@ -146,7 +151,7 @@ def test_pictures_of_one_colour_match_by_their_pixels_only(root: Path, benchmark
     bench = benchmark([(Picture.new("RGB", (560, 560), "white"), "What is missing?")])
     others = [pair(store(root, Picture.new("RGB", size, colour))) for size, colour in (((560, 560), "black"), ((600, 500), "white"))]
     same = pair(store(root, Picture.new("RGB", (560, 560), "white"), "BMP"))
-    assert list(contamination.find([*others, same], root, [bench])) == [same.pair_id]
+    assert list(find([*others, same], root, [bench])) == [same.pair_id]
 
 
 def test_one_of_several_pictures_is_enough_and_the_strongest_match_is_told(root: Path, benchmark) -> None:
@@ -202,7 +207,7 @@ def test_a_long_question_that_is_asked_of_many_pictures_does_not_count(root: Pat
     def asked(numbers: range) -> dict[str, Match]:
         bench = benchmark([(crop(number), text) for number in (numbers if side == "benchmark" else range(1))])
         records = [pair(store(root, crop(50 + number)), question=text) for number in (numbers if side == "records" else range(1))]
-        return contamination.find(records, root, [bench])
+        return find(records, root, [bench])
 
     assert len(asked(range(COMMON_IMAGES))) == (1 if side == "benchmark" else COMMON_IMAGES)
     assert asked(range(COMMON_IMAGES + 1)) == {}
@@ -211,14 +216,14 @@ def test_a_long_question_that_is_asked_of_many_pictures_does_not_count(root: Pat
 def test_many_pairs_about_one_picture_do_not_make_a_question_common(root: Path, benchmark) -> None:
     image = store(root, crop(50))
     records = [pair(image, question=LONG, number=number) for number in range(2 * COMMON_IMAGES)]
-    assert len(contamination.find(records, root, [benchmark([(crop(0), LONG)])])) == len(records)
+    assert len(find(records, root, [benchmark([(crop(0), LONG)])])) == len(records)
 
 
 def test_instructions_that_stand_under_every_question_do_not_count(root: Path, benchmark) -> None:
     suffix = "Answer the question with the letter of one of the given choices and say nothing else."
     bench = benchmark([(crop(number), f"Question {number * 37} about ship {number}? {suffix}") for number in range(COMMON_IMAGES + 2)])
     records = [pair(store(root, crop(50)), question=f"Is it a cat? {suffix}"), pair(store(root, crop(51)), question=suffix)]
-    assert contamination.find(records, root, [bench]) == {}
+    assert find(records, root, [bench]) == {}
 
 
 def test_scripts_without_spaces_have_words_too() -> None:
@@ -240,7 +245,7 @@ def test_a_benchmark_of_pairs_and_several_benchmarks(root: Path, benchmark, tmp_
     item = pair(store(other, crop(7)), question=BATTLE)
     write_jsonl(other / "pairs.jsonl", [item])
     records = [pair(store(root, crop(number)), question=text) for number, text in ((50, BATTLE), (51, LONG), (52, "What?"))]
-    found = contamination.find(records, root, [benchmark([(crop(0), LONG)]), str(other / "pairs.jsonl")])
+    found = find(records, root, [benchmark([(crop(0), LONG)]), str(other / "pairs.jsonl")])
     assert [(record in found, found[record].item_id == item.pair_id) for record in [one.pair_id for one in records[:2]]] == [
         (True, True),
         (True, False),
@@ -275,12 +280,38 @@ def test_a_corpus(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     text = "".join(f'{{"image": "{path}", "question": "{question}", "answer": "{answer}"}}\n' for path, question, answer in lines)
     (tmp_path / "fake.jsonl").write_text(text)
     records = [pair(store(root, crop(50)), question=BATTLE), pair(store(root, crop(51)), question=LONG), pair(store(root, crop(0)))]
-    found = contamination.find(records, root, [f"fake:{tmp_path / 'fake.jsonl'}"])
+    found = find(records, root, [f"fake:{tmp_path / 'fake.jsonl'}"])
     assert {record_id: match.reason for record_id, match in found.items()} == {
         records[0].pair_id: "question: same words",
         records[2].pair_id: "image: looks the same",
     }
     assert "items left out of the comparison: 1 image: no such file, 1 empty answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vl_rewardbench", "mm_rlhf_rewardbench", "multimodal_rewardbench", "multi_crit", "mmrb2"])
+def test_a_public_benchmark_is_read_as_for_its_score(root: Path, tmp_path: Path, name: str) -> None:
+    from critic_r1_verl import benchmarks
+
+    folder = Path(__file__).parent / "fixtures/benchmarks" / name
+    [item, *_] = benchmarks.load(name, tmp_path / "own", folder)
+    data, _, _ = prepare((tmp_path / "own" / item.images[0].path).read_bytes(), LIMITS)
+    copy = Picture.open(io.BytesIO(data))
+    records = [pair(store(root, crop(50)), question="Another?"), pair(store(root, copy, "BMP"), question="Another?")]
+    found = find(records, root, [f"{name}:{folder}"])
+    assert {record_id: (match.reason, match.benchmark) for record_id, match in found.items()} == {
+        records[1].pair_id: ("image: same pixels", f"{name}:{folder}")
+    }
+
+
+def test_a_public_benchmark_by_its_name_alone_is_its_hub_id(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def download(hub: str, **settings: str) -> str:
+        assert (hub, settings) == ("MMInstruction/VL-RewardBench", {"repo_type": "dataset"})
+        return str(Path(__file__).parent / "fixtures/benchmarks/vl_rewardbench")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert [item.benchmark for item in contamination.load("vl_rewardbench", root, LIMITS)][:1] == ["vl_rewardbench"]
 
 
 @pytest.mark.parametrize(
@@ -296,9 +327,9 @@ def test_a_benchmark_that_cannot_be_read(root: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("empty.jsonl").touch()
     with pytest.raises(ValueError, match=message):
-        contamination.find([], root, [benchmark])
+        find([], root, [benchmark])
 
 
 def test_without_records_or_without_benchmarks_nothing_matches(root: Path, benchmark) -> None:
-    assert contamination.find([], root, [benchmark([(crop(0), LONG)])]) == {}
-    assert contamination.find([pair(store(root, crop(0)))], root, []) == {}
+    assert find([], root, [benchmark([(crop(0), LONG)])]) == {}
+    assert find([pair(store(root, crop(0)))], root, []) == {}

@@ -36,7 +36,7 @@ def converted(case, out):
     for file in find(str(HERE / "fixtures" / case["file"]), module, None, out):
         table = Table(file.path, names)
         assert table.columns >= module.COLUMNS
-        store = ImageStore(out, Limits(min_pixels=28 * 28), file.images)
+        store = ImageStore(out, Limits(28 * 28, 4_194_304), file.images)
         for raw in table.rows(0, len(table)):
             try:
                 yield [plain(one, module) for one in module.convert(raw, store.put)]

@@ -3,6 +3,7 @@
 
 import hashlib
 import io
+import random
 import struct
 import threading
 import zlib
@@ -151,6 +152,38 @@ def test_an_image_is_stored_once_whatever_it_comes_as(tmp_path: Path) -> None:
     assert store.sizes == {stored.sha256: (80, 60)}
     with pytest.raises(BadImage, match="no image folder"):
         ImageStore(tmp_path, LIMITS).put("a.png")
+
+
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}], ids=str)
+def test_a_jpeg_that_is_kept_is_judged_as_if_decoded_in_full(settings: dict[str, Any]) -> None:
+    """Decoded at an eighth of its size, which is quicker: cut short anywhere or with a byte changed, it is refused in the same cases."""
+
+    def refused_in_full(data: bytes) -> bool:
+        try:
+            Pillow.open(io.BytesIO(data), formats=("JPEG",)).load()
+        # Whatever a decoder raises is a refusal.
+        except Exception:
+            return True
+        return False
+
+    def refused(data: bytes) -> bool:
+        try:
+            return images.prepare(data, LIMITS)[0] is not data
+        except BadImage:
+            return True
+
+    buffer = io.BytesIO()
+    Pillow.effect_noise((250, 190), 90).convert("RGB").save(buffer, format="JPEG", **settings)
+    whole = buffer.getvalue()
+    rng = random.Random(0)
+    broken = [whole[:length] for length in (*rng.sample(range(len(whole)), 60), *range(len(whole) - 20, len(whole)))]
+    scan = whole.index(b"\xff\xda") + 14
+    for _ in range(60):
+        place = rng.randrange(scan, len(whole))
+        broken.append(whole[:place] + rng.randbytes(rng.choice((1, 2, 40))) + whole[place + 2 :])
+    verdicts = [refused(data) for data in (whole, *broken)]
+    assert verdicts == [refused_in_full(data) for data in (whole, *broken)]
+    assert not verdicts[0] and sum(verdicts) > 60
 
 
 def test_urls_are_fetched_only_when_allowed(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_figures_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["prompt_tokens"] == LENGTHS and found["corpora"]["alpha"]["counts"]["read"] == 1007
 
 
+def test_a_small_negative_number_is_a_plain_zero() -> None:
+    assert inspection._cell({"value": -0.04, "n": 3, "ci95": [-0.06, -0.01]}, 1) == ("0.0", "−0.1, 0.0")
+
+
 def test_what_is_not_certain_is_counted_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beta = figures(folder, capsys)["sources"]["beta"]
     assert (beta["unread"], beta["rules"]["longer"], beta["lengths"]["preferred"]) == (1, None, None)

@@ -144,6 +144,19 @@ def test_the_files_that_meta_json_lists(tmp_path: Path) -> None:
         sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
 
 
+def test_of_data_that_a_folder_holds_twice_one_is_read(tmp_path: Path) -> None:
+    """MM-RLHF's folder has the ranks, a parquet copy of them, and the pairs made of them."""
+    from data_prep.corpora import mm_rlhf
+
+    for name in ("data.jsonl", "dpo_pairs.jsonl", "data/train-00000-of-00001.parquet"):
+        write(tmp_path / name)
+    assert [file.path.name for file in sources.find(str(tmp_path), mm_rlhf, None, tmp_path)] == ["dpo_pairs.jsonl"]
+    (tmp_path / "dpo_pairs.jsonl").unlink()
+    assert [file.path.name for file in sources.find(str(tmp_path), mm_rlhf, None, tmp_path)] == ["data.jsonl"]
+    (tmp_path / "data.jsonl").unlink()
+    assert [file.path.suffix for file in sources.find(str(tmp_path), mm_rlhf, None, tmp_path)] == [".parquet"]
+
+
 @pytest.mark.parametrize(
     ("location", "message"),
     [

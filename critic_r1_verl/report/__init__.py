@@ -59,16 +59,10 @@ def build(run_dir: Path, out: Path | None = None, control: Path | None = None) -
 
     control: the metrics.json of a run with random labels, shown beside. ValueError names a missing or unusable file and what makes it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     sections = benchmarks.sections(run_dir, _picture_uri)
     # A folder of benchmarks alone has no training to report.
     trained = _training(run_dir, control) if control or (run_dir / "metrics.json").is_file() or not sections else {}
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = templates.get_template("report.html.j2").render(style=Markup(PALETTE + CHART_STYLE), benchmarks=sections, **trained)
+    page = render(Path(__file__).with_name("report.html.j2"), benchmarks=sections, **trained)
     out = out or run_dir / "report.html"
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
@@ -96,6 +90,18 @@ def _training(run_dir: Path, control: Path | None) -> Json:
         "questions": _question_examples(run_dir),
         "has_control": control_metrics is not None,
     }
+
+
+def render(template: Path, **values: Any) -> str:
+    """A page in the look of the report: a Jinja template, given its values and `style`, the style sheet. All text in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = PALETTE + CHART_STYLE + Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(style=Markup(style), **values)
 
 
 def picture(run_dir: Path, out: Path, control: Path | None = None) -> Path:

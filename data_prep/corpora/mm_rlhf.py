@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """MM-RLHF: three to five models' answers to a prompt, ranked by people; or the pairs that its authors made of the ranks.
 
-Source: hub, yifanzhang114/MM-RLHF, split train: data.jsonl (or its parquet copy) with ranks of 16,342 prompts, or dpo_pairs.jsonl with
-62,545 pairs; give one of the two files. Images come in zip archives to be unpacked beside them. No licence is stated.
+Source: hub, yifanzhang114/MM-RLHF, split train: data.jsonl (or its parquet copy) with ranks of 16,342 prompts, and dpo_pairs.jsonl with
+62,545 pairs made of them. Of a folder the pairs are read if they are there, else the ranks, never both. Images come in zip archives to be
+unpacked beside them. No licence is stated.
 Schema grade C: columns from scripts; the type of the ranks was not seen, and anything but a list of numbers stops the build.
-Label: rank 1 is best; equal ranks are skipped as ties. In dpo_pairs, chosen over rejected.
+Label: rank 1 is best. In dpo_pairs, chosen over rejected. Equal ranks are skipped whatever --ties says, as the authors' pairs leave them out:
+people put answers in an order, and were not asked whether two are equally good.
 Known defects: ranks that are missing; videos, which are skipped; MM-RLHF-RewardBench was drawn from the same annotation.
 """
 
@@ -23,6 +25,7 @@ REVISION = "29cfeea5929979d12b42a8f30201e03c188408a6"
 LICENCE = ""
 GRADE = "C"
 COLUMNS = {"id"}
+FILES = ("dpo_pairs.jsonl", "data.jsonl")
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:

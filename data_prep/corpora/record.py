@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from critic_r1_verl.records import Image, PairRecord, Preferred, QuestionRecord
-from data_prep.corpus import BadImage, Put, Record, SchemaError, Skip, bad_text, strip_placeholders
+from data_prep.corpus import BadImage, Put, Record, SchemaError, Skip, bad_text, is_utf8, strip_placeholders
 
 Label = TypeVar("Label")
 Candidate = tuple[Any, Any, Preferred]
@@ -123,4 +123,4 @@ def chosen_over(chosen: Any, rejected: Any) -> Candidate:
 
 def _plain(text: Any) -> str:
     """A text that a record can hold; "" for anything else."""
-    return text if isinstance(text, str) and not any("\ud800" <= char <= "\udfff" for char in text) else ""
+    return text if isinstance(text, str) and is_utf8(text) else ""
