@@ -3,12 +3,14 @@
 
 - vLLM's own LLM.generate on the same prompts, all given at once with their pictures open: goal at least 0.95 of it
 - the same server asked one request at a time (the endpoint's client with one in flight, against its default)
-- lmms-eval, where one is installed: see bench_lmms_eval.py
+- lmms-eval (0.7.3 was measured) judging the same prompts on the same server, as it comes (requests in flight by the number of cores) and
+  with as many in flight as ours: goal 3x; only with --lmms-eval, the Python of an environment that has it
 
-    python tests/bench/bench_judge.py [--pairs 256] [--runs 3] [--json]
-    python tests/bench/bench_judge.py --scale 128 512 2048 [--json]    # peak memory of a whole run over so many pairs
+    python tests/bench/bench_judge.py [--pairs 192] [--runs 3] [--lmms-eval PYTHON] [--json]
+    python tests/bench/bench_judge.py --scale 512 2048 8192 [--json]    # peak memory of a whole run over so many pairs
 
-Each run judges all pairs in both orders with empty caches; the two that are compared take turns. A ratio is that of the runs' medians.
+Each run judges all pairs in both orders with empty caches; those that are compared take turns, after a first turn that warms up. A ratio is
+that of the runs' medians. Peak memory holds the engine's cache of 1 GiB, which is touched bit by bit.
 """
 
 import argparse
@@ -104,7 +106,8 @@ def served(model: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/v1"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--max-num-batched-tokens", "4096"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
+    # In development mode its caches can be emptied.
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_SERVER_DEV_MODE": "1"}
     with (model.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -119,22 +122,62 @@ def served(model: Path) -> Iterator[str]:
         process.wait()
 
 
-def against_one_at_a_time(folder: Path, url: str, num_pairs: int, num_runs: int) -> dict[str, float]:
+def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms_eval: Path | None) -> dict[str, float]:
     from critic_r1_verl import prompts
     from critic_r1_verl.endpoint import Endpoint
     from critic_r1_verl.generate import Sampling
     from critic_r1_verl.judge import Protocol
 
     protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
-    many, one = [], []
-    for _ in range(num_runs):
-        for times, generator in ((many, Endpoint(url)), (one, Endpoint(url, in_flight=1))):
-            times.append(seconds(judging(generator, folder, protocol)))
-    return {
-        "endpoint_pairs_per_second": num_pairs / statistics.median(many),
-        "one_at_a_time_pairs_per_second": num_pairs / statistics.median(one),
-        "ratio_to_one_at_a_time": statistics.median(one) / statistics.median(many),
-    }
+    with served(folder / "base") as url:
+        many = Endpoint(url)
+        ways = {
+            "endpoint": lambda: seconds(judging(many, folder, protocol)),
+            "one_at_a_time": lambda: seconds(judging(Endpoint(url, in_flight=1), folder, protocol)),
+        }
+        if lmms_eval:
+            write_prompts(folder)
+            default = max(1, (os.cpu_count() or 2) // 2)
+            ways["lmms_eval"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, default)
+            ways["lmms_eval_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.in_flight)
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(num_runs + 1):
+            for way, work in ways.items():
+                for cache in ("prefix", "mm", "encoder"):
+                    subprocess.run(["curl", "-sfX", "POST", f"{url.removesuffix('/v1')}/reset_{cache}_cache"], check=True)
+                times[way].append(work())
+    medians = {way: statistics.median(each[1:]) for way, each in times.items()}
+    rates = {f"{way}_pairs_per_second": num_pairs / median for way, median in medians.items()}
+    return rates | {f"ratio_to_{way}": median / medians["endpoint"] for way, median in medians.items() if way != "endpoint"}
+
+
+def write_prompts(folder: Path) -> None:
+    """Our prompts as lmms-eval's task reads them: prompts.jsonl with {image, text, preferred}, the image before the text."""
+    from critic_r1_verl import prompts
+    from critic_r1_verl.judge import ORDERS
+    from critic_r1_verl.records import PairRecord, read_jsonl
+
+    template = prompts.load("critic_short")
+    with (folder / "prompts.jsonl").open("w") as stream:
+        for pair in read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord):
+            for order in ORDERS:
+                text = prompts.critic_text(pair, order, template).removeprefix("<image>")
+                shown = pair if order == "12" else pair.swap()
+                row = {"image": str(folder / "data" / pair.images[0].path), "text": text, "preferred": shown.preferred}
+                stream.write(json.dumps(row) + "\n")
+
+
+def lmms_eval_seconds(python: Path, folder: Path, url: str, model: str, in_flight: int) -> float:
+    # -P: the folder of that file, named lmms_eval, stays off the path.
+    command = [str(python), "-P", str(Path(__file__).parent / "lmms_eval" / "judge.py"), url, model, str(TOKENS), str(in_flight)]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"lmms-eval ended with status {done.returncode}: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    ours = sum(json.loads(line)["completion_tokens"] for line in (folder / "judgements.jsonl").open())
+    assert abs(found["tokens"] - ours) < 0.05 * ours, f"lmms-eval had {found['tokens']} tokens written, we {ours}: not the same prompts"
+    return found["seconds"]
 
 
 def peak_memory(num_pairs: int) -> dict[str, float]:
@@ -158,8 +201,9 @@ def peak(folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=256)
+    parser.add_argument("--pairs", type=int, default=192)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--lmms-eval", type=Path, metavar="PYTHON")
     parser.add_argument("--scale", type=int, nargs="+", metavar="PAIRS")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
@@ -177,8 +221,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = world(Path(temporary), arguments.pairs)
             found = against_vllm(folder, arguments.pairs, arguments.runs)
-            with served(folder / "base") as url:
-                found |= against_one_at_a_time(folder, url, arguments.pairs, arguments.runs)
+            found |= against_others_on_a_server(folder, arguments.pairs, arguments.runs, arguments.lmms_eval)
         rows = [
             ("eval in process", f"{found['pairs_per_second']:.1f} pairs/s"),
             (
@@ -186,8 +229,14 @@ def main() -> int:
                 f"{found['vllm_generate_pairs_per_second']:.1f} pairs/s, ratio {found['ratio_to_vllm_generate']:.2f} (goal: 0.95)",
             ),
             ("eval on a server", f"{found['endpoint_pairs_per_second']:.1f} pairs/s"),
-            ("one at a time", f"{found['one_at_a_time_pairs_per_second']:.1f} pairs/s, ratio {found['ratio_to_one_at_a_time']:.1f}"),
         ]
+        for name, way in (("one at a time", "one_at_a_time"), ("lmms-eval", "lmms_eval"), ("the same, as many", "lmms_eval_as_many")):
+            if f"ratio_to_{way}" in found:
+                rows.append((name, f"{found[f'{way}_pairs_per_second']:.1f} pairs/s, ratio {found[f'ratio_to_{way}']:.1f}"))
+        if not arguments.lmms_eval:
+            rows.append(
+                ("lmms-eval", "not measured: pip install lmms-eval==0.7.3 in an environment of its own, then --lmms-eval its Python")
+            )
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
