@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From files to data folders: nothing is lost without a count, the same input gives the same bytes, a killed build goes on."""
 
+import errno
 import json
 import os
 import random
@@ -276,6 +277,26 @@ def test_pairs_and_questions_in_one_build(world: Path) -> None:
     assert [str(problem) for problem in validate.problems(world / "out")] == []
 
 
+def test_a_full_disk_stops_the_build_and_the_next_goes_on(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--corpus", f"pairs:{world / 'pairs.jsonl'}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1"]
+    write_bytes, written = Path.write_bytes, []
+
+    def full(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert command.main([*words, "--min-pixels", "784"]) == 1
+    assert "pairs.jsonl: row 40: [Errno 28] No space left on device; what is done stays" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command.main([*words, "--min-pixels", "784"]) == 0
+    assert [str(problem) for problem in validate.problems(world / "out")] == []
+
+
 def failing(error: Exception) -> Any:
     def convert(raw_row: dict[str, Any], put: Any) -> Any:
         if raw_row["question"].endswith(" 7"):
@@ -320,6 +341,8 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback=3"], "--quota vlfeedback: no such --corpus"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME=VALUE"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=many"], "'many' is not a number"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=-1"], "--quota: '-1' is not a number above 0"),
+        (["--corpus", "pairs:empty.jsonl"], r"pairs: no row in empty\.jsonl"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=3", "--weight", "pairs=1"], "none a quota"),
         (["--corpus", "pairs:pairs.jsonl", "--val", "60"], "--val 60: give a number above 0 and below that of the records, 60"),
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
@@ -338,6 +361,7 @@ def test_mistakes_are_told_in_a_line(
 
     monkeypatch.chdir(world)
     (world / "half.parquet").write_bytes(b"PAR1")
+    (world / "empty.jsonl").touch()
     assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(f"^data_prep: .*{message}", last), last
