@@ -398,6 +398,52 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
 
 
+def test_a_build_killed_in_the_conversion_and_again_in_the_merge_ends_with_the_same_bytes(world: Path) -> None:
+    """kill -9 of a real process: nothing in it can tidy up."""
+    import signal
+    import subprocess
+    import sys
+
+    build.build(world / "whole", [corpus(world / "pairs.jsonl")], OPTIONS)
+    program = """
+import os, sys
+from pathlib import Path
+from data_prep import build, writing
+from data_prep.corpora import pairs
+build.SHARD_ROWS = 25
+
+def killing(function, number):
+    calls = []
+    def called(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **settings)
+    return called
+
+where, world = sys.argv[1:]
+if where == "conversion":
+    pairs.convert = killing(pairs.convert, 40)
+if where == "merge":
+    writing.write_rows = killing(writing.write_rows, 2)
+if where == "manifest":
+    build.rows.write_manifest = killing(build.rows.write_manifest, 1)
+corpus = build.Corpus(name="pairs", location=f"{world}/pairs.jsonl")
+build.build(Path(world) / "out", [corpus], build.Options(pixels=(784, 200_704), val=5))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    for where, there in (("conversion", []), ("merge", ["train.parquet"]), ("manifest", ["train.parquet", "val.parquet"])):
+        done = subprocess.run([sys.executable, "-c", program, where, str(world)], env=environment, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert sorted(file.name for file in (world / "out").glob("*.parquet")) == there
+        assert not (world / "out/manifest.json").exists()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "nowhere", str(world)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "resuming: 3 of 3 shards" in done.stderr, done.stderr
+    assert contents(world / "out") == contents(world / "whole")
+
+
 def test_of_two_builds_into_one_folder_the_second_is_told(world: Path) -> None:
     """With real processes; the first one, killed, leaves nothing that keeps the next out."""
     import signal
