@@ -2,6 +2,7 @@
 """From files to data folders: nothing is lost without a count, the same input gives the same bytes, a killed build goes on."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from critic_r1_verl import rows
+from critic_r1_verl import records, rows
 from data_prep import __main__ as command
 from data_prep import build, contamination, recipe, shards, validate
 from data_prep.corpora import pairs as pairs_module
@@ -254,6 +255,19 @@ def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: 
     assert not {match["record_id"] for match in matches} & {
         row["extra_info"]["pair_id"] for split in read(world / "out").values() for row in split
     }
+
+
+def test_a_benchmark_s_pictures_are_prepared_with_the_limits_of_the_build(world: Path) -> None:
+    """Pictures of one colour match by their pixels alone, so not if one of the two were enlarged."""
+    content = (world / "3.png").read_bytes()
+    image = records.Image(path="3.png", sha256=hashlib.sha256(content).hexdigest())
+    records.write_jsonl(
+        world / "bench.jsonl", [records.QuestionRecord(images=(image,), question="Another one?", answer="7", source="bench")]
+    )
+    options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=[str(world / "bench.jsonl")])
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
+    assert manifest["corpora"]["pairs"]["counts"]["skipped"] == {"in a benchmark": 2}
+    assert {match["reason"] for match in manifest["decontamination"]["matches"]} == {"image: same pixels"}
 
 
 def test_pairs_and_questions_in_one_build(world: Path) -> None:
