@@ -53,6 +53,9 @@ SHAPE: dict[str, Any] = {
 _LIVE_TOKEN = re.compile(r"<(?:video|audio|\|[^<>|\n]*\|)>")
 """What verl or a chat template would take for structure where only text belongs."""
 
+_PAIR_ID = re.compile("[0-9a-f]{20}")
+_ABILITIES = {"verdict": "critic", "math": "policy"}
+
 _WRONG_ANSWER = "-987654321"
 """An answer that no question has: the opposite of a right one."""
 
@@ -62,14 +65,14 @@ def verdict_row(record: PairRecord, order: prompts.Order, *, template: prompts.T
     content = prompts.critic_text(record, order, template)
     better = record.preferred if record.preferred == "tie" else str(1 + order.index(record.preferred))
     extra = {"index": index, "pair_id": record.pair_id, "order": order, "template_sha": template.sha, "split": split}
-    return _row(record, content, ability="critic", style="verdict", ground_truth=better, extra=extra)
+    return _row(record, content, style="verdict", ground_truth=better, extra=extra)
 
 
 def math_row(question_record: QuestionRecord, *, template: prompts.Template, split: str, index: int) -> Row:
     """The row that asks the question itself; extra_info.pair_id holds its question_id, and order is empty."""
     content = prompts.policy_text(question_record, template)
     extra = {"index": index, "pair_id": question_record.question_id, "order": "", "template_sha": template.sha, "split": split}
-    return _row(question_record, content, ability="policy", style="math", ground_truth=question_record.answer, extra=extra)
+    return _row(question_record, content, style="math", ground_truth=question_record.answer, extra=extra)
 
 
 def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
@@ -90,14 +93,17 @@ def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
 def check_row(row: Mapping[str, Any], root: str | Path, *, open_images: bool = True) -> list[str]:
     """What is wrong with a row, one sentence each; empty for a sound one. root is the folder of its parquet file.
 
-    Checked: columns and types; as many <image> placeholders as images, and no other placeholder or chat token; every image is a file
-    inside root that decodes (not looked at without open_images, for rows whose images were decoded a moment before); the ground truth in
-    the box has acc 1 under the reward of training, and its opposite acc 0.
+    Checked: columns and types; roles; ability and style; as many <image> placeholders as images, and no other placeholder or chat token;
+    every image is a file inside root that decodes (not looked at without open_images, for rows whose images were decoded a moment before);
+    the ground truth in the box has acc 1 under the reward of training, and its opposite acc 0.
     """
     if problems := _shape_problems(row, SHAPE, ""):
         return problems
     images = _image_problems(row["images"], Path(root)) if open_images else []
-    return [*_prompt_problems(row), *images, *_reward_problems(row)]
+    pair_id = row["extra_info"]["pair_id"]
+    unnamed = [] if row["data_source"] else ["data_source is empty"]
+    unnamed += [] if _PAIR_ID.fullmatch(pair_id) else [f"extra_info.pair_id {pair_id!r:.40} is not 20 hexadecimal digits"]
+    return [*unnamed, *_prompt_problems(row), *images, *_reward_problems(row)]
 
 
 def write_parquet(path: str | Path, rows: Iterable[Row]) -> None:
@@ -151,12 +157,12 @@ def write_manifest(path: str | Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _row(record: PairRecord | QuestionRecord, content: str, *, ability: str, style: str, ground_truth: str, extra: dict[str, Any]) -> Row:
+def _row(record: PairRecord | QuestionRecord, content: str, *, style: str, ground_truth: str, extra: dict[str, Any]) -> Row:
     return {
         "data_source": record.source,
         "prompt": [{"role": "user", "content": content}],
         "images": [image.path for image in record.images],
-        "ability": ability,
+        "ability": _ABILITIES[style],
         "reward_model": {"style": style, "ground_truth": ground_truth},
         "extra_info": {name: {**extra, "category": record.category, "style": style}[name] for name in SHAPE["extra_info"]},
     }
@@ -190,7 +196,9 @@ def _shape_problems(value: Any, shape: Any, where: str) -> list[str]:
 def _prompt_problems(row: Mapping[str, Any]) -> list[str]:
     contents = [message["content"] for message in row["prompt"]]
     placeholders, images = sum(content.count("<image>") for content in contents), len(row["images"])
-    problems = [] if placeholders == images else [f"prompt has {placeholders} <image> placeholders for {images} images"]
+    roles = [message["role"] for message in row["prompt"]]
+    problems = [] if roles[-1] == "user" and {*roles} <= {"system", "user", "assistant"} else [f"prompt has the roles {', '.join(roles)!r}"]
+    problems += [] if placeholders == images else [f"prompt has {placeholders} <image> placeholders for {images} images"]
     problems += [f"prompt holds {match[0]!r} unescaped" for content in contents for match in _LIVE_TOKEN.finditer(content)]
     return problems
 
@@ -220,10 +228,12 @@ def _reward_problems(row: Mapping[str, Any]) -> list[str]:
     style, gold, extra = row["reward_model"]["style"], row["reward_model"]["ground_truth"], row["extra_info"]
     if style not in ("verdict", "math") or extra["style"] != style:
         return [f"reward_model.style {style!r} and extra_info.style {extra['style']!r} are not both 'verdict' or both 'math'"]
+    if row["ability"] != (ability := _ABILITIES[style]):
+        return [f"ability {row['ability']!r} is not {ability!r}, as reward_model.style {style!r} says"]
     if style == "verdict" and gold not in ("1", "2", "tie"):
         return [f"ground_truth {gold!r} is none of '1', '2', 'tie'"]
-    if style == "verdict" and extra["order"] not in ("12", "21"):
-        return [f"extra_info.order {extra['order']!r} is neither '12' nor '21'"]
+    if extra["order"] not in (orders := ("12", "21") if style == "verdict" else ("",)):
+        return [f"extra_info.order {extra['order']!r} is none of {', '.join(map(repr, orders))}"]
     opposites = {"1": ["2", "tie"], "2": ["1", "tie"], "tie": ["1", "2"]}[gold] if style == "verdict" else [_WRONG_ANSWER]
 
     def acc(answer: str) -> float:

@@ -4,7 +4,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         return arguments.run(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"data_prep: {error}", file=sys.stderr)
         return 1
 
@@ -42,14 +42,14 @@ def parser() -> argparse.ArgumentParser:
     sources.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="pairs: how a column is called in the file")
     sources.add_argument("--quota", action="append", default=[], metavar="NAME=N", help="at most N records of a corpus, chosen by hash")
     sources.add_argument("--weight", action="append", default=[], metavar="NAME=W", help="shares of the corpora, instead of quotas")
-    sources.add_argument("--limit", type=int, metavar="N", help="only the first N raw rows of each corpus")
+    sources.add_argument("--limit", type=_count, metavar="N", help="only the first N raw rows of each corpus")
     sources.add_argument("--allow-remote", action="store_true", help="fetch images that are given as http(s) URLs")
     sources.add_argument("--random-labels", action="store_true", help=f"{DIGITS}: the control, training labels drawn by a coin")
 
     rows = command.add_argument_group("what comes out")
     rows.add_argument("--out", type=Path, required=True, help="folder to write")
     rows.add_argument("--seed", type=int, default=0, help="of every choice by hash")
-    rows.add_argument("--val", type=int, metavar="N", help=f"records held out (default: {build.DEFAULT_VAL}, at most a tenth)")
+    rows.add_argument("--val", type=_count, metavar="N", help=f"records held out (default: {build.DEFAULT_VAL}, at most a tenth)")
     rows.add_argument("--both-orders", action="store_true", help="a row for each order of a pair, instead of one")
     rows.add_argument("--ties", type=_ties, default="keep", help="keep (the paper's way), drop, or the largest share that ties may have")
     rows.add_argument(
@@ -65,12 +65,12 @@ def parser() -> argparse.ArgumentParser:
     size = command.add_argument_group("how large a prompt may be")
     size.add_argument("--base", metavar="NAME|DIR|HUB_ID", help="whose tokenizer and processor measure: a name of recipe/base, or a model")
     size.add_argument("--no-lengths", action="store_true", help="measure nothing and drop nothing for its length")
-    size.add_argument("--max-prompt-tokens", type=int, metavar="N", help="default: data.max_prompt_length of the recipe")
+    size.add_argument("--max-prompt-tokens", type=_count, metavar="N", help="default: data.max_prompt_length of the recipe")
     size.add_argument(
         "--min-pixels", type=int, metavar="N", help="smaller images are enlarged (default: critic_r1.min_pixels of the recipe)"
     )
     size.add_argument("--max-pixels", type=int, metavar="N", help="larger images are reduced (default: critic_r1.max_pixels of the recipe)")
-    command.add_argument("--num-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
+    command.add_argument("--num-workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
 
     command = commands.add_parser("validate", help="check every row again; exit status 1 if one fails")
     command.set_defaults(run=lambda arguments: validate.validate(arguments.dir))
@@ -122,7 +122,7 @@ def _corpora(arguments: argparse.Namespace, names: list[str]) -> list[build.Corp
             location=word.partition(":")[2],
             images=Path(images[name]) if name in images else None,
             names=columns if name == "pairs" else {},
-            quota=_number("quota", int, quotas[name]) if name in quotas else None,
+            quota=_number("quota", _count, quotas[name]) if name in quotas else None,
             weight=_number("weight", float, weights[name]) if name in weights else None,
         )
         for name, word in zip(names, arguments.corpus, strict=True)
@@ -164,11 +164,17 @@ def _assignments(flag: str, words: list[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in parts]
 
 
-def _number(flag: str, kind: type, text: str) -> Any:
+def _number(flag: str, kind: Callable[[str], Any], text: str) -> Any:
     try:
         return kind(text)
-    except ValueError as error:
-        raise ValueError(f"--{flag}: {text!r} is not a number") from error
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"--{flag}: {text!r} is not a number{' above 0' if kind is _count else ''}") from error
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def _ties(text: str) -> str | float:

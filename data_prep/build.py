@@ -208,8 +208,8 @@ def _find(corpus: Corpus, work: Path) -> list[sources.File]:
 
 
 def _ranges(corpus: Corpus, files: Sequence[sources.File], limit: int | None) -> Iterator[tuple[sources.File, int, int]]:
-    """(file, start, stop) of each shard; SchemaError for a file that lacks a column."""
-    left = math.inf if limit is None else limit
+    """(file, start, stop) of each shard; SchemaError for a file that lacks a column, ValueError for files without any row."""
+    left, num_rows = math.inf if limit is None else limit, 0
     needed = shards.corpus_module(corpus.name).COLUMNS
     for file in files:
         table = sources.Table(file.path, corpus.names)
@@ -221,6 +221,9 @@ def _ranges(corpus: Corpus, files: Sequence[sources.File], limit: int | None) ->
         for start in range(0, int(min(len(table), left)), SHARD_ROWS):
             yield file, start, int(min(start + SHARD_ROWS, len(table), left))
         left -= min(len(table), left)
+        num_rows += len(table)
+    if not num_rows:
+        raise ValueError(f"{corpus.name}: no row in {', '.join(str(file.path) for file in files[:3])}{' ...' if len(files) > 3 else ''}")
 
 
 def _run(tasks: Sequence[shards.Task], num_workers: int) -> dict[Path, shards.Counts]:

@@ -2,8 +2,8 @@
 """What a corpus module gives and what it is given; corpora/ holds one such module for each corpus.
 
 A module has the constants NAME, HUB (hub id or None), CONFIG (None), SPLIT, REVISION, LICENCE ("" if none is stated), GRADE (of the
-documented schema, "A".."D") and COLUMNS (the columns that must be there), where a folder holds the same data twice FILES (the names of which
-the first one found is read), and one function,
+documented schema, "A".."D") and COLUMNS (the columns that must be there), where a folder holds the same data twice FILES (the names of
+which the first one found is read), and one function,
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 

@@ -60,7 +60,7 @@ def corpus_module(name: str) -> Any:
 def convert_shard(task: Task) -> Counts:
     """Convert a task's rows and return {read, kept, skipped}; at once if its file is there already.
 
-    SchemaError and ValueError name file and row; RuntimeError is a mistake in a converter, and names them too.
+    SchemaError, ValueError and, of a full disk, OSError name file and row; RuntimeError is a mistake in a converter, and names them too.
     """
     if task.result.exists():
         return read_counts(task.result)
@@ -121,6 +121,8 @@ def _convert(module: Any, raw: dict[str, Any], store: ImageStore, where: str) ->
         return [Skip(f"image: {error.reason}")]
     except SchemaError as error:
         raise SchemaError(f"{where}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{where}: {error}; what is done stays: the same command goes on from there") from error
     # Whatever else a converter raises is a mistake in it: the row has to be named, or nobody finds it.
     except Exception as error:
         raise RuntimeError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error

@@ -115,12 +115,10 @@ def _split_problems(
     folder: Path, split: str, seen: _Seen, manifest: Mapping[str, Any], image_hashes: dict[str, str], advance: Callable[[], object]
 ) -> Iterator[Problem]:
     file = f"{split}.parquet"
-    templates = manifest.get("templates")
-    known_templates = {str(sha) for sha in templates.values()} if isinstance(templates, dict) else None
     try:
         for number, (row, found) in enumerate(_checked(stream_rows(folder / file), folder)):
             if not found:
-                found = [*_place_problems(row, split, known_templates, seen), *_hash_problems(row, folder, image_hashes)]
+                found = [*_place_problems(row, number, split, manifest, seen), *_hash_problems(row, folder, image_hashes)]
                 _remember(row, number, seen)
             seen.num_rows += 1
             seen.sound = seen.sound and not found
@@ -148,13 +146,17 @@ def _key(row: Row) -> str:
     return str(extra.get("pair_id") or "") if isinstance(extra, dict) else ""
 
 
-def _place_problems(row: Row, split: str, known_templates: set[str] | None, seen: _Seen) -> list[str]:
-    """What is wrong with a row in its place: the wrong split, a template that the manifest does not name, the same record twice."""
-    extra = row["extra_info"]
+def _place_problems(row: Row, number: int, split: str, manifest: Mapping[str, Any], seen: _Seen) -> list[str]:
+    """What is wrong with a row in its place: number, split, a source or template that the manifest does not name, a record twice."""
+    extra, templates, corpora = row["extra_info"], manifest.get("templates"), manifest.get("corpora")
     found = []
+    if extra["index"] != number:
+        found.append(f"extra_info.index is {extra['index']}")
+    if isinstance(corpora, dict) and row["data_source"] not in corpora:
+        found.append(f"data_source {row['data_source']!r} is none of the manifest's corpora")
     if extra["split"] != split:
         found.append(f"extra_info.split is {extra['split']!r}")
-    if known_templates is not None and extra["template_sha"] not in known_templates:
+    if isinstance(templates, dict) and extra["template_sha"] not in templates.values():
         found.append(f"extra_info.template_sha {extra['template_sha']:.12} is none of the manifest's templates")
     if (extra["pair_id"], extra["order"]) in seen.shown:
         found.append(f"extra_info.pair_id stands in row {seen.records[extra['pair_id']]} too, in the same order")

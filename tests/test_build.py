@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From files to data folders: nothing is lost without a count, the same input gives the same bytes, a killed build goes on."""
 
+import errno
+import hashlib
 import json
 import os
 import random
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from critic_r1_verl import rows
+from critic_r1_verl import records, rows
 from data_prep import __main__ as command
 from data_prep import build, contamination, recipe, shards, validate
 from data_prep.corpora import pairs as pairs_module
@@ -255,6 +257,19 @@ def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: 
     }
 
 
+def test_a_benchmark_s_pictures_are_prepared_with_the_limits_of_the_build(world: Path) -> None:
+    """Pictures of one colour match by their pixels alone, so not if one of the two were enlarged."""
+    content = (world / "3.png").read_bytes()
+    image = records.Image(path="3.png", sha256=hashlib.sha256(content).hexdigest())
+    records.write_jsonl(
+        world / "bench.jsonl", [records.QuestionRecord(images=(image,), question="Another one?", answer="7", source="bench")]
+    )
+    options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=[str(world / "bench.jsonl")])
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
+    assert manifest["corpora"]["pairs"]["counts"]["skipped"] == {"in a benchmark": 2}
+    assert {match["reason"] for match in manifest["decontamination"]["matches"]} == {"image: same pixels"}
+
+
 def test_pairs_and_questions_in_one_build(world: Path) -> None:
     questions = [
         {
@@ -273,6 +288,26 @@ def test_pairs_and_questions_in_one_build(world: Path) -> None:
     assert sum(split["questions"] for split in manifest["splits"].values()) == manifest["corpora"]["geometry3k"]["counts"]["kept"] == 8
     train, val = ({path for row in split for path in row["images"]} for split in read(world / "out").values())
     assert not train & val
+    assert [str(problem) for problem in validate.problems(world / "out")] == []
+
+
+def test_a_full_disk_stops_the_build_and_the_next_goes_on(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--corpus", f"pairs:{world / 'pairs.jsonl'}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1"]
+    write_bytes, written = Path.write_bytes, []
+
+    def full(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert command.main([*words, "--min-pixels", "784"]) == 1
+    assert "pairs.jsonl: row 40: [Errno 28] No space left on device; what is done stays" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command.main([*words, "--min-pixels", "784"]) == 0
     assert [str(problem) for problem in validate.problems(world / "out")] == []
 
 
@@ -320,6 +355,8 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback=3"], "--quota vlfeedback: no such --corpus"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME=VALUE"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=many"], "'many' is not a number"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=-1"], "--quota: '-1' is not a number above 0"),
+        (["--corpus", "pairs:empty.jsonl"], r"pairs: no row in empty\.jsonl"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=3", "--weight", "pairs=1"], "none a quota"),
         (["--corpus", "pairs:pairs.jsonl", "--val", "60"], "--val 60: give a number above 0 and below that of the records, 60"),
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
@@ -338,6 +375,7 @@ def test_mistakes_are_told_in_a_line(
 
     monkeypatch.chdir(world)
     (world / "half.parquet").write_bytes(b"PAR1")
+    (world / "empty.jsonl").touch()
     assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(f"^data_prep: .*{message}", last), last
@@ -372,6 +410,52 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
     assert task.result.stat().st_mtime_ns == before
     assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
+
+
+def test_a_build_killed_in_the_conversion_and_again_in_the_merge_ends_with_the_same_bytes(world: Path) -> None:
+    """kill -9 of a real process: nothing in it can tidy up."""
+    import signal
+    import subprocess
+    import sys
+
+    build.build(world / "whole", [corpus(world / "pairs.jsonl")], OPTIONS)
+    program = """
+import os, sys
+from pathlib import Path
+from data_prep import build, writing
+from data_prep.corpora import pairs
+build.SHARD_ROWS = 25
+
+def killing(function, number):
+    calls = []
+    def called(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **settings)
+    return called
+
+where, world = sys.argv[1:]
+if where == "conversion":
+    pairs.convert = killing(pairs.convert, 40)
+if where == "merge":
+    writing.write_rows = killing(writing.write_rows, 2)
+if where == "manifest":
+    build.rows.write_manifest = killing(build.rows.write_manifest, 1)
+corpus = build.Corpus(name="pairs", location=f"{world}/pairs.jsonl")
+build.build(Path(world) / "out", [corpus], build.Options(pixels=(784, 200_704), val=5))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    for where, there in (("conversion", []), ("merge", ["train.parquet"]), ("manifest", ["train.parquet", "val.parquet"])):
+        done = subprocess.run([sys.executable, "-c", program, where, str(world)], env=environment, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert sorted(file.name for file in (world / "out").glob("*.parquet")) == there
+        assert not (world / "out/manifest.json").exists()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "nowhere", str(world)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "resuming: 3 of 3 shards" in done.stderr, done.stderr
+    assert contents(world / "out") == contents(world / "whole")
 
 
 def test_of_two_builds_into_one_folder_the_second_is_told(world: Path) -> None:

@@ -2,12 +2,17 @@
 """Converters: each corpus's fixture against a golden table, what stops a build, and hostile texts."""
 
 import json
+import random
+import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from critic_r1_verl import prompts
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
+from data_prep import shards
 from data_prep.corpora import MODULES, critic_prompt
 from data_prep.corpora.record import named_images
 from data_prep.corpus import BadImage, SchemaError, Skip
@@ -140,6 +145,58 @@ def test_no_value_makes_a_converter_fail_or_lose_a_row(corpus, tmp_path):
                 continue
             assert result and all(isinstance(one, PairRecord | QuestionRecord | Skip) for one in result)
         assert list(_outcome(module, {name: raw[name] for name in raw if name != key}))
+
+
+def _changed(value, rng):
+    """The value with another one somewhere inside, or with something missing."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.8:
+        changed = value.copy()
+        place = rng.choice(list(changed)) if isinstance(changed, dict) else rng.randrange(len(changed))
+        if rng.random() < 0.15:
+            del changed[place]
+        else:
+            changed[place] = _changed(changed[place], rng)
+        return changed
+    return rng.choice([*HOSTILE, 10**30, float("inf"), {"bytes": 7, "path": None}, {"bytes": None, "path": 5}, "../x.png", "a\0b"])
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["file"] for case in GOLDEN])
+def test_rows_changed_at_random_are_counted_or_named(case, tmp_path, monkeypatch):
+    """Each a shard of its own: kept and skipped add up to read, and what stops a build says row and key."""
+    rng = random.Random(case["file"])
+    module = corpus_module(case["corpus"])
+    critic, policy = prompts.load("critic"), prompts.load("policy")
+    for file in find(str(HERE / "fixtures" / case["file"]), module, None, tmp_path):
+        table = Table(file.path, case.get("names", {}))
+        raws = [raw for raw in table.rows(0, len(table)) if isinstance(raw, dict)]
+        for number in range(60):
+            raw = rng.choice(raws)
+            key = rng.choice(list(raw))
+            changed = raw | {key: _changed(raw[key], rng)}
+            monkeypatch.setattr(shards, "_table", lambda *_, row=changed: SimpleNamespace(rows=lambda *_: [row]))
+            task = shards.Task(
+                corpus=case["corpus"],
+                file=file,
+                names=(),
+                start=0,
+                stop=1,
+                out=tmp_path,
+                result=tmp_path / f"{number}.jsonl",
+                limits=Limits(784, 200_704),
+                allow_remote=False,
+                critic=critic,
+                policy=policy,
+                meter=None,
+                max_prompt_tokens=0,
+            )
+            try:
+                counts = shards.convert_shard(task)
+            except SchemaError as error:
+                assert re.search(r"row 0: (key '|found the keys)", str(error))
+            else:
+                assert counts["kept"] + sum(counts["skipped"].values()) == counts["read"] > 0
+                assert len(list(shards.read_lines(task.result))) == counts["kept"]
+            task.result.unlink(missing_ok=True)
 
 
 def _outcome(module, raw):

@@ -49,6 +49,7 @@ def test_top_level(names: set[str]) -> None:
         ("critic_r1_verl", "**/*.py", "critic_r1_verl"),
         ("critic_r1_verl/prompts", "*.txt", "critic_r1_verl/prompts"),
         ("critic_r1_verl/report", "*.j2", "critic_r1_verl/report"),
+        ("critic_r1_verl/report", "*.css", "critic_r1_verl/report"),
         ("hydra_plugins", "*.py", "hydra_plugins"),
     ],
 )

@@ -16,6 +16,7 @@ from critic_r1_verl.rows import balanced_orders, math_row, verdict_row, write_ma
 from data_prep import validate
 from data_prep.writing import image_list
 
+NOTHING = {"counts": {"read": 0, "kept": 0, "skipped": {}}}
 CRITIC, POLICY = prompts.load("critic"), prompts.load("policy")
 
 
@@ -120,7 +121,8 @@ def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
 
 def test_a_record_twice_in_the_same_order(folder: Path) -> None:
     rows = rows_of(folder, "train")
-    write_parquet(folder / "train.parquet", [*rows, rows[1]])
+    again = {**rows[1], "extra_info": {**rows[1]["extra_info"], "index": 5}}
+    write_parquet(folder / "train.parquet", [*rows, again])
     seal(folder)
     assert said(folder) == [
         f"train.parquet row 5 ({rows[1]['extra_info']['pair_id']}): extra_info.pair_id stands in row 1 too, in the same order"
@@ -134,7 +136,7 @@ def test_both_orders_of_a_pair_are_no_duplicate(folder: Path) -> None:
     write_parquet(folder / "train.parquet", [verdict_row(*one, template=CRITIC, split="train", index=i) for i, one in enumerate(both)])
     counts = {"read": 9, "kept": 9, "skipped": {}}
     splits = {"train": {"rows": 8, "pairs": 4, "questions": 0}, "val": {"rows": 5, "pairs": 4, "questions": 1}}
-    seal(folder, corpora={"demo": {"counts": counts}}, splits=splits)
+    seal(folder, corpora={"demo": {"counts": counts}, "maths": NOTHING}, splits=splits)
     assert said(folder) == []
 
 
@@ -164,8 +166,50 @@ def test_an_image_and_a_record_in_both_splits(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("number", "place", "value"),
+    [
+        (1, ("data_source",), ""),
+        (1, ("data_source",), "demos"),
+        (1, ("prompt", 0, "role"), "assistant"),
+        (1, ("prompt", 0, "role"), "users"),
+        (1, ("prompt", 0, "content"), "How many?"),
+        (1, ("prompt", 0, "content"), "<image>\nHow many?<|im_end|>"),
+        (1, ("images",), []),
+        (1, ("images", 0), "../x.png"),
+        (1, ("ability",), "policy"),
+        (4, ("ability",), "critic"),
+        (1, ("reward_model", "style"), "math"),
+        (1, ("reward_model", "ground_truth"), "3"),
+        (4, ("reward_model", "ground_truth"), ""),
+        (1, ("extra_info", "index"), 2),
+        (1, ("extra_info", "index"), None),
+        (1, ("extra_info", "pair_id"), ""),
+        (1, ("extra_info", "pair_id"), "0"),
+        (4, ("extra_info", "order"), "12"),
+        (1, ("extra_info", "order"), "11"),
+        (1, ("extra_info", "template_sha"), "0"),
+        (1, ("extra_info", "split"), "val"),
+        (1, ("extra_info", "style"), "math"),
+        (1, ("extra_info", "category"), None),
+    ],
+)
+def test_each_column_changed_is_named_with_its_row(folder: Path, number: int, place: tuple, value: object) -> None:
+    """Even where the manifest names the hash of the changed file."""
+    rows = pq.read_table(folder / "train.parquet").to_pylist()
+    inner = rows[number]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(folder / "train.parquet")), folder / "train.parquet")
+    seal(folder)
+    assert any(line.startswith(f"train.parquet row {number} (") or line.startswith(f"train.parquet row {number}:") for line in said(folder))
+
+
 def test_labels_out_of_balance(folder: Path) -> None:
     rows = [row for row in rows_of(folder, "train") if row["reward_model"]["ground_truth"] != "2"]
+    for index, row in enumerate(rows):
+        row["extra_info"]["index"] = index
     write_parquet(folder / "train.parquet", rows)
     assert "train.parquet: the preferred response stands first in 2 rows and second in 0" in said(folder)
 
@@ -190,10 +234,13 @@ def test_a_column_that_is_missing(folder: Path) -> None:
     ("changes", "what"),
     [
         (
-            {"corpora": {"demo": {"counts": {"read": 11, "kept": 10, "skipped": {}}}}},
+            {"corpora": {"demo": {"counts": {"read": 11, "kept": 10, "skipped": {}}}, "maths": NOTHING}},
             "corpora.demo.counts: kept 10 + skipped 0 is not read 11",
         ),
-        ({"corpora": {"demo": {"counts": {"read": 9, "kept": 9, "skipped": {}}}}}, "corpora: kept 9 records in all, the rows hold 10"),
+        (
+            {"corpora": {"demo": {"counts": {"read": 9, "kept": 9, "skipped": {}}}, "maths": NOTHING}},
+            "corpora: kept 9 records in all, the rows hold 10",
+        ),
         ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, the rows hold 4"),
         ({"files": {}}, "files: 'train.parquet' is missing"),
         ({"images": {"count": 10, "sha256": "0"}}, "images.sha256 is 0, that of the files in images/ is "),

@@ -3,8 +3,8 @@
 
 Source: hub, lmms-lab/llava-critic-113k, config pairwise, split train, 40,154 rows. Licence Apache-2.0.
 Schema grade A for the columns, C for the texts (one parser by others): what does not parse is skipped with a count.
-Label: the bracketed word after "The better response:" (1, 2, first, second, A, B); without one, "equally good" at the end is a tie. Any other
-word is skipped with a count and stops nothing: it stands in a model's free text, where an odd sentence is a bad row and not another schema.
+Label: the bracketed word after "The better response:" (1, 2, first, second, A, B); without one, "equally good" at the end is a tie. Any
+other word is skipped with a count and stops nothing: it stands in a model's free text, where it is a bad row, not another schema.
 Known defects: brackets inside responses; rationales with two verdicts; the pairs come from VLFeedback, LLaVA-RLHF and RLHF-V, as do some of
 VL-RewardBench (see --decontaminate). The config pointwise is not read: its rows are skipped as prompts in no known form.
 """

@@ -5,8 +5,8 @@ Source: hub, yifanzhang114/MM-RLHF, split train: data.jsonl (or its parquet copy
 62,545 pairs made of them. Of a folder the pairs are read if they are there, else the ranks, never both. Images come in zip archives to be
 unpacked beside them. No licence is stated.
 Schema grade C: columns from scripts; the type of the ranks was not seen, and anything but a list of numbers stops the build.
-Label: rank 1 is best. In dpo_pairs, chosen over rejected. Equal ranks are skipped whatever --ties says, as the authors' pairs leave them out:
-people put answers in an order, and were not asked whether two are equally good.
+Label: rank 1 is best. In dpo_pairs, chosen over rejected. Equal ranks are skipped whatever --ties says, as the authors' pairs leave them
+out: people put answers in an order, and were not asked whether two are equally good.
 Known defects: ranks that are missing; videos, which are skipped; MM-RLHF-RewardBench was drawn from the same annotation.
 """
 

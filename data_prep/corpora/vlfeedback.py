@@ -3,8 +3,8 @@
 
 Source: hub, MMInstruction/VLFeedback, split train, 80,258 rows with up to six pairs each. Its loading script is not run: use a parquet
 revision, or the download's vlfeedback_80k.jsonl with the unpacked images. No licence is stated. Schema grade A.
-Label: the higher mean of the three ratings, as in the authors' training code, which leaves out equal means; they are skipped whatever --ties
-says, because different ratings that cancel each other do not say that both answers are equally good. Stated ties are in llava_critic_*.
+Label: the higher mean of the three ratings, as in the authors' training code, which leaves out equal means; they are skipped whatever
+--ties says, because different ratings that cancel each other do not say that both answers are equally good (llava_critic_* states ties).
 Known defects: ratings are strings and may not be numbers; labels are a model's alone; some prompts attack safety; VL-RewardBench was drawn
 from it.
 """
