@@ -164,7 +164,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         # A full disk does not say which file was being written.
-        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+        if error.errno is None or error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
