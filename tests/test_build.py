@@ -5,8 +5,8 @@ import errno
 import hashlib
 import json
 import os
-import re
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
