@@ -112,6 +112,8 @@ class VllmGenerator:
             # Memory that does not suffice, and whatever else an engine's own process died of.
             raise ValueError(f"{model}: vLLM does not start: {error}; VLLM_LOGGING_LEVEL=INFO before the command says more") from error
         self._places: dict[str, int] = {}
+        # Neighbours are about the same pictures.
+        self._opened: tuple[tuple[Path, ...], list[Any]] = (), []
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         coming = enumerate(requests)
@@ -161,7 +163,9 @@ class VllmGenerator:
         parts = request.parts()
         content = [{"type": "image"} if isinstance(part, Path) else {"type": "text", "text": part} for part in parts]
         text = self._processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        images = [_picture(path) for path in request.images]
+        if request.images != self._opened[0]:
+            self._opened = request.images, [_picture(path) for path in request.images]
+        images = self._opened[1]
         return {"prompt": text, "multi_modal_data": {"image": images}} if images else {"prompt": text}
 
 
