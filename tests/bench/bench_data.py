@@ -226,44 +226,35 @@ def spread(results: list[dict[str, float]]) -> dict[str, list[float]]:
 
 
 def scale(num_rows: int, *, with_lengths: bool) -> dict[str, float]:
-    """One build in a process tree of its own, whose resident memory is looked at every 20 ms; shared pages count in each process."""
+    """One build by two workers, a process tree of its own, whose memory is summed every 50 ms, shared pages in equal parts."""
     import psutil
 
-    command = [sys.executable, __file__, "--one", str(num_rows), *(["--with-lengths"] if with_lengths else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        tree, peak = psutil.Process(process.pid), 0
-        while process.poll() is None:
-            resident = 0
-            for member in [tree, *children(tree)]:
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, __file__, "--one", str(num_rows)]
+        if with_lengths:
+            # In a process that ends: making the base takes as much memory as what is measured.
+            base = Path(temporary) / "base"
+            make = f"from pathlib import Path; from critic_r1_verl import tiny; tiny.build([{' '.join(WORDS)!r}] * 3, Path({str(base)!r}))"
+            subprocess.run([sys.executable, "-c", make], check=True, stdout=subprocess.DEVNULL)
+            command += ["--base", str(base)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            tree, peak = psutil.Process(process.pid), 0
+            while process.poll() is None:
+                used = 0
                 # A process may end between being listed and being asked.
-                with suppress(psutil.NoSuchProcess):
-                    resident += member.memory_info().rss
-            peak = max(peak, resident)
-            time.sleep(0.02)
-        assert process.stdout and process.returncode == 0
-        return {**json.loads(process.stdout.read()), "peak_mib": round(peak / 2**20)}
+                with suppress(psutil.Error):
+                    for member in [tree, *tree.children(recursive=True)]:
+                        with suppress(psutil.Error):
+                            used += member.memory_full_info().pss
+                peak = max(peak, used)
+                time.sleep(0.05)
+            assert process.stdout and process.returncode == 0
+            return {**json.loads(process.stdout.read()), "peak_mib": round(peak / 2**20)}
 
 
-def children(process: Any) -> list[Any]:
-    import psutil
-
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def one(num_rows: int, *, with_lengths: bool) -> dict[str, float]:
+def one(num_rows: int, base: Path | None) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        base = None
-        if with_lengths:
-            base = folder / "base"
-            # Building the base needs a model in memory; what is measured is the build of the data.
-            command = (
-                f"from pathlib import Path; from critic_r1_verl import tiny; tiny.build([{' '.join(WORDS)!r}] * 3, Path({str(base)!r}))"
-            )
-            subprocess.run([sys.executable, "-c", command], check=True, stdout=subprocess.DEVNULL)
         file = write_corpus(folder, num_rows, (40, 40), num_rows // 10)
         start = time.perf_counter()
         used = seconds(lambda: run_build(file, folder / "out", base, num_workers=2))
@@ -279,10 +270,11 @@ def main() -> None:
     parser.add_argument("--scale", type=int, nargs="+", metavar="N")
     parser.add_argument("--with-lengths", action="store_true", help="--scale: measure lengths too")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, with_lengths=arguments.with_lengths)))
+        print(json.dumps(one(arguments.one, arguments.base)))
         return
     if arguments.scale:
         results = [scale(num_rows, with_lengths=arguments.with_lengths) for num_rows in arguments.scale]
