@@ -40,8 +40,10 @@ WORKER = """
     time.sleep(60)
 """
 DRIVER = """
-    import pathlib, subprocess, sys, time
+    import pathlib, signal, subprocess, sys, time
     from critic_r1_verl import reaper
+    # A shell that starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
     reaper.attach()
     reaper.attach()
