@@ -9,7 +9,6 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -412,101 +411,3 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
     assert task.result.stat().st_mtime_ns == before
     assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
-
-
-def test_a_build_killed_in_the_conversion_and_again_in_the_merge_ends_with_the_same_bytes(world: Path) -> None:
-    """kill -9 of a real process: nothing in it can tidy up."""
-    import signal
-    import subprocess
-    import sys
-
-    build.build(world / "whole", [corpus(world / "pairs.jsonl")], OPTIONS)
-    program = """
-import os, sys
-from pathlib import Path
-from data_prep import build, writing
-from data_prep.corpora import pairs
-build.SHARD_ROWS = 25
-
-def killing(function, number):
-    calls = []
-    def called(*arguments, **settings):
-        calls.append(1)
-        if len(calls) == number:
-            os.kill(os.getpid(), 9)
-        return function(*arguments, **settings)
-    return called
-
-where, world = sys.argv[1:]
-if where == "conversion":
-    pairs.convert = killing(pairs.convert, 40)
-if where == "merge":
-    writing.write_rows = killing(writing.write_rows, 2)
-if where == "manifest":
-    build.rows.write_manifest = killing(build.rows.write_manifest, 1)
-corpus = build.Corpus(name="pairs", location=f"{world}/pairs.jsonl")
-build.build(Path(world) / "out", [corpus], build.Options(pixels=(784, 200_704), val=5))
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    for where, there in (("conversion", []), ("merge", ["train.parquet"]), ("manifest", ["train.parquet", "val.parquet"])):
-        done = subprocess.run([sys.executable, "-c", program, where, str(world)], env=environment, capture_output=True, check=False)
-        assert done.returncode == -signal.SIGKILL
-        assert sorted(file.name for file in (world / "out").glob("*.parquet")) == there
-        assert not (world / "out/manifest.json").exists()
-    done = subprocess.run(
-        [sys.executable, "-c", program, "nowhere", str(world)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and "resuming: 3 of 3 shards" in done.stderr, done.stderr
-    assert contents(world / "out") == contents(world / "whole")
-
-
-def test_of_two_builds_into_one_folder_the_second_is_told(world: Path) -> None:
-    """With real processes; the first one, killed, leaves nothing that keeps the next out."""
-    import signal
-    import subprocess
-    import sys
-
-    flags = ["--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
-    words = ["build", "--corpus", f"pairs:{world / 'pairs.jsonl'}", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    slow = f"""
-import time
-from data_prep import __main__
-from data_prep.corpora import pairs
-pairs.convert = lambda raw, put: print("converting", flush=True) or time.sleep(600)
-__main__.main({words})
-"""
-    build_again = [sys.executable, "-m", "data_prep", *words]
-    with subprocess.Popen([sys.executable, "-c", slow], env=environment, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout and first.stdout.readline() == "converting\n"
-        second = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
-        first.send_signal(signal.SIGKILL)
-    assert second.returncode == 1
-    assert f"out: another build writes here (process {first.pid}); wait for its end, or give another --out" in second.stderr
-    third = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
-    assert third.returncode == 0, third.stderr
-    assert not (world / "out/.build").exists()
-
-
-def test_workers_end_with_a_killed_build() -> None:
-    """They once waited for ever for the work of a build that had been killed."""
-    import subprocess
-    import sys
-
-    program = """
-import multiprocessing, os, signal, time
-from concurrent.futures import ProcessPoolExecutor
-from data_prep.build import _end_with_parent
-if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    pool.submit(time.sleep, 0).result()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    root = Path(__file__).parents[1]
-    with TemporaryDirectory() as folder:
-        script = Path(folder) / "main.py"
-        script.write_text(program)
-        # The worker holds its end of the pipe for as long as it lives.
-        subprocess.run(
-            [sys.executable, script], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, timeout=30, check=False
-        )
