@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model as tests fake it: at one seam, critic_r1_verl.generate."""
+"""What all tests share: a model, faked at the one seam critic_r1_verl.generate, and a faster loader of YAML."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+import yaml
 
 from critic_r1_verl.generate import Completion, Done, Request
+
+
+# Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same.
+yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc, assignment]
 
 
 class Scripted:
