@@ -95,6 +95,7 @@ def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> Non
     pairs = read_jsonl(world / "data" / "test_pairs.jsonl", PairRecord)
     os.environ.update(VERL_PLATFORM="cpu", HF_HUB_OFFLINE="1")
     generator = generate.VllmGenerator(world / "trained", max_model_len=512)
-    lines = judge.judge(pairs, generator, prompts.load("critic_short"), world / "judgements.jsonl", root=world / "data", max_tokens=16)
+    protocol = judge.Protocol(prompts.load("critic_short"), generate.Sampling(16))
+    lines = judge.judge(pairs, generator, protocol, world / "judgements.jsonl", root=world / "data")
     assert {(line["pair_id"], line["order"]) for line in lines} == {(pair.pair_id, order) for pair in pairs for order in ("12", "21")}
     assert all(line["completion_tokens"] > 0 for line in lines)
