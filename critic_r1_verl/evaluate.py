@@ -5,8 +5,11 @@ The same command goes on with what a killed run left; another model or other set
 single pair, without files.
 """
 
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,10 +78,11 @@ def evaluate(
     """
     protocol = settings.protocol(records)
     folder = place.folder
-    _claim(folder, records, _config(generator, place, settings, protocol, engine))
-    judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
-    score = scores.score(judgements, records, place.name) | {"benchmark": folder.name}
-    _write_json(folder / SCORE, score)
+    with _alone(folder):
+        _claim(folder, records, _config(generator, place, settings, protocol, engine))
+        judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
+        score = scores.score(judgements, records, place.name) | {"benchmark": folder.name}
+        _write_json(folder / SCORE, score)
     return score
 
 
@@ -156,6 +160,20 @@ def _config(generator: Generator, place: Place, settings: Settings, protocol: Pr
         "think_tags": list(settings.think_tags),
         "limit": settings.limit,
     }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder while the block runs; a process that dies lets it go."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder}: another run writes here; wait for its end, or give another --out") from error
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(folder: Path, records: Sequence[PairRecord], config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import yaml
 from critic_r1_verl.generate import Completion, Done, Request
 
 # Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same.
-yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc, assignment]
+yaml.SafeLoader = yaml.CSafeLoader
 
 
 class Scripted:

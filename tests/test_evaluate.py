@@ -111,6 +111,18 @@ def test_a_benchmark_that_changed_does_not_go_on(scripted, tmp_path: Path) -> No
         run(scripted(prefers_good), pairs_file(tmp_path / "mine.jsonl", count=7), tmp_path / "out")
 
 
+def test_two_runs_do_not_write_into_one_folder(scripted, tmp_path: Path) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+
+    def start_another(prompt: str, sample: int) -> str:
+        with pytest.raises(ValueError, match="out/mine: another run writes here; wait for its end"):
+            run(scripted(prefers_good), file, tmp_path / "out")
+        return prefers_good(prompt, sample)
+
+    run(scripted(start_another), file, tmp_path / "out")
+    assert run(scripted(prefers_good), file, tmp_path / "out")["strict"]["overall"] == 1.0
+
+
 def test_a_limit_draws_by_hash(scripted, tmp_path: Path) -> None:
     file = pairs_file(tmp_path / "mine.jsonl", count=20)
     score = run(scripted(prefers_good), file, tmp_path / "out", Settings(Sampling(8), limit=4))
