@@ -5,7 +5,7 @@ Nothing here acts unless the environment says VERL_PLATFORM=cpu; a missing GPU a
 have none either.
     platform.py     the "cpu" platform that verl's device layer asks
     verl_plugin.py  entry point verl.plugins: registers the platform and patches verl
-    vllm_plugin.py  entry point vllm.general_plugins: patches vLLM's worker for weight sync
+    vllm_plugin.py  entry point vllm.general_plugins: patches vLLM's worker for seeds and, in training, for weight sync
 Each patch stands beside its reason; VERSIONS are those it was written for and tested with.
 """
 
