@@ -33,7 +33,12 @@ def answer(
 
     def do(work: Sequence[tuple[QuestionRecord, str]]) -> Iterator[list[dict[str, Any]]]:
         asked = (
-            Request(policy_text(question, template), tuple(root / image.path for image in question.images), samplings[kind])
+            Request(
+                policy_text(question, template),
+                tuple(root / image.path for image in question.images),
+                samplings[kind],
+                f"question {question.question_id}",
+            )
             for question, kind in work
         )
         for place, completions in generator.generate(asked):

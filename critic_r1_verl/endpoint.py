@@ -93,7 +93,7 @@ class Endpoint:
             "n": wanted.samples,
         }
         body = {key: value for key, value in (body | self.body).items() if value is not None}
-        what = f"{self.url}, prompt {request.prompt[-80:]!r}"
+        what = f"{self.url}, {request.name}"
         return place, _completions(_json(await self._post(client, body, what), what), wanted.samples, what)
 
     async def _post(self, client: Any, body: dict[str, Any], what: str) -> Any:

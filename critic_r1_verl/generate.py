@@ -29,17 +29,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt with one literal <image> for each picture, and how its texts are drawn."""
+    """A prompt with one literal <image> for each picture, how its texts are drawn, and what errors call it."""
 
     prompt: str
     images: tuple[Path, ...]
     sampling: Sampling
+    name: str = "a prompt"
 
     def parts(self) -> list[str | Path]:
         """The prompt's texts with the pictures in their places."""
         texts = self.prompt.split("<image>")
         if len(texts) != len(self.images) + 1:
-            raise ValueError(f"{len(texts) - 1} <image> in the prompt, {len(self.images)} images: {self.prompt[:80]!r}")
+            raise ValueError(f"{self.name}: {len(texts) - 1} <image> in the prompt, {len(self.images)} images")
         woven: list[str | Path] = [texts[0]]
         for image, text in zip(self.images, texts[1:], strict=True):
             woven += [image, text]
@@ -141,7 +142,7 @@ class VllmGenerator:
             (identity,) = self._llm.enqueue([self._prompt(request)], parameters, use_tqdm=False)
         except ValueError as error:
             # Such as a prompt longer than the model's context.
-            raise ValueError(f"{self.name}: {error} (prompt {request.prompt[:80]!r})") from error
+            raise ValueError(f"{self.name}, {request.name}: {error}") from error
         # vLLM 0.24.0 returns its own name of the request, the number by which outputs call it and a random tail.
         self._places[identity.partition("-")[0]] = place
 

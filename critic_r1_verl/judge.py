@@ -67,7 +67,8 @@ def judge(
 
 def request(pair: PairRecord, order: Order, protocol: Protocol, root: Path, repeat: int = 0) -> Request:
     sampling = replace(protocol.sampling, seed=protocol.sampling.seed + repeat)
-    return Request(critic_text(pair, order, protocol.template), tuple(root / image.path for image in pair.images), sampling)
+    images = tuple(root / image.path for image in pair.images)
+    return Request(critic_text(pair, order, protocol.template), images, sampling, f"pair {pair.pair_id} in order {order}")
 
 
 def judgement(pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str, protocol: Protocol) -> dict[str, Any]:

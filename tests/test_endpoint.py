@@ -97,7 +97,7 @@ def prompt_of(body: dict) -> str:
 
 
 def request(number: int = 0, images: tuple[Path, ...] = (), **sampling: Any) -> Request:
-    return Request("<image>\n" * len(images) + f"prompt {number}", images, Sampling(16, **sampling))
+    return Request("<image>\n" * len(images) + f"prompt {number}", images, Sampling(16, **sampling), f"pair {number}")
 
 
 def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_nobody_listens() -> None:
 )
 def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, message: str) -> None:
     server = serve(lambda *_: reply)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"/v1, pair 0: .*{message}"):
         list(Endpoint(server.url).generate([request()]))
     assert len(server.asked) == 1
 

@@ -59,6 +59,7 @@ def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, t
         [("12", 0), ("12", 1), ("12", 2), ("21", 0), ("21", 1), ("21", 2)] * 2
     )
     assert [request.sampling.seed for request in model.asked] == [5, 5, 6, 6, 7, 7] * 2
+    assert model.asked[1].name == f"pair {pair(0).pair_id} in order 21"
     assert ["Q0" in request.prompt for request in model.asked] == [True] * 6 + [False] * 6
 
 

@@ -97,6 +97,15 @@ def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float
     }
 
 
+def answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
 @contextmanager
 def served(model: Path) -> Iterator[str]:
     """vLLM's own server over a model, as a process of its own; yields its URL."""
@@ -111,7 +120,7 @@ def served(model: Path) -> Iterator[str]:
     with (model.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        while subprocess.run(["curl", "-sf", f"{url}/models"], capture_output=True, check=False).returncode:
+        while not answers(f"{url}/models"):
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended: {(model.parent / 'server.log').read_text()[-2000:]}")
             time.sleep(0.5)
@@ -123,6 +132,8 @@ def served(model: Path) -> Iterator[str]:
 
 
 def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms_eval: Path | None) -> dict[str, float]:
+    import httpx
+
     from critic_r1_verl import prompts
     from critic_r1_verl.endpoint import Endpoint
     from critic_r1_verl.generate import Sampling
@@ -144,7 +155,7 @@ def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms
         for _ in range(num_runs + 1):
             for way, work in ways.items():
                 for cache in ("prefix", "mm", "encoder"):
-                    subprocess.run(["curl", "-sfX", "POST", f"{url.removesuffix('/v1')}/reset_{cache}_cache"], check=True)
+                    httpx.post(f"{url.removesuffix('/v1')}/reset_{cache}_cache").raise_for_status()
                 times[way].append(work())
     medians = {way: statistics.median(each[1:]) for way, each in times.items()}
     rates = {f"{way}_pairs_per_second": num_pairs / median for way, median in medians.items()}
