@@ -211,3 +211,18 @@ def test_urls_are_fetched_only_when_allowed(tmp_path: Path) -> None:
 def test_limits_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="--min-pixels is at least 784"):
         Limits(700, 800)
+
+
+@pytest.mark.parametrize("size", [(61, 47), (200, 90), (80, 30)])
+def test_resizing_is_that_of_the_processors(size: tuple[int, int]) -> None:
+    """Pillow's bicubic is what they call; the difference is one of rounding."""
+    picture = Pillow.merge("RGB", [Pillow.effect_noise((80, 60), spread) for spread in (40, 80, 120)])
+    ours, theirs = images._resized(picture, size), picture.resize(size, Pillow.Resampling.BICUBIC)
+    assert ours.size == size
+    assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 2
+
+
+def test_resizing_gives_the_same_bytes_on_every_machine() -> None:
+    picture = Pillow.merge("RGB", [Pillow.linear_gradient("L"), Pillow.radial_gradient("L"), Pillow.linear_gradient("L").rotate(90)])
+    found = b"".join(images._resized(picture, size).tobytes() for size in ((100, 41), (300, 290)))
+    assert hashlib.sha256(found).hexdigest()[:16] == "207ac81e08974dca"
