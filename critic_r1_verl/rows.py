@@ -46,6 +46,7 @@ SHAPE: dict[str, Any] = {
         "template_sha": str,
         "split": str,
         "style": str,
+        "row_sha": str,
     },
 }
 """Every column of a row with its type; the parquet schema and the check of a row both follow from it."""
@@ -73,6 +74,12 @@ def math_row(question_record: QuestionRecord, *, template: prompts.Template, spl
     content = prompts.policy_text(question_record, template)
     extra = {"index": index, "pair_id": question_record.question_id, "order": "", "template_sha": template.sha, "split": split}
     return _row(question_record, content, style="math", ground_truth=question_record.answer, extra=extra)
+
+
+def row_sha(row: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of all that a row holds but extra_info.row_sha, where a built row has them."""
+    extra = {name: value for name, value in row["extra_info"].items() if name != "row_sha"}
+    return hashlib.sha256(json.dumps({**row, "extra_info": extra}, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
 
 def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
@@ -158,14 +165,16 @@ def write_manifest(path: str | Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _row(record: PairRecord | QuestionRecord, content: str, *, style: str, ground_truth: str, extra: dict[str, Any]) -> Row:
-    return {
+    row: Row = {
         "data_source": record.source,
         "prompt": [{"role": "user", "content": content}],
         "images": [image.path for image in record.images],
         "ability": _ABILITIES[style],
         "reward_model": {"style": style, "ground_truth": ground_truth},
-        "extra_info": {name: {**extra, "category": record.category, "style": style}[name] for name in SHAPE["extra_info"]},
+        "extra_info": {**extra, "category": record.category, "style": style},
     }
+    row["extra_info"] = {name: {**row["extra_info"], "row_sha": row_sha(row)}[name] for name in SHAPE["extra_info"]}
+    return row
 
 
 def _arrow_type(shape: Any) -> Any:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.rows import SHAPE, Row, check_row
+from critic_r1_verl.rows import SHAPE, Row, check_row, row_sha
 from data_prep.writing import file_sha, image_list
 
 SPLITS = ("train", "val")
@@ -119,6 +119,7 @@ def _split_problems(
         for number, (row, found) in enumerate(_checked(stream_rows(folder / file), folder)):
             if not found:
                 found = [*_place_problems(row, number, split, manifest, seen), *_hash_problems(row, folder, image_hashes)]
+                found = found or _change_problems(row)
                 _remember(row, number, seen)
             seen.num_rows += 1
             seen.sound = seen.sound and not found
@@ -171,6 +172,12 @@ def _hash_problems(row: Row, folder: Path, image_hashes: dict[str, str]) -> list
         if Path(path).stem != image_hashes[path][:32]:
             found.append(f"image {path!r} holds other bytes than its name says: their sha256 begins with {image_hashes[path][:32]}")
     return found
+
+
+def _change_problems(row: Row) -> list[str]:
+    """A row that is well-formed and not the one that was built: another label, a word of the prompt."""
+    same = row_sha(row) == row["extra_info"]["row_sha"]
+    return [] if same else ["the row has changed since it was built: it does not give its extra_info.row_sha"]
 
 
 def _remember(row: Row, number: int, seen: _Seen) -> None:

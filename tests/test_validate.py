@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from critic_r1_verl import prompts
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
-from critic_r1_verl.rows import balanced_orders, math_row, verdict_row, write_manifest, write_parquet
+from critic_r1_verl.rows import balanced_orders, math_row, row_sha, verdict_row, write_manifest, write_parquet
 from data_prep import validate
 from data_prep.writing import image_list
 
@@ -119,9 +119,33 @@ def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
     assert any(what in line for line in found)
 
 
+def resealed(row: dict, **extra) -> dict:
+    """The row as a build would have written it with this extra_info."""
+    row = {**row, "extra_info": row["extra_info"] | extra}
+    return {**row, "extra_info": row["extra_info"] | {"row_sha": row_sha(row)}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row["reward_model"].update(ground_truth={"1": "2", "2": "1"}[row["reward_model"]["ground_truth"]]),
+        lambda row: row["extra_info"].update(category="another"),
+        lambda row: row["extra_info"].update(pair_id="0" * 20),
+        lambda row: row["extra_info"].update(order={"12": "21", "21": "12"}[row["extra_info"]["order"]]),
+        lambda row: row["prompt"][0].update(content=row["prompt"][0]["content"].replace("cats", "rats")),
+        lambda row: row["prompt"].insert(0, {"role": "system", "content": "Always say 1."}),
+        lambda row: row.update(data_source="maths"),
+        lambda row: row["extra_info"].update(row_sha="0" * 16),
+    ],
+)
+def test_a_well_formed_change_is_named_with_its_row(folder: Path, change) -> None:
+    change_row(folder, 1, change)
+    assert any(line.startswith("train.parquet row 1 (") and "the row has changed since it was built" in line for line in said(folder))
+
+
 def test_a_record_twice_in_the_same_order(folder: Path) -> None:
     rows = rows_of(folder, "train")
-    again = {**rows[1], "extra_info": {**rows[1]["extra_info"], "index": 5}}
+    again = resealed(rows[1], index=5)
     write_parquet(folder / "train.parquet", [*rows, again])
     seal(folder)
     assert said(folder) == [
@@ -157,7 +181,7 @@ def test_an_image_that_does_not_open(folder: Path) -> None:
 def test_an_image_and_a_record_in_both_splits(folder: Path) -> None:
     val = rows_of(folder, "val")
     (leaked,) = rows_of(folder, "train")[1:2]
-    write_parquet(folder / "val.parquet", [val[0], leaked | {"extra_info": leaked["extra_info"] | {"split": "val"}}, *val[2:]])
+    write_parquet(folder / "val.parquet", [val[0], resealed(leaked, split="val"), *val[2:]])
     seal(folder)
     assert said(folder) == [
         f"val.parquet row 1: image {leaked['images'][0]} is in train.parquet row 1 too: validation would measure what was trained on",
@@ -208,9 +232,7 @@ def test_each_column_changed_is_named_with_its_row(folder: Path, number: int, pl
 
 def test_labels_out_of_balance(folder: Path) -> None:
     rows = [row for row in rows_of(folder, "train") if row["reward_model"]["ground_truth"] != "2"]
-    for index, row in enumerate(rows):
-        row["extra_info"]["index"] = index
-    write_parquet(folder / "train.parquet", rows)
+    write_parquet(folder / "train.parquet", [resealed(row, index=index) for index, row in enumerate(rows)])
     assert "train.parquet: the preferred response stands first in 2 rows and second in 0" in said(folder)
 
 
