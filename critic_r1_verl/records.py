@@ -178,8 +178,10 @@ def _check_texts(record: Any, required: tuple[str, ...]) -> None:
         value = getattr(record, field.name)
         if not isinstance(value, str):
             raise ValueError(f"key {field.name!r}: {value!r} is not a string")
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            raise ValueError(f"key {field.name!r}: holds a lone surrogate, which no UTF-8 file can; replace it")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"key {field.name!r}: holds a lone surrogate, which no UTF-8 file can; replace it") from error
         if field.name in required and not value.strip():
             raise ValueError(f"key {field.name!r}: is empty")
 

@@ -65,8 +65,12 @@ def _equal(answer: str, ground_truth: str) -> bool:
         return True
     if not all(is_plain_maths(maths) and _bracket_degree(maths) <= _MAX_BRACKET_DEGREE for maths in (answer, truth)):
         return False
+    import logging
+
     from math_verify import parse, verify
 
+    # It would warn, in every process, of what the next comment says.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     with _MATHS:
         # Timeouts of math_verify are signals, which only a main thread may use; what is let through above bounds the work instead.
         parsed_truth, parsed_answer = (parse(f"${maths}$", fallback_mode="no_fallback", parsing_timeout=None) for maths in (truth, answer))
