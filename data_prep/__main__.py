@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep import build, inspection, recipe, validate
+from data_prep import build, embedded, inspection, recipe, validate
 from data_prep.corpora import MODULES
 
 DIGITS = "digits"
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         metavar="NAME[:PATH]",
         help=f"a corpus, and the file, folder or hub id to read it from (none: its own hub id); may be repeated. "
-        f"{DIGITS} (the embedded world, alone), {', '.join(MODULES)}",
+        f"{', '.join(MODULES)} ({DIGITS} is the embedded world, without a path and alone)",
     )
     sources.add_argument("--images", action="append", default=[], metavar="NAME=DIR", help="where a corpus's image paths begin")
     sources.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="pairs: how a column is called in the file")
@@ -59,11 +59,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="BENCHMARK",
         help="drop what is in a benchmark: NAME or NAME:PATH of a public one or of a corpus, a JSONL file of records, a built parquet file",
     )
-    rows.add_argument("--template", default="critic", help="prompt of pairs: a name or a file")
-    rows.add_argument("--policy-template", default="policy", help="prompt of questions: a name or a file")
+    rows.add_argument("--template", metavar="NAME|FILE", help=f"prompt of pairs (default: critic; {DIGITS}: critic_short)")
+    rows.add_argument("--policy-template", metavar="NAME|FILE", help=f"prompt of questions (default: policy; {DIGITS}: policy_short)")
 
     size = command.add_argument_group("how large a prompt may be")
-    size.add_argument("--base", metavar="NAME|DIR|HUB_ID", help="whose tokenizer and processor measure: a name of recipe/base, or a model")
+    size.add_argument("--base", metavar="NAME|DIR|HUB_ID", help=f"who measures: a name of recipe/base, or a model ({DIGITS}: nobody)")
     size.add_argument("--no-lengths", action="store_true", help="measure nothing and drop nothing for its length")
     size.add_argument("--max-prompt-tokens", type=_count, metavar="N", help="default: data.max_prompt_length of the recipe")
     size.add_argument(
@@ -91,18 +91,23 @@ def _build(arguments: argparse.Namespace) -> int:
     if DIGITS in names:
         if arguments.corpus != [DIGITS]:
             raise ValueError(f"--corpus {DIGITS} is a world of its own; build it alone")
-        manifest = build.build_digits(arguments.out, seed=arguments.seed, random_labels=arguments.random_labels)
-        counts = manifest["corpora"][DIGITS]["parts"]
+        if unused := [flag for flag in ("images", "column", "quota", "weight") if getattr(arguments, flag)]:
+            raise ValueError(f"--{unused[0]} is for other corpora than {DIGITS}")
+        templates = (embedded.DEFAULT_OPTIONS.critic_template, embedded.DEFAULT_OPTIONS.policy_template)
+        options = _options(arguments, embedded.BASE, measured=bool(arguments.base), templates=templates)
+        manifest = embedded.build_digits(arguments.out, options=options, random_labels=arguments.random_labels)
     else:
         if arguments.random_labels:
             raise ValueError(f"--random-labels is for --corpus {DIGITS}")
-        manifest = build.build(arguments.out, _corpora(arguments, names), _options(arguments))
-        counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
+        options = _options(arguments, None, measured=True, templates=("critic", "policy"))
+        manifest = build.build(arguments.out, _corpora(arguments, names), options)
+    counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
         print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
-    print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
+    beside = "".join(f", {number} in {name}" for name, number in manifest.get("companions", {}).items())
+    print(f"{arguments.out}: {splits}{beside}, {manifest['images']['count']} images")
     return 0
 
 
@@ -129,8 +134,9 @@ def _corpora(arguments: argparse.Namespace, names: list[str]) -> list[build.Corp
     ]
 
 
-def _options(arguments: argparse.Namespace) -> build.Options:
-    told = recipe.read(arguments.base)
+def _options(arguments: argparse.Namespace, base: str | None, *, measured: bool, templates: tuple[str, str]) -> build.Options:
+    """base, measured and templates (of pairs, of questions) hold where no flag says otherwise."""
+    told = recipe.read(arguments.base or base)
     flags = (arguments.min_pixels, arguments.max_pixels)
     least, most = (given if flag is None else flag for flag, given in zip(flags, told.pixels, strict=True))
     return build.Options(
@@ -141,11 +147,11 @@ def _options(arguments: argparse.Namespace) -> build.Options:
         ties=arguments.ties,
         decontaminate=arguments.decontaminate,
         pixels=(least, most),
-        base=None if arguments.no_lengths else told.model,
+        base=told.model if measured and not arguments.no_lengths else None,
         max_prompt_tokens=told.max_prompt_tokens if arguments.max_prompt_tokens is None else arguments.max_prompt_tokens,
         allow_remote=arguments.allow_remote,
-        critic_template=arguments.template,
-        policy_template=arguments.policy_template,
+        critic_template=arguments.template or templates[0],
+        policy_template=arguments.policy_template or templates[1],
         num_workers=arguments.num_workers,
     )
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +22,14 @@ import critic_r1_verl
 from critic_r1_verl import prompts, rows
 from data_prep import contamination, lengths, shards, sources, writing
 from data_prep.corpus import Record, SchemaError
-from data_prep.embedded import DigitsSize, build_digits
-from data_prep.images import Limits, remove_unused
+from data_prep.images import ImageStore, Limits, remove_unused
 
 SHARD_ROWS = 512
 DEFAULT_VAL = 64
 SPLITS = ("train", "val")
 
-__all__ = ["Corpus", "DigitsSize", "Options", "build", "build_digits"]
+Beside = Callable[[ImageStore], writing.Companions]
+"""Writes what a build has beside its rows, images through the store, before the manifest is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Corpus:
     """One --corpus: where it lies ("" for its own hub id), where its images lie if elsewhere, and how much of it to take.
 
     names: {column of the file: column the module expects}. quota is the largest number of records, weight the share beside other weights.
+    drawn: the file is not the user's, the build drew it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Corpus:
     names: Mapping[str, str] = field(default_factory=dict)
     quota: int | None = None
     weight: float | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class Key:
     group: int
 
 
-def build(out: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, Any]:
+def build(out: Path, corpora: Sequence[Corpus], options: Options, beside: Beside | None = None) -> dict[str, Any]:
     """Write out/{train,val}.parquet, images/ and manifest.json, and return the manifest.
 
     ValueError (SchemaError for a row or table that is not in the documented schema) says which file and row stopped it, and the remedy.
@@ -93,10 +95,10 @@ def build(out: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, A
         raise ValueError("a corpus is given twice; put its files into one folder and give that")
     work = out / ".build"
     with writing.alone(out, work):
-        return _build(out, work, corpora, options)
+        return _build(out, work, corpora, options, beside)
 
 
-def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -> dict[str, Any]:
+def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options, beside: Beside | None) -> dict[str, Any]:
     processor = lengths.load_processor(options.base) if options.base else None
     meter = lengths.meter(processor, work) if processor else None
     limits = Limits(*options.pixels, meter.limits.factor) if meter else Limits(*options.pixels)
@@ -118,9 +120,11 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -
     critic, policy = prompts.load(options.critic_template), prompts.load(options.policy_template)
     written = {split: writing.write_rows(out, split, _entries(splits[split], tasks, options), critic, policy) for split in SPLITS}
     num_checked = lengths.check(meter, processor, written["train"].sample, out) if meter else 0
+    companions = beside(ImageStore(out, limits)) if beside else writing.Companions()
 
     summaries = list(written.values())
-    remove_unused(out, {Path(path).name for summary in summaries for path in summary.images})
+    images = {**companions.images, **{sha: path for summary in summaries for path, sha in summary.images.items()}}
+    remove_unused(out, {Path(path).name for path in images.values()})
     manifest = {
         "version": critic_r1_verl.__version__,
         "seed": options.seed,
@@ -139,10 +143,11 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options) -
             "checked": num_checked,
         },
         "splits": {split: summary.counts() for split, summary in written.items()},
-        "files": {f"{split}.parquet": writing.file_sha(out / f"{split}.parquet") for split in SPLITS},
-        "images": writing.image_list(sha for summary in summaries for sha in summary.images.values()),
+        "files": {name: writing.file_sha(out / name) for name in (*(f"{split}.parquet" for split in SPLITS), *companions.files)},
+        "images": writing.image_list(images),
         "decontamination": {"benchmarks": list(options.decontaminate), "matches": matches},
         "versions": writing.versions(),
+        **companions.facts,
     }
     rows.write_manifest(out / "manifest.json", manifest)
     shutil.rmtree(work)
@@ -468,9 +473,9 @@ def _read_line(tasks: Sequence[shards.Task], key: Key) -> tuple[Record, list[int
 def _provenance(corpus: Corpus, counts: shards.Counts) -> dict[str, Any]:
     module = shards.corpus_module(corpus.name)
     return {
-        "location": corpus.location or module.HUB,
+        "location": "embedded" if corpus.drawn else corpus.location or module.HUB,
         # Of local files nothing says which revision they are.
-        "revision": module.REVISION if corpus.location in ("", module.HUB) else "",
+        "revision": module.REVISION if corpus.drawn or corpus.location in ("", module.HUB) else "",
         "licence": module.LICENCE,
         "grade": module.GRADE,
         "quota": corpus.quota,

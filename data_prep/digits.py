@@ -122,6 +122,20 @@ def raw_pairs(split: str, seed: int = SEED) -> Iterator[dict[str, Any]]:
         yield {"scene": scene, "claims": (better, worse) if preferred == "1" else (worse, better), "preferred": preferred}
 
 
+def to_json(raw: dict[str, Any], split: str) -> dict[str, Any]:
+    """A raw row as a line of the corpus's file; the digits shown are those of its scans."""
+    claims = [{"digits": list(claim.digits), "answer": claim.answer} for claim in raw["claims"]]
+    return {"split": split, "scans": list(raw["scene"].scans), "kind": raw["scene"].kind, "claims": claims, "preferred": raw["preferred"]}
+
+
+def from_json(data: dict[str, Any]) -> dict[str, Any]:
+    """The raw row of such a line. KeyError, IndexError, TypeError or ValueError for anything else."""
+    scans = tuple(data["scans"])
+    scene = Scene(scans, tuple(load()[1][scan] for scan in scans), data["kind"])
+    first, second = (Claim(tuple(claim["digits"]), claim["answer"]) for claim in data["claims"])
+    return {"scene": scene, "claims": (first, second), "preferred": data["preferred"]}
+
+
 def convert(raw: dict[str, Any], image: Image) -> PairRecord:
     """One raw row, its picture stored as image, to a record."""
     scene, (first, second) = raw["scene"], raw["claims"]

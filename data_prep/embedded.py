@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The digits as a data folder: what any corpus has, and what the demo needs besides.
+"""The digits as a data folder: drawn as a corpus's file, built like any other, and beside the rows what the demo needs.
 
 That is lessons for the small base (lessons.jsonl) and held-out records (test_pairs.jsonl, test_questions.jsonl).
 """
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import critic_r1_verl
-from critic_r1_verl import prompts, rows
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, replacing, write_jsonl
-from data_prep import digits, images, recipe, shards, writing
-from data_prep.images import ImageStore, Limits
+from critic_r1_verl import prompts
+from critic_r1_verl.records import Image, replacing, write_jsonl
+from data_prep import digits, recipe
+from data_prep.build import Corpus, Options, build
+from data_prep.images import ImageStore
+from data_prep.writing import Companions
 
-CRITIC_TEMPLATE = "critic_short"
-POLICY_TEMPLATE = "policy_short"
 BASE = "tiny"
+
+Raw = TypeVar("Raw")
 
 
 @dataclass(frozen=True)
@@ -37,132 +37,86 @@ class DigitsSize:
     test_questions: int = 512
 
 
-def build_digits(out: Path, size: DigitsSize = DigitsSize(), seed: int = digits.SEED, random_labels: bool = False) -> dict[str, Any]:
+DEFAULT_SIZE = DigitsSize()
+DEFAULT_OPTIONS = Options(pixels=recipe.read(BASE).pixels, critic_template="critic_short", policy_template="policy_short")
+
+
+def build_digits(
+    out: Path, size: DigitsSize = DEFAULT_SIZE, options: Options = DEFAULT_OPTIONS, random_labels: bool = False
+) -> dict[str, Any]:
     """Write everything that the demo needs to out and return the manifest. The same arguments give the same bytes.
 
     random_labels is the control: the labels of the training pairs, and only these, are drawn anew by a fair coin with a fixed seed.
     """
-    manifest_file = out / "manifest.json"
-    manifest_file.unlink(missing_ok=True)
-    store = ImageStore(out, Limits(*recipe.read(BASE).pixels))
-    parts: dict[str, dict[str, Any]] = {}
-    critic, policy = prompts.load(CRITIC_TEMPLATE), prompts.load(POLICY_TEMPLATE)
-
-    pairs = {split: _pairs(store, split, count, seed, parts) for split, count in _pair_counts(size).items()}
-    if random_labels:
-        pairs["train"] = _with_random_labels(pairs["train"], seed)
-    written = {}
-    for split in ("train", "val"):
-        entries: list[writing.Entry] = [
-            (pair, [order], []) for pair, order in zip(pairs[split], rows.balanced_orders(pairs[split]), strict=True)
-        ]
-        for number, (pair, orders, _) in enumerate(entries):
-            [row] = shards.rows_of(pair, orders, critic, policy, split=split, index=number)
-            if problems := rows.check_row(row, out):
-                raise ValueError(f"{split} row {number}: {problems[0]}")
-        written[split] = writing.write_rows(out, split, entries, critic, policy)
-    write_jsonl(out / "test_pairs.jsonl", pairs["test"])
-    questions = _questions(store, "test", size.test_questions, seed, parts)
-    write_jsonl(out / "test_questions.jsonl", questions)
-    _write_lessons(out / "lessons.jsonl", store, size, seed, critic, policy)
-
-    groups = {split: {scan for pair in pairs[split] for scan in pair.group.split("+")} for split in pairs}
-    groups["test"] |= {scan for question in questions for scan in question.group.split("+")}
-    groups["teach"] = {f"scan-{scan}" for scan in digits.splits()["teach"]}
-    _check_disjoint(groups)
-    images.remove_unused(out, {f"{sha[:32]}.png" for sha in store.sizes})
-    files = ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl")
-    manifest = {
-        "version": critic_r1_verl.__version__,
-        "seed": seed,
-        "random_labels": random_labels,
-        "corpora": {
-            digits.SOURCE: {
-                "location": "embedded",
-                "revision": digits.REVISION,
-                "licence": digits.LICENCE,
-                "grade": "A",
-                "counts": _sum(parts[f"{split} pairs"] for split in ("train", "val")),
-                "parts": parts,
-            }
-        },
-        "templates": {critic.name: critic.sha, policy.name: policy.sha},
-        "preferred_first": writing.preferred_first(written),
-        "splits": {split: summary.counts() for split, summary in written.items()},
-        "files": {name: writing.file_sha(out / name) for name in files},
-        "images": writing.image_list(store.sizes),
-        "versions": writing.versions(),
-    }
-    rows.write_manifest(manifest_file, manifest)
-    return manifest
+    file = out / ".build" / "digits.jsonl"
+    _draw_pairs(file, size, options.seed, random_labels)
+    if options.val is None and options.limit is None:
+        options = replace(options, val=size.val_pairs)
+    beside = partial(_write_companions, size, options, random_labels)
+    return build(out, [Corpus(name=digits.SOURCE, location=str(file), drawn=True)], options, beside)
 
 
-def _sum(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    total: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    for part in parts:
-        total.update(read=part["read"], kept=part["kept"])
-        skipped.update(part["skipped"])
-    return {**total, "skipped": dict(skipped)}
+def _draw_pairs(file: Path, size: DigitsSize, seed: int, random_labels: bool) -> None:
+    """Write the pairs to train and validate on, one a line, those of validation spread evenly, so that --limit takes of both."""
+    num_pairs = {"train": size.train_pairs, "val": size.val_pairs}
+    drawn = {split: islice(_distinct(digits.raw_pairs(split, seed), _content), number) for split, number in num_pairs.items()}
+    coin = random.Random(f"control-{seed}")
+    lines, total = [], sum(num_pairs.values())
+    for number in range(total):
+        split = "val" if (number + 1) * size.val_pairs // total > number * size.val_pairs // total else "train"
+        raw = next(drawn[split])
+        if random_labels and split == "train":
+            raw["preferred"] = coin.choice(("1", "2"))
+        lines.append(json.dumps(digits.to_json(raw, split)) + "\n")
+    text = "".join(lines)
+    # A build that was killed finds its shards again only if its files have not changed.
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        with replacing(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
-def _pair_counts(size: DigitsSize) -> dict[str, int]:
-    return {"train": size.train_pairs, "val": size.val_pairs, "test": size.test_pairs}
-
-
-def _distinct(
-    stream: Iterator[Any], convert: Callable[[Any], Any], key: Callable[[Any], str], wanted: int
-) -> tuple[list[Any], dict[str, Any]]:
-    """The first `wanted` distinct records of an endless stream, and the counts: kept + skipped = read."""
-    kept: dict[str, Any] = {}
-    read = 0
-    for raw in stream:
-        read += 1
-        record = convert(raw)
-        kept.setdefault(key(record), record)
-        if len(kept) == wanted:
-            break
-    return list(kept.values()), {"read": read, "kept": wanted, "skipped": {"duplicate": read - wanted}}
-
-
-def _pairs(store: ImageStore, split: str, count: int, seed: int, parts: dict[str, Any]) -> list[PairRecord]:
-    def convert(raw: dict[str, Any]) -> PairRecord:
-        return digits.convert(raw, store.put(digits.picture(raw["scene"])))
-
-    records, parts[f"{split} pairs"] = _distinct(digits.raw_pairs(split, seed), convert, lambda pair: pair.pair_id, count)
-    return records
-
-
-def _questions(store: ImageStore, split: str, count: int, seed: int, parts: dict[str, Any]) -> list[QuestionRecord]:
-    def convert(scene: digits.Scene) -> QuestionRecord:
-        return digits.convert_question(scene, store.put(digits.picture(scene)))
-
+def _write_companions(size: DigitsSize, options: Options, random_labels: bool, store: ImageStore) -> Companions:
+    """The held-out records and the lessons."""
+    seed, critic, policy = options.seed, prompts.load(options.critic_template), prompts.load(options.policy_template)
+    raw_pairs = islice(_distinct(digits.raw_pairs("test", seed), _content), size.test_pairs)
+    pairs = [digits.convert(raw, store.put(digits.picture(raw["scene"]))) for raw in raw_pairs]
     # Another seed than the pairs', so that questions and pairs do not share their scenes.
-    records, parts[f"{split} questions"] = _distinct(digits.scenes(split, seed + 1), convert, lambda question: question.question_id, count)
-    return records
-
-
-def _with_random_labels(pairs: list[PairRecord], seed: int) -> list[PairRecord]:
-    rng = random.Random(f"control-{seed}")
-    return [replace(pair, preferred=rng.choice(("1", "2"))) for pair in pairs]
+    scenes = islice(_distinct(digits.scenes("test", seed + 1), lambda scene: scene), size.test_questions)
+    questions = [digits.convert_question(scene, store.put(digits.picture(scene))) for scene in scenes]
+    groups = [pair.group for pair in pairs] + [question.group for question in questions]
+    _check_held_out({scan for group in groups for scan in group.split("+")})
+    write_jsonl(store.out / "test_pairs.jsonl", pairs)
+    write_jsonl(store.out / "test_questions.jsonl", questions)
+    _write_lessons(store.out / "lessons.jsonl", store, size, seed, critic, policy)
+    numbers = {
+        "test_pairs.jsonl": len(pairs),
+        "test_questions.jsonl": len(questions),
+        "lessons.jsonl": size.policy_lessons + size.critic_lessons,
+    }
+    images = {sha: f"images/{sha[:32]}.png" for sha in store.sizes}
+    return Companions(files=tuple(numbers), images=images, facts={"random_labels": random_labels, "companions": numbers})
 
 
 def _write_lessons(file: Path, store: ImageStore, size: DigitsSize, seed: int, critic: prompts.Template, policy: prompts.Template) -> None:
     """One lesson a line: {skill, image, prompt, response}, on pictures of the teaching scans."""
+    from rich.console import Console
+    from rich.progress import track
 
     def lesson(skill: str, scene: digits.Scene, prompt: Callable[[Image], str], response: str) -> str:
         image = store.put(digits.picture(scene))
         return json.dumps({"skill": skill, "image": image.path, "prompt": prompt(image), "response": response}) + "\n"
 
-    style = random.Random(f"{digits.SOURCE}-style-{seed}")
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    def lessons() -> Iterator[str]:
         for scene in islice(digits.scenes("teach", seed), size.policy_lessons):
-            text = partial(_policy_prompt, scene, policy)
-            stream.write(lesson("policy", scene, text, digits.policy_lesson(scene)))
+            yield lesson("policy", scene, partial(_policy_prompt, scene, policy), digits.policy_lesson(scene))
+        style = random.Random(f"{digits.SOURCE}-style-{seed}")
         for raw in islice(digits.raw_pairs("teach", seed), size.critic_lessons):
             checked = style.random() < digits.CHECKED[raw["scene"].kind]
-            text = partial(_critic_prompt, raw, critic)
-            stream.write(lesson("critic", raw["scene"], text, digits.critic_lesson(raw, checked)))
+            yield lesson("critic", raw["scene"], partial(_critic_prompt, raw, critic), digits.critic_lesson(raw, checked))
+
+    total = size.policy_lessons + size.critic_lessons
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(track(lessons(), "lessons", total=total, console=Console(stderr=True)))
 
 
 def _policy_prompt(scene: digits.Scene, template: prompts.Template, image: Image) -> str:
@@ -173,9 +127,21 @@ def _critic_prompt(raw: dict[str, Any], template: prompts.Template, image: Image
     return prompts.critic_text(digits.convert(raw, image), "12", template)
 
 
-def _check_disjoint(groups: dict[str, set[str]]) -> None:
-    names = sorted(groups)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            if shared := groups[first] & groups[second]:
-                raise ValueError(f"splits {first} and {second} share {sorted(shared)[0]}: a measurement would rest on ink seen before")
+def _distinct(stream: Iterator[Raw], key: Callable[[Raw], Hashable]) -> Iterator[Raw]:
+    """The stream without what was there before."""
+    seen = set()
+    for one in stream:
+        if (content := key(one)) not in seen:
+            seen.add(content)
+            yield one
+
+
+def _content(raw: dict[str, Any]) -> Hashable:
+    """What makes a pair: its scene and its claims in either order."""
+    return raw["scene"], frozenset(raw["claims"])
+
+
+def _check_held_out(tested: set[str]) -> None:
+    for split, scans in digits.splits().items():
+        if split != "test" and (shared := tested & {f"scan-{scan}" for scan in scans}):
+            raise ValueError(f"splits {split} and test share {sorted(shared)[0]}: a measurement would rest on ink seen before")

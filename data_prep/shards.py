@@ -53,7 +53,7 @@ class Task:
 def corpus_module(name: str) -> Any:
     """The module of a corpus. ValueError lists the names there are."""
     if name not in MODULES:
-        raise ValueError(f"--corpus {name}: no such corpus; there are digits, {', '.join(sorted(MODULES))}")
+        raise ValueError(f"--corpus {name}: no such corpus; there are {', '.join(sorted(MODULES))}")
     return import_module(MODULES[name])
 
 

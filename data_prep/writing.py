@@ -66,6 +66,15 @@ class Written:
         return {"rows": self.num_rows, "pairs": self.records["verdict"], "questions": self.records["math"]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Companions:
+    """What a build writes beside its rows: files, images {sha256: path}, and what the manifest says of them under names of its own."""
+
+    files: Sequence[str] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 def write_rows(out: Path, split: str, entries: Iterable[Entry], critic: prompts.Template, policy: prompts.Template) -> Written:
     """Write out/<split>.parquet: of each pair a row for each of its orders, of each question one row."""
     written = Written()
@@ -117,7 +126,7 @@ def versions() -> dict[str, str]:
     """Versions of what the bytes of a build depend on."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("pillow", "pyarrow", "tokenizers", "transformers")}
+    return {name: version(name) for name in ("pillow", "pyarrow", "tokenizers", "torch", "transformers")}
 
 
 def distribution(numbers: Sequence[int]) -> dict[str, int | None]:

@@ -100,6 +100,8 @@ MESSAGE = json.dumps([{"role": "user", "content": "#### [Response 1]:\nA\n#### [
         ("mmk12", {"question": "Q", "answer": "1", "image": "0.png"}, "'image': found '0.png'"),
         ("virl39k", {"question": "Q", "answer": "\\boxed{1}", "image": "0.png"}, "'image': found '0.png'"),
         ("thinklite_hard", {"problem": "Q", "answer": "1", "image": "0.png"}, "expected bytes or dict"),
+        ("digits", {"split": "train", "scans": [3], "kind": "colour", "claims": [], "preferred": "1"}, "digits.to_json"),
+        ("digits", {"split": "train", "scans": [1797], "kind": "digit", "claims": [], "preferred": "1"}, "IndexError"),
         ("pairs", {"question": "Q", "response_1": "A", "response_2": "B"}, "['question', 'response_1', 'response_2']"),
         ("pairs", {"question": "Q", "response_1": "A", "response_2": "B", "preferred": "A"}, "found 'A', expected one of '1', '2', 'tie'"),
     ],

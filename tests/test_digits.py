@@ -1,26 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded world: what it claims about its splits, pairs and lessons, checked on what it writes."""
 
+import hashlib
+import io
 import json
+import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from critic_r1_verl import rows
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
 from critic_r1_verl.verdict import parse_answer, parse_verdict
-from data_prep import build, digits, embedded, validate
+from data_prep import digits, embedded, validate, writing
 
-SIZE = build.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
+SIZE = embedded.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
 FILES = ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl", "manifest.json")
+
+
+def sha(picture: Any) -> str:
+    """The path under which a picture is stored."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"images/{hashlib.sha256(buffer.getvalue()).hexdigest()[:32]}.png"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    build.build_digits(folder, SIZE)
+    embedded.build_digits(folder, SIZE)
     return folder
 
 
@@ -93,16 +105,19 @@ def test_no_scan_is_on_two_sides(world: Path) -> None:
     used = {int(scan.removeprefix("scan-")) for record in records for scan in record.group.split("+")}
     assert used <= by_split["test"]
     with pytest.raises(ValueError, match="ink seen before"):
-        embedded._check_disjoint({"train": {"scan-1"}, "test": {"scan-1", "scan-2"}})
+        embedded._check_held_out({f"scan-{digits.splits()['train'][0]}", f"scan-{digits.splits()['test'][0]}"})
+    for split in ("train", "val"):
+        allowed = {sha(digits.picture(raw["scene"])) for raw in islice(digits.raw_pairs(split), 100)}
+        assert {path for row in rows.read_rows(world / f"{split}.parquet") for path in row["images"]} <= allowed
 
 
 def test_two_builds_give_the_same_bytes_and_counts_add_up(world: Path, tmp_path: Path) -> None:
-    build.build_digits(tmp_path, SIZE)
+    embedded.build_digits(tmp_path, SIZE)
     assert all((world / name).read_bytes() == (tmp_path / name).read_bytes() for name in FILES)
-    corpus = json.loads((world / "manifest.json").read_text())["corpora"]["digits"]
-    parts = corpus["parts"]
-    assert all(count["read"] == count["kept"] + sum(count["skipped"].values()) for count in (*parts.values(), corpus["counts"]))
-    assert (corpus["counts"]["kept"], parts["test pairs"]["kept"]) == (41 + 8, 24)
+    manifest = json.loads((world / "manifest.json").read_text())
+    assert manifest["corpora"]["digits"]["counts"] == {"read": 41 + 8, "kept": 41 + 8, "skipped": {}}
+    assert manifest["companions"] == {"test_pairs.jsonl": 24, "test_questions.jsonl": 24, "lessons.jsonl": 40}
+    assert manifest["corpora"]["digits"]["location"] == "embedded"
 
 
 def test_validate_finds_nothing(world: Path) -> None:
@@ -110,7 +125,7 @@ def test_validate_finds_nothing(world: Path) -> None:
 
 
 def test_the_control_changes_training_labels_alone(world: Path, tmp_path: Path) -> None:
-    build.build_digits(tmp_path, SIZE, random_labels=True)
+    embedded.build_digits(tmp_path, SIZE, random_labels=True)
     same = {name for name in FILES if (world / name).read_bytes() == (tmp_path / name).read_bytes()}
     assert same == set(FILES) - {"train.parquet", "manifest.json"}
     labels = {
@@ -122,3 +137,16 @@ def test_the_control_changes_training_labels_alone(world: Path, tmp_path: Path) 
     }
     changed = sum(labels[world][pair] != labels[tmp_path][pair] for pair in labels[world])
     assert 10 <= changed <= 31
+
+
+def test_a_part_of_the_digits_has_both_splits_and_the_flags_of_any_corpus(tmp_path: Path) -> None:
+    options = replace(embedded.DEFAULT_OPTIONS, limit=40, both_orders=True)
+    manifest = embedded.build_digits(tmp_path, embedded.DigitsSize(1, 1, 90, 10, 2, 2), options)
+    assert manifest["splits"] == {"train": {"rows": 72, "pairs": 36, "questions": 0}, "val": {"rows": 8, "pairs": 4, "questions": 0}}
+    assert [str(problem) for problem in validate.problems(tmp_path)] == []
+
+
+def test_a_second_build_waits_for_nobody(world: Path) -> None:
+    with writing.alone(world, world / ".build"), pytest.raises(ValueError, match="another build writes here"):
+        embedded.build_digits(world, SIZE)
+    shutil.rmtree(world / ".build")

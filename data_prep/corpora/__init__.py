@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public corpora, and the user's own pairs: one module each, imported only when asked for by its name."""
+"""The public corpora, the user's own pairs and the embedded digits: one module each, imported only when asked for by its name."""
 
 MODULES = {
     name: f"data_prep.corpora.{name}"
     for name in (
+        "digits",
         "llava_critic_113k",
         "llava_critic_grpo",
         "llava_rlhf",

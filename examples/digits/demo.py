@@ -93,8 +93,8 @@ class Demo:
     def prepare(self) -> str:
         flags = ["--random-labels"] if self.random_labels else []
         self._call("prepare", "-m", "data_prep", "build", "--corpus", "digits", "--out", str(self.data), *flags)
-        counts = json.loads((self.data / "manifest.json").read_text())["corpora"]["digits"]["parts"]
-        return f"{counts['train pairs']['kept']} training pairs, {counts['test pairs']['kept']} held-out pairs"
+        manifest = json.loads((self.data / "manifest.json").read_text())
+        return f"{manifest['splits']['train']['pairs']} training pairs, {manifest['companions']['test_pairs.jsonl']} held-out pairs"
 
     def teach(self) -> str:
         if self.base_from:

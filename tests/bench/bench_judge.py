@@ -36,10 +36,10 @@ TOKENS = 24
 def world(folder: Path, num_pairs: int) -> Path:
     """An untaught base, and held-out pairs."""
     from critic_r1_verl import tiny
-    from data_prep import build
+    from data_prep import embedded
 
-    size = build.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=num_pairs, test_questions=4)
-    build.build_digits(folder / "data", size)
+    size = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=num_pairs, test_questions=4)
+    embedded.build_digits(folder / "data", size)
     lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
     tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
     return folder

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from critic_r1_verl import rows
-from data_prep import build
+from data_prep import embedded
 
-SIZE = build.DigitsSize(policy_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
+SIZE = embedded.DigitsSize(policy_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    build.build_digits(folder, SIZE)
+    embedded.build_digits(folder, SIZE)
     return folder
 
 

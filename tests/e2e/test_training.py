@@ -13,17 +13,17 @@ import pytest
 
 from critic_r1_verl import generate, judge, prompts, reaper, tiny
 from critic_r1_verl.records import PairRecord, read_jsonl
-from data_prep import build
+from data_prep import embedded
 
 STEPS = 2
-SIZE = build.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4)
+SIZE = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data of a few pairs and an untaught base beside them."""
     folder = tmp_path_factory.mktemp("world")
-    build.build_digits(folder / "data", SIZE)
+    embedded.build_digits(folder / "data", SIZE)
     lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
     tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
     return folder
