@@ -118,12 +118,18 @@ class VllmGenerator:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         coming = enumerate(requests)
-        while True:
-            while self.num_taken < MAX_TAKEN and (following := next(coming, None)):
-                self.take(*following)
-            if not self.num_taken:
-                return
-            yield from self.step()
+        try:
+            while True:
+                while self.num_taken < MAX_TAKEN and (following := next(coming, None)):
+                    self.take(*following)
+                if not self.num_taken:
+                    return
+                yield from self.step()
+        finally:
+            # After an error, or if the caller stops early, the next call must find the engine empty.
+            if self._places:
+                self._llm.llm_engine.abort_request(list(self._places))
+                self._places.clear()
 
     @property
     def num_taken(self) -> int:

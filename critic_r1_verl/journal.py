@@ -19,12 +19,15 @@ class Journal:
         self.path, self._key = path, key
         self.lines: dict[Key, dict[str, Any]] = {}
         if path.is_file():
-            for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-                try:
-                    line = json.loads(text)
-                    self.lines[key(line)] = line
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(f"{path}:{number}: not a line of this run ({error}); delete the file to start again") from error
+            with path.open("rb") as stream:
+                for number, text in enumerate(stream, 1):
+                    if not text.endswith(b"\n"):
+                        break
+                    try:
+                        line = json.loads(text)
+                        self.lines[key(line)] = line
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise ValueError(f"{path}:{number}: not a line of this run ({error}); delete the file to start again") from error
             self._rewrite()
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -46,8 +49,8 @@ class Journal:
 
     def _rewrite(self) -> None:
         self.lines = {key: self.lines[key] for key in sorted(self.lines)}
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line, ensure_ascii=True) + "\n" for line in self.lines.values()), encoding="utf-8")
+        with replacing(self.path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as stream:
+            stream.writelines(json.dumps(line, ensure_ascii=True) + "\n" for line in self.lines.values())
 
 
 def work_off(

@@ -431,7 +431,9 @@ def _decontaminate(
 
 
 def _split(keys: list[Key], options: Options) -> dict[str, list[Key]]:
-    """The keys of each split in the order of their rows. Sets of records that share images go to val by hash until it is full."""
+    """The keys of each split, in the order of the corpora: verl shuffles. Sets of records that share images go to val by hash until it is
+    full.
+    """
     wanted = options.val if options.val is not None else min(DEFAULT_VAL, max(1, len(keys) // 10))
     if not 0 < wanted < len(keys):
         raise ValueError(f"--val {wanted}: give a number above 0 and below that of the records, {len(keys)}")
@@ -444,7 +446,6 @@ def _split(keys: list[Key], options: Options) -> dict[str, list[Key]]:
         if members[group] <= room:
             held_out.add(group)
             room -= members[group]
-    keys.sort(key=lambda key: _rank(options.seed, key.pair_id))
     splits = {"train": [key for key in keys if key.group not in held_out], "val": [key for key in keys if key.group in held_out]}
     if not all(splits.values()):
         raise ValueError(f"no split is possible: the smallest set of records that share images has {min(members.values())}; raise --val")

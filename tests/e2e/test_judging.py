@@ -13,21 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import reaper, tiny
-from data_prep import embedded
+from critic_r1_verl import reaper
 
-SIZE = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=64, test_questions=4)
 ENVIRONMENT = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs, and an untaught base that writes at random up to its limit of tokens."""
-    folder = tmp_path_factory.mktemp("world")
-    embedded.build_digits(folder / "data", SIZE)
-    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
-    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
-    return folder
 
 
 def command(world: Path, out: str, *engine: str) -> list[str]:

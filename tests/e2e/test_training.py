@@ -7,26 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import generate, judge, prompts, reaper, tiny
+from critic_r1_verl import generate, judge, prompts, reaper
 from critic_r1_verl.records import PairRecord, read_jsonl
-from data_prep import embedded
 
 STEPS = 2
-SIZE = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=4, test_questions=4)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data of a few pairs and an untaught base beside them."""
-    folder = tmp_path_factory.mktemp("world")
-    embedded.build_digits(folder / "data", SIZE)
-    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
-    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
-    return folder
 
 
 def command(world: Path) -> list[str]:
@@ -92,10 +81,14 @@ def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> Non
     (experiment,) = (world / "checkpoints").iterdir()
     export = [sys.executable, "-m", "critic_r1_verl.cli", "export", str(experiment), "--out", str(world / "trained")]
     assert subprocess.run(export, env=environment(), check=False).returncode == 0
-    pairs = read_jsonl(world / "data" / "test_pairs.jsonl", PairRecord)
+    pairs = read_jsonl(world / "data" / "test_pairs.jsonl", PairRecord)[:4]
     os.environ.update(VERL_PLATFORM="cpu", HF_HUB_OFFLINE="1")
     generator = generate.VllmGenerator(world / "trained", max_model_len=512)
     protocol = judge.Protocol(prompts.load("critic_short"), generate.Sampling(16))
+    first, second = (judge.request(pair, "12", protocol, world / "data") for pair in pairs[:2])
+    with pytest.raises(ValueError, match="does not open"):
+        list(generator.generate([first, replace(second, images=(world / "none.png",))]))
+    # What that error left in the engine is gone.
     lines = judge.judge(pairs, generator, protocol, world / "judgements.jsonl", root=world / "data")
     assert {(line["pair_id"], line["order"]) for line in lines} == {(pair.pair_id, order) for pair in pairs for order in ("12", "21")}
     assert all(line["completion_tokens"] > 0 for line in lines)
