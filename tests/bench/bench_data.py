@@ -4,14 +4,13 @@
 - the limit: the same images decoded and encoded again, nothing else. Goal: within 1.5x of it
 - verl's own filter of long prompts (data.filter_overlong_prompts), which runs the whole processor on each row. Goal: 10x as fast
 
-    python tests/bench/bench_data.py [--rows 1000] [--runs 3] [--json]
-    python tests/bench/bench_data.py --resize [--rows 40]                   # photographs beyond the limits, against the limit only
-    python tests/bench/bench_data.py --scale 1000 10000 100000 [--with-lengths] [--json]     # rows/s and peak memory of the process tree
+    python tests/bench/bench_data.py [--rows 1000] [--photographs 40] [--runs 3] [--json]
+    python tests/bench/bench_data.py --scale 1000 10000 100000 [--with-lengths | --of-photographs] [--json]  # and the peak of memory
 
 Seconds are processor seconds, so that a busy machine changes little; build, limit and filter take turns. Of each number the least, the
 median and the greatest of all runs are printed. Images are JPEGs of 800 x 600 pixels that weigh what photographs do, within the limits, so
-that the build keeps their bytes (3000 x 2000 pixels and the recipe's limits for --resize; 40 x 40 pixels for --scale, where the rest of the
-build is what grows). The base is the small one, with its own processor.
+that the build keeps their bytes; photographs have 3000 x 2000 and are brought within the recipe's limits, measured against the limit
+alone. --scale takes images of 40 x 40 pixels, since the rest of the build is what grows. The base is the small one, with its own processor.
 
 The build includes the full processor on CHECKED_ROWS rows, a fixed cost that build_fixed_seconds gives by itself and that 1,000 rows make
 small. Outside of all measurements is what both sides pay once for any number of rows: the import of transformers and torch.
@@ -225,12 +224,12 @@ def spread(results: list[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [values[0], values[len(values) // 2], values[-1]] for name, values in columns.items()}
 
 
-def scale(num_rows: int, *, with_lengths: bool) -> dict[str, float]:
+def scale(num_rows: int, *, with_lengths: bool, of_photographs: bool) -> dict[str, float]:
     """One build by two workers, a process tree of its own, whose memory is summed every 50 ms, shared pages in equal parts."""
     import psutil
 
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, __file__, "--one", str(num_rows)]
+        command = [sys.executable, __file__, "--one", str(num_rows), *(["--of-photographs"] if of_photographs else [])]
         if with_lengths:
             # In a process that ends: making the base takes as much memory as what is measured.
             base = Path(temporary) / "base"
@@ -252,46 +251,56 @@ def scale(num_rows: int, *, with_lengths: bool) -> dict[str, float]:
             return {**json.loads(process.stdout.read()), "peak_mib": round(peak / 2**20)}
 
 
-def one(num_rows: int, base: Path | None) -> dict[str, float]:
+def one(num_rows: int, base: Path | None, *, of_photographs: bool) -> dict[str, float]:
+    from data_prep import recipe
+
+    size, pixels = ((3000, 2000), recipe.read().pixels) if of_photographs else ((40, 40), PIXELS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        file = write_corpus(folder, num_rows, (40, 40), num_rows // 10)
+        file = write_corpus(folder, num_rows, size, num_rows // 10)
         start = time.perf_counter()
-        used = seconds(lambda: run_build(file, folder / "out", base, num_workers=2))
+        used = seconds(lambda: run_build(file, folder / "out", base, pixels, num_workers=2))
         passed = time.perf_counter() - start
     return {"rows": num_rows, "seconds": round(used, 1), "rows_per_second": round(num_rows / used, 1), "wall_seconds": round(passed, 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, help="default: 1000; 40 for --resize")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--photographs", type=int, default=40)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--resize", action="store_true", help="photographs beyond the limits")
     parser.add_argument("--scale", type=int, nargs="+", metavar="N")
     parser.add_argument("--with-lengths", action="store_true", help="--scale: measure lengths too")
+    parser.add_argument("--of-photographs", action="store_true", help="--scale: one for every ten rows")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, arguments.base)))
+        print(json.dumps(one(arguments.one, arguments.base, of_photographs=arguments.of_photographs)))
         return
     if arguments.scale:
-        results = [scale(num_rows, with_lengths=arguments.with_lengths) for num_rows in arguments.scale]
-        found, heads = {name: [result[name] for result in results] for name in results[0]}, ["" for _ in results]
+        flags = {"with_lengths": arguments.with_lengths, "of_photographs": arguments.of_photographs}
+        results = [scale(num_rows, **flags) for num_rows in arguments.scale]
+        found = {"scale": {name: [result[name] for result in results] for name in results[0]}}
+        heads = ["" for _ in results]
     else:
-        run = compare_resized if arguments.resize else compare
-        found, heads = spread(run(arguments.rows or (40 if arguments.resize else 1000), arguments.runs)), ["least", "median", "greatest"]
+        found = {
+            "kept": spread(compare(arguments.rows, arguments.runs)),
+            "resized": spread(compare_resized(arguments.photographs, arguments.runs)),
+        }
+        heads = ["least", "median", "greatest"]
     if arguments.json:
         print(json.dumps(found, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", *heads, title="Data build, processor seconds")
-    for name, values in found.items():
-        table.add_row(name.replace("_", " "), *(f"{value:,}" for value in values))
-    Console().print(table)
+    for title, columns in found.items():
+        table = Table("", *heads, title=f"Data build, processor seconds: {title}")
+        for name, values in columns.items():
+            table.add_row(name.replace("_", " "), *(f"{value:,}" for value in values))
+        Console().print(table)
 
 
 if __name__ == "__main__":
