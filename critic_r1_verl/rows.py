@@ -173,7 +173,8 @@ def _row(record: PairRecord | QuestionRecord, content: str, *, style: str, groun
         "reward_model": {"style": style, "ground_truth": ground_truth},
         "extra_info": {**extra, "category": record.category, "style": style},
     }
-    row["extra_info"] = {name: {**row["extra_info"], "row_sha": row_sha(row)}[name] for name in SHAPE["extra_info"]}
+    row["extra_info"]["row_sha"] = row_sha(row)
+    row["extra_info"] = {name: row["extra_info"][name] for name in SHAPE["extra_info"]}
     return row
 
 

@@ -15,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -366,7 +367,10 @@ def _rank(seed: int, text: str) -> bytes:
 def _choose(
     keys: list[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[shards.Counts]
 ) -> tuple[list[Key], dict[str, Any]]:
-    """The keys that ties policy, quotas and weights leave, and what became of ties. They go first, and keep their share under a quota."""
+    """The keys that ties policy, quotas and weights leave, in the order of the corpora, and what became of ties.
+
+    Ties go first, and what is left of them keeps its share under a quota.
+    """
     by_corpus: list[tuple[list[Key], list[Key]]] = [([], []) for _ in corpora]
     for key in keys:
         by_corpus[key.corpus][key.preferred == "tie"].append(key)
@@ -386,6 +390,7 @@ def _choose(
             _drop(counts, others[quota - num_ties :] + ties[num_ties:], "beyond the quota")
             del others[quota - num_ties :], ties[num_ties:]
         chosen += others + ties
+    chosen.sort(key=lambda key: (key.shard, key.offset))
     num_ties = sum(key.preferred == "tie" for key in chosen)
     return chosen, {"policy": options.ties, "kept": num_ties, "dropped": dropped_ties}
 
@@ -423,8 +428,7 @@ def _decontaminate(
     """The keys whose records are in no benchmark, and the matches of the others."""
     if not items:
         return keys, []
-    keys.sort(key=lambda key: (key.shard, key.offset))
-    matches = contamination.find((_read_line(tasks, key)[0] for key in keys), out, items, limits)
+    matches = contamination.find((record for record, _ in _read_records(keys, tasks)), out, items, limits)
     _drop(counts, (key for key in keys if key.pair_id in matches), "in a benchmark")
     kept = [key for key in keys if key.pair_id not in matches]
     return kept, [asdict(matches[record_id]) for record_id in sorted(matches)]
@@ -455,8 +459,7 @@ def _split(keys: list[Key], options: Options) -> dict[str, list[Key]]:
 def _entries(keys: Sequence[Key], tasks: Sequence[shards.Task], options: Options) -> Iterator[writing.Entry]:
     pairs = [key for key in keys if key.style == "verdict"]
     orders = iter(rows.balanced_orders(pairs))
-    for key in keys:
-        record, tokens = _read_line(tasks, key)
+    for key, (record, tokens) in zip(keys, _read_records(keys, tasks), strict=True):
         if key.style == "math":
             yield record, shards.ORDERS[:1], tokens
         else:
@@ -464,11 +467,14 @@ def _entries(keys: Sequence[Key], tasks: Sequence[shards.Task], options: Options
             yield record, shards.ORDERS if options.both_orders else (order,), tokens
 
 
-def _read_line(tasks: Sequence[shards.Task], key: Key) -> tuple[Record, list[int]]:
-    with tasks[key.shard].result.open("rb") as stream:
-        stream.seek(key.offset)
-        line = json.loads(stream.readline())
-    return shards.record_of(line), line["tokens"]
+def _read_records(keys: Sequence[Key], tasks: Sequence[shards.Task]) -> Iterator[tuple[Record, list[int]]]:
+    """The record of each key, and its prompt's tokens."""
+    for shard, members in groupby(keys, key=lambda key: key.shard):
+        with tasks[shard].result.open("rb") as stream:
+            for key in members:
+                stream.seek(key.offset)
+                line = json.loads(stream.readline())
+                yield shards.record_of(line), line["tokens"]
 
 
 def _provenance(corpus: Corpus, counts: shards.Counts) -> dict[str, Any]:

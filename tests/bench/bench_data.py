@@ -10,7 +10,8 @@
 Seconds are processor seconds, so that a busy machine changes little; build, limit and filter take turns. Of each number the least, the
 median and the greatest of all runs are printed. Images are JPEGs of 800 x 600 pixels that weigh what photographs do, within the limits, so
 that the build keeps their bytes; photographs have 3000 x 2000 and are brought within the recipe's limits, measured against the limit
-alone. --scale takes images of 40 x 40 pixels, since the rest of the build is what grows. The base is the small one, with its own processor.
+alone. --scale takes images of 40 x 40 pixels, as the rest of the build is what grows. The base is the small one, whose processor is given
+the pixel limits of the 7B model: with its own it would see, and the filter prepare, less than half of an image's pixels.
 
 The build includes the full processor on CHECKED_ROWS rows, a fixed cost that build_fixed_seconds gives by itself and that 1,000 rows make
 small. Outside of all measurements is what both sides pay once for any number of rows: the import of transformers and torch.
@@ -68,6 +69,14 @@ def write_corpus(folder: Path, num_rows: int, size: tuple[int, int], num_images:
             row = {"image": f"{number % num_images}.jpg", "question": f"{question} {number}?", "chosen": chosen, "rejected": rejected}
             stream.write(json.dumps(row) + "\n")
     return folder / "pairs.jsonl"
+
+
+def see_as_7b(base: Path) -> None:
+    """Give a base's processor the pixel limits of Qwen2.5-VL's: 4 and 16,384 merged patches of 28 x 28."""
+    file = base / "processor_config.json"
+    config = json.loads(file.read_text())
+    config["image_processor"]["size"] = {"shortest_edge": 4 * 28**2, "longest_edge": 16_384 * 28**2}
+    file.write_text(json.dumps(config))
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -134,6 +143,7 @@ def compare(num_rows: int, num_runs: int) -> list[dict[str, float]]:
         raw, base = folder / "raw", folder / "base"
         raw.mkdir()
         tiny.build([" ".join(WORDS)] * 3, base)
+        see_as_7b(base)
         file = write_corpus(raw, num_rows, (800, 600), num_rows)
         processor = lengths.load_processor(str(base))
         # Imports and first calls.
