@@ -200,7 +200,8 @@ def lmms_eval_seconds(python: Path, folder: Path, place: str, model: str, at_onc
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"lmms-eval ended with status {done.returncode}: {done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    # vLLM may say something after it.
+    found = next(json.loads(line) for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"'))
     ours = sum(json.loads(line)["completion_tokens"] for line in (folder / "judgements.jsonl").open())
     assert abs(found["tokens"] - ours) < 0.05 * ours, f"lmms-eval had {found['tokens']} tokens written, we {ours}: not the same prompts"
     return found["seconds"]

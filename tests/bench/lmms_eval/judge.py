@@ -21,12 +21,13 @@ def on_a_server(url: str, model: str, at_once: int) -> Any:
     return AsyncOpenAIChat(model_version=model, base_url=url, api_key="none", num_cpus=at_once)
 
 
-def in_process(model: str, at_once: int) -> Any:
+def in_process(model: str, max_tokens: int, at_once: int) -> Any:
     """The same engine settings as ours; what its texts took is counted in client.num_tokens, which lmms-eval itself leaves out."""
     from lmms_eval.models.chat.vllm import VLLM
 
     engine = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096, "max_num_seqs": 256}
-    client = VLLM(model=model, batch_size=at_once, trust_remote_code=False, **engine)
+    # Its own limit of tokens holds where it is the larger one.
+    client = VLLM(model=model, batch_size=at_once, max_new_tokens=max_tokens, trust_remote_code=False, **engine)
     chat, client.num_tokens = client.client.chat, 0
 
     def counted(*arguments: Any, **named: Any) -> list[Any]:
@@ -42,7 +43,7 @@ def main(place: str, model: str, max_tokens: str, at_once: str) -> None:
     from lmms_eval import evaluator
     from lmms_eval.tasks import TaskManager
 
-    client = in_process(model, int(at_once)) if place == "vllm" else on_a_server(place, model, int(at_once))
+    client = in_process(model, int(max_tokens), int(at_once)) if place == "vllm" else on_a_server(place, model, int(at_once))
     generate, answers, used = client.generate_until, [], []
 
     def timed(requests: list[Any]) -> list[Any]:
