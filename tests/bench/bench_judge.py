@@ -11,7 +11,7 @@
     python tests/bench/bench_judge.py --scale 512 2048 8192 [--json]    # peak memory of a whole run over so many pairs
 
 Each run judges all pairs in both orders with empty caches; those that are compared take turns, after a first turn that warms up. A ratio is
-that of the runs' medians. Peak memory holds the engine's two caches of 0.25 GB of prepared pictures, full after some 2,000 of these.
+that of the runs' medians. Peak memory is that of the whole process, the engine's caches in it.
 """
 
 import argparse
