@@ -4,6 +4,7 @@
 That is lessons for the small base (lessons.jsonl) and held-out records (test_pairs.jsonl, test_questions.jsonl).
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Hashable, Iterator
@@ -48,16 +49,15 @@ def build_digits(
 
     random_labels is the control: the labels of the training pairs, and only these, are drawn anew by a fair coin with a fixed seed.
     """
-    file = out / ".build" / "digits.jsonl"
-    _draw_pairs(file, size, options.seed, random_labels)
+    file = _draw_pairs(out / ".build", size, options.seed, random_labels)
     if options.val is None and options.limit is None:
         options = replace(options, val=size.val_pairs)
     beside = partial(_write_companions, size, options, random_labels)
     return build(out, [Corpus(name=digits.SOURCE, location=str(file), drawn=True)], options, beside)
 
 
-def _draw_pairs(file: Path, size: DigitsSize, seed: int, random_labels: bool) -> None:
-    """Write the pairs to train and validate on, one a line, those of validation spread evenly, so that --limit takes of both."""
+def _draw_pairs(folder: Path, size: DigitsSize, seed: int, random_labels: bool) -> Path:
+    """A file of the pairs to train and validate on, one a line, those of validation spread evenly, so that --limit takes of both."""
     num_pairs = {"train": size.train_pairs, "val": size.val_pairs}
     drawn = {split: islice(_distinct(digits.raw_pairs(split, seed), _content), number) for split, number in num_pairs.items()}
     coin = random.Random(f"control-{seed}")
@@ -69,10 +69,12 @@ def _draw_pairs(file: Path, size: DigitsSize, seed: int, random_labels: bool) ->
             raw["preferred"] = coin.choice(("1", "2"))
         lines.append(json.dumps(digits.to_json(raw, split)) + "\n")
     text = "".join(lines)
-    # A build that was killed finds its shards again only if its files have not changed.
-    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+    # Named by its content: another build, which waits for the folder's lock, cannot change it, and a killed one finds its shards again.
+    file = folder / f"digits-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    if not file.is_file():
         with replacing(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    return file
 
 
 def _write_companions(size: DigitsSize, options: Options, random_labels: bool, store: ImageStore) -> Companions:

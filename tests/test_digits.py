@@ -4,7 +4,6 @@
 import hashlib
 import io
 import json
-import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -146,7 +145,10 @@ def test_a_part_of_the_digits_has_both_splits_and_the_flags_of_any_corpus(tmp_pa
     assert [str(problem) for problem in validate.problems(tmp_path)] == []
 
 
-def test_a_second_build_waits_for_nobody(world: Path) -> None:
-    with writing.alone(world, world / ".build"), pytest.raises(ValueError, match="another build writes here"):
-        embedded.build_digits(world, SIZE)
-    shutil.rmtree(world / ".build")
+def test_a_second_build_is_refused_and_leaves_the_files_of_the_first(tmp_path: Path) -> None:
+    work = tmp_path / ".build"
+    first = embedded._draw_pairs(work, SIZE, 0, random_labels=False)
+    before = first.read_bytes()
+    with writing.alone(tmp_path, work), pytest.raises(ValueError, match="another build writes here"):
+        embedded.build_digits(tmp_path, SIZE, random_labels=True)
+    assert first.read_bytes() == before

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from data_prep import digits
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import BadImage, Put, Record, SchemaError, Skip
 
 NAME = digits.SOURCE
 HUB = None
@@ -28,5 +28,7 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
         pair = digits.from_json(raw)
         record = digits.convert(pair, put(digits.picture(pair["scene"])))
         return [replace(record, group=f"scans-{raw['split']}+{record.group}")]
+    except BadImage:
+        raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise SchemaError(f"found the keys {sorted(raw)}, expected what digits.to_json writes: {type(error).__name__}: {error}") from error
