@@ -67,7 +67,12 @@ def work_off(
     bar's speed is in units, of so many pieces of work each.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
     open_work = [work for key, work in todo if key not in journal.lines]
@@ -76,17 +81,16 @@ def work_off(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed_told]}"),
+        Speed(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[running]}"),
     )
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
         num_done = len(todo) - len(open_work)
-        task = progress.add_task(label, total=len(todo), completed=num_done, running=said[-1] if said else "", speed_told="")
+        task = progress.add_task(label, total=len(todo), completed=num_done, running=said[-1] if said else "")
         for lines in do(open_work):
             journal.append(lines)
             for line in lines:
                 told = running(line)
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=1, running=told, speed_told=f"{speed / unit[1]:.2f} {unit[0]}/s" if speed else "")
+            progress.update(task, advance=1, running=told)
     return journal.finish()

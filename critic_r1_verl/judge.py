@@ -47,11 +47,12 @@ def judge(
     Goes on from what `out` already holds. The orders and repeats of a pair follow each other, so that an engine finds their common
     beginning, pictures first, in its cache.
     """
-    distinct = {pair.pair_id: pair for pair in reversed(pairs)}
-    order_of_work = [distinct[pair_id] for pair_id in dict.fromkeys(pair.pair_id for pair in pairs)]
+    distinct: dict[str, PairRecord] = {}
+    for pair in pairs:
+        distinct.setdefault(pair.pair_id, pair)
     todo = [
-        ((pair.pair_id, order, repeat), (pair, order, repeat))
-        for pair in order_of_work
+        ((pair_id, order, repeat), (pair, order, repeat))
+        for pair_id, pair in distinct.items()
         for repeat in range(protocol.repeats)
         for order in ORDERS
     ]

@@ -7,11 +7,12 @@
   256, against ours in process, and its client for a server, as it comes (requests in flight by the number of cores) and with as many in
   flight as ours, against ours on the same server: goal 3x; only with --lmms-eval, the Python of an environment that has it
 
-    python tests/bench/bench_judge.py [--pairs 192] [--runs 3] [--lmms-eval PYTHON] [--json]
+    python tests/bench/bench_judge.py [--pairs 192] [--runs 5] [--lmms-eval PYTHON] [--json]
     python tests/bench/bench_judge.py --scale 512 2048 8192 [--json]    # peak memory of a whole run over so many pairs
 
 Each run judges all pairs in both orders with empty caches; those that are compared take turns, after a first turn that warms up. A ratio is
-that of the runs' medians. Peak memory is that of the whole process, the engine's caches in it.
+the median of the turns' (of lmms-eval in process, which loads an engine of its own for each run: that of the runs' medians). Peak memory is
+that of the whole process, the engine's caches in it.
 """
 
 import argparse
@@ -83,21 +84,37 @@ def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float
     pairs = read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord)
     ready = [generator._prompt(request(pair, order, protocol, folder / "data")) for pair in pairs for order in ORDERS]
     llm = generator._llm
-    ours, theirs = [], []
-    # The first turn warms both up.
-    for _ in range(num_runs + 1):
-        for times, work in (
-            (ours, judging(generator, folder, protocol)),
-            (theirs, lambda: llm.generate(ready, SamplingParams(temperature=0, max_tokens=TOKENS, seed=0), use_tqdm=False)),
-        ):
-            llm.reset_prefix_cache()
-            llm.reset_mm_cache()
-            times.append(seconds(work))
-    return {
-        "pairs_per_second": num_pairs / statistics.median(ours[1:]),
-        "vllm_generate_pairs_per_second": num_pairs / statistics.median(theirs[1:]),
-        "ratio_to_vllm_generate": statistics.median(theirs[1:]) / statistics.median(ours[1:]),
+    judge = judging(generator, folder, protocol)
+    ways = {
+        "eval": lambda: seconds(judge),
+        "vllm_generate": lambda: seconds(
+            lambda: llm.generate(ready, SamplingParams(temperature=0, max_tokens=TOKENS, seed=0), use_tqdm=False)
+        ),
     }
+
+    def empty() -> None:
+        llm.reset_prefix_cache()
+        llm.reset_mm_cache()
+
+    return in_turns(ways, empty, num_pairs, num_runs)
+
+
+def in_turns(ways: dict[str, Callable[[], float]], empty: Callable[[], None], num_pairs: int, num_runs: int) -> dict[str, float]:
+    """The speed of each way, and the ratio of the first to each other; empty() is called before each run."""
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(num_runs + 1):
+        for way, work in ways.items():
+            empty()
+            times[way].append(work())
+    # The first turn warmed up.
+    measured = {way: each[1:] for way, each in times.items()}
+    ours, *others = measured
+    found = {f"{way}_pairs_per_second": num_pairs / statistics.median(each) for way, each in measured.items()}
+    for way in others:
+        ratios = [other / own for other, own in zip(measured[way], measured[ours], strict=True)]
+        found[f"ratio_to_{way}"] = statistics.median(ratios)
+        found |= {f"least_ratio_to_{way}": min(ratios), f"greatest_ratio_to_{way}": max(ratios)}
+    return found
 
 
 def answers(url: str) -> bool:
@@ -154,15 +171,12 @@ def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms
             default = max(1, (os.cpu_count() or 2) // 2)
             ways["lmms_eval_on_a_server"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, default)
             ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.in_flight)
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(num_runs + 1):
-            for way, work in ways.items():
-                for cache in ("prefix", "mm", "encoder"):
-                    httpx.post(f"{url.removesuffix('/v1')}/reset_{cache}_cache").raise_for_status()
-                times[way].append(work())
-    medians = {way: statistics.median(each[1:]) for way, each in times.items()}
-    rates = {f"{way}_pairs_per_second": num_pairs / median for way, median in medians.items()}
-    return rates | {f"ratio_to_{way}": median / medians["endpoint"] for way, median in medians.items() if way != "endpoint"}
+
+        def empty() -> None:
+            for cache in ("prefix", "mm", "encoder"):
+                httpx.post(f"{url.removesuffix('/v1')}/reset_{cache}_cache").raise_for_status()
+
+        return in_turns(ways, empty, num_pairs, num_runs)
 
 
 def write_prompts(folder: Path) -> None:
@@ -229,7 +243,7 @@ def peak(folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=192)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--lmms-eval", type=Path, metavar="PYTHON")
     parser.add_argument("--scale", type=int, nargs="+", metavar="PAIRS")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
@@ -249,10 +263,11 @@ def main() -> int:
             folder = world(Path(temporary), arguments.pairs)
             found = against_vllm(folder, arguments.pairs, arguments.runs)
             if arguments.lmms_eval:
-                python, rate = arguments.lmms_eval, found["pairs_per_second"]
+                python, rate = arguments.lmms_eval, found["eval_pairs_per_second"]
                 found |= against_lmms_eval_in_process(folder, arguments.pairs, arguments.runs, python, rate)
             found |= against_others_on_a_server(folder, arguments.pairs, arguments.runs, arguments.lmms_eval)
         names = {
+            "eval": "eval in process",
             "vllm_generate": "  vLLM's generate",
             "lmms_eval": "  lmms-eval, vllm",
             "lmms_eval_in_batches": "  in batches of 256",
@@ -261,10 +276,12 @@ def main() -> int:
             "lmms_eval_on_a_server": "  lmms-eval",
             "lmms_eval_on_a_server_as_many": "  as many in flight",
         }
-        rows = [("eval in process", f"{found['pairs_per_second']:.1f} pairs/s")]
+        rows = []
         for way, name in names.items():
             if f"{way}_pairs_per_second" in found:
                 ratio = f", ratio {found[f'ratio_to_{way}']:.2f}" if f"ratio_to_{way}" in found else ""
+                if f"least_ratio_to_{way}" in found:
+                    ratio += f" ({found[f'least_ratio_to_{way}']:.2f} to {found[f'greatest_ratio_to_{way}']:.2f})"
                 rows.append((name, f"{found[f'{way}_pairs_per_second']:.1f} pairs/s{ratio}"))
         if not arguments.lmms_eval:
             rows.append(

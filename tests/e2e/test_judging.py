@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,6 +68,26 @@ def test_two_engines_judge_as_one(world: Path, undisturbed: dict) -> None:
     while leftovers := [run for run in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
         assert time.monotonic() < deadline, leftovers
         time.sleep(0.2)
+
+
+def test_a_base_that_looks_at_pictures_as_closely_as_the_7b_ones_starts(world: Path) -> None:
+    """vLLM prepares the largest picture that a base takes, 0.3 GB at 12,845,056 pixels, while it starts."""
+    base = world / "close"
+    shutil.copytree(world / "base", base)
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 32768
+    # Else attention over the whole picture takes minutes.
+    config["vision_config"]["fullatt_block_indexes"] = []
+    (base / "config.json").write_text(json.dumps(config))
+    processor = json.loads((base / "processor_config.json").read_text())
+    processor["image_processor"]["size"]["longest_edge"] = 12_845_056
+    (base / "processor_config.json").write_text(json.dumps(processor))
+    picture = next((world / "data" / "images").rglob("*.png"))
+    words = ("--image", str(picture), "--question", "Which?", "--response", "left", "--response", "right", "--max-tokens", "4", "--json")
+    arguments = [sys.executable, "-m", "critic_r1_verl.cli", "judge", "--model", str(base), *words]
+    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(json.loads(done.stdout)["judgements"]) == 2
 
 
 @pytest.fixture(scope="module")
