@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.generate import Completion, Generator, Request, Sampling
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, Key, work_off
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.reward import compute_score
@@ -30,33 +30,27 @@ def answer(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One greedy and `samples` sampled answers to each question; images lie under root. Goes on from what out already holds."""
-
-    def do(work: Sequence[tuple[QuestionRecord, str]]) -> Iterator[list[dict[str, Any]]]:
-        asked = (
-            Request(
-                policy_text(question, template),
-                tuple(root / image.path for image in question.images),
-                samplings[kind],
-                f"question {question.question_id}",
-            )
-            for question, kind in work
-        )
-        for place, completions in generator.generate(asked):
-            question, kind = work[place]
-            yield [_line(question, kind, number, text, generator.name, template) for number, text in enumerate(completions)]
-
     samplings = {
         "greedy": Sampling(max_tokens),
         "sample": Sampling(max_tokens, temperature=temperature, seed=seed, samples=samples),
     }
+
+    def todo() -> Iterator[tuple[Key, tuple[QuestionRecord, str]]]:
+        for question in questions:
+            for kind, sampling in samplings.items():
+                # The last line of each piece of work tells that it is done.
+                yield (question.question_id, kind, sampling.samples - 1), (question, kind)
+
+    def ask(work: tuple[QuestionRecord, str]) -> Request:
+        question, kind = work
+        images = tuple(root / image.path for image in question.images)
+        return Request(policy_text(question, template), images, samplings[kind], f"question {question.question_id}")
+
+    def tell(work: tuple[QuestionRecord, str], completions: Sequence[Completion]) -> list[dict[str, Any]]:
+        return [_line(*work, number, completion, generator.name, template) for number, completion in enumerate(completions)]
+
     journal = Journal(out, lambda line: (line["question_id"], line["kind"], line["sample"]))
-    # The last line of each piece of work tells that it is done.
-    todo = [
-        ((question.question_id, kind, sampling.samples - 1), (question, kind))
-        for question in questions
-        for kind, sampling in samplings.items()
-    ]
-    return work_off(journal, todo, do, "answering", unit=("questions", len(samplings)))
+    return list(work_off(journal, todo, generator, ask, tell, "answering", unit=("questions", len(samplings))))
 
 
 def _line(question: QuestionRecord, kind: str, sample: int, completion: Completion, model: str, template: Template) -> dict[str, Any]:

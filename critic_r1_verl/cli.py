@@ -311,19 +311,23 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
     from critic_r1_verl import evaluate, scores
 
     settings = _settings(arguments)
     settings.protocol([])
-    # Before the model is loaded, which takes longer.
-    loaded = [(place, evaluate.load(place, settings)) for place in evaluate.places(arguments.benchmark, arguments.out)]
-    generator, engine = _engine(arguments)
+    places = evaluate.places(arguments.benchmark, arguments.out)
     results = []
-    for place, records in loaded:
-        results.append(evaluate.evaluate(generator, place, records, settings, engine))
-        if not arguments.json:
-            scores.show(results[-1])
-            print(f"{place.folder}\n")
+    with ExitStack() as held:
+        # Before the model is loaded, which takes longer.
+        loaded = [(place, held.enter_context(evaluate.loaded(place, settings))) for place in places]
+        generator, engine = _engine(arguments)
+        for place, records in loaded:
+            results.append(evaluate.evaluate(generator, place, records, settings, engine))
+            if not arguments.json:
+                scores.show(results[-1])
+                print(f"{place.folder}\n")
     if arguments.json:
         print(json.dumps(results, indent=2))
     elif len(results) > 1:

@@ -6,9 +6,11 @@ single pair, without files.
 """
 
 import fcntl
+import filecmp
+import heapq
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 from critic_r1_verl import benchmarks, prompts, scores
 from critic_r1_verl.generate import Generator, Sampling, in_order
 from critic_r1_verl.judge import ORDERS, THINK_TAGS, Protocol, judge, judgement, request
-from critic_r1_verl.records import Image, PairRecord, replacing, write_jsonl
+from critic_r1_verl.records import Image, PairRecord, RecordFile, replacing, write_jsonl
 
 JUDGEMENTS, SCORE, CONFIG = "judgements.jsonl", "score.json", "config.json"
 
@@ -32,7 +34,7 @@ class Settings:
     think_tags: tuple[str, str] = THINK_TAGS
     limit: int = 0
 
-    def protocol(self, records: Sequence[PairRecord]) -> Protocol:
+    def protocol(self, records: Iterable[PairRecord]) -> Protocol:
         own = "critic" if any(record.preferred == "tie" for record in records) else "critic_no_tie"
         return Protocol(prompts.load(self.template or own), self.sampling, self.repeats, self.think_tags)
 
@@ -62,27 +64,45 @@ def places(names: Sequence[str], out: Path) -> list[Place]:
     return found
 
 
-def load(place: Place, settings: Settings) -> list[PairRecord]:
-    """The benchmark's records, with their images below its folder. ValueError names file, row and key."""
-    records = benchmarks.load(place.name, place.folder, place.location)
-    # An id is a hash: the first ones are a fair sample.
-    return sorted(records, key=lambda record: record.pair_id)[: settings.limit] if settings.limit else records
+@contextmanager
+def loaded(place: Place, settings: Settings) -> Iterator[RecordFile[PairRecord]]:
+    """The benchmark's records, written with their images into its folder, which is this process's while the block runs.
+
+    ValueError names file, row and key, another process in the folder, or what of the folder is another run's.
+    """
+    file = place.folder / scores.RECORDS
+    with _alone(place.folder):
+        started = _agrees(place.folder, _asked(place, settings))
+        records = benchmarks.load(place.name, place.folder, place.location)
+        if settings.limit:
+            # An id is a hash: the first ones are a fair sample.
+            records = iter(heapq.nsmallest(settings.limit, records, key=lambda record: record.pair_id))
+        with replacing(file) as temporary:
+            write_jsonl(temporary, records)
+            if started and not filecmp.cmp(temporary, file, shallow=False):
+                raise ValueError(f"{file}: the benchmark has changed since; give another --out, or delete the folder")
+        yield RecordFile(file, PairRecord)
 
 
 def evaluate(
-    generator: Generator, place: Place, records: Sequence[PairRecord], settings: Settings, engine: Mapping[str, Any]
+    generator: Generator, place: Place, records: RecordFile[PairRecord], settings: Settings, engine: Mapping[str, Any]
 ) -> scores.Score:
-    """Judge a benchmark's records into its folder, or go on with it, and return its score.
+    """Judge the records of loaded(), or go on with it, and return their score.
 
     engine: what else shapes the texts, for config.json. ValueError if the folder is of another model, benchmark or setting.
     """
     protocol = settings.protocol(records)
     folder = place.folder
-    with _alone(folder):
-        _claim(folder, records, _config(generator, place, settings, protocol, engine))
-        judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
-        score = scores.score(judgements, records, place.name) | {"benchmark": folder.name}
-        _write_json(folder / SCORE, score)
+    config = _asked(place, settings) | {
+        "model": generator.name,
+        "engine": dict(engine),
+        "template": {"name": protocol.template.name, "sha": protocol.template.sha},
+    }
+    _agrees(folder, config)
+    _write_json(folder / CONFIG, config)
+    judgements = judge(records, generator, protocol, folder / JUDGEMENTS, root=folder, label=folder.name)
+    score = scores.score(judgements, records, place.name) | {"benchmark": folder.name}
+    _write_json(folder / SCORE, score)
     return score
 
 
@@ -148,13 +168,11 @@ def show_one(result: dict[str, Any]) -> None:
     console.print(agreed.get(preferred, f"response {preferred} is better, in both orders"))
 
 
-def _config(generator: Generator, place: Place, settings: Settings, protocol: Protocol, engine: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(place: Place, settings: Settings) -> dict[str, Any]:
+    """What of config.json is known before the model is."""
     return {
         "benchmark": place.name,
         "location": place.location,
-        "model": generator.name,
-        "engine": dict(engine),
-        "template": {"name": protocol.template.name, "sha": protocol.template.sha},
         "sampling": asdict(settings.sampling),
         "repeats": settings.repeats,
         "think_tags": list(settings.think_tags),
@@ -162,9 +180,22 @@ def _config(generator: Generator, place: Place, settings: Settings, protocol: Pr
     }
 
 
+def _agrees(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the folder's run has begun; ValueError if it was with other settings."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return False
+    old = json.loads(file.read_text(encoding="utf-8"))
+    if different := [key for key in config if old.get(key) != config[key]]:
+        key = different[0]
+        raise ValueError(f"{file}: made with {key} {old.get(key)!r}, now it is {config[key]!r}; give another --out, or delete the folder")
+    return True
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder while the block runs; a process that dies lets it go."""
+    folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -174,24 +205,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-
-
-def _claim(folder: Path, records: Sequence[PairRecord], config: dict[str, Any]) -> None:
-    """Make the folder this run's, or see that it is."""
-    file = folder / CONFIG
-    with replacing(folder / scores.RECORDS) as temporary:
-        write_jsonl(temporary, records)
-        if file.is_file():
-            old = json.loads(file.read_text(encoding="utf-8"))
-            different = [key for key in config if old.get(key) != config[key]]
-            if different:
-                key = different[0]
-                raise ValueError(
-                    f"{file}: made with {key} {old.get(key)!r}, now it is {config[key]!r}; give another --out, or delete the folder"
-                )
-            if temporary.read_bytes() != (folder / scores.RECORDS).read_bytes():
-                raise ValueError(f"{folder / scores.RECORDS}: the benchmark has changed since; give another --out, or delete the folder")
-    _write_json(file, config)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,6 @@ VllmGenerator runs vLLM in this process; replicas.py runs several of it, endpoin
 same `generate` in its place.
 """
 
-import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ MAX_RUNNING = 256
 """Requests that an engine works on at once; vLLM's own default depends on the GPU."""
 MAX_TAKEN = MAX_RUNNING + 32
 """Requests that an engine holds, their pictures decoded: enough that a finished one is replaced at once, whatever number is to come."""
-TRIM_AFTER = 256
-"""Requests after which memory that was freed is given back: glibc keeps it by itself, 100 KiB for each small picture that came and went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +95,9 @@ class VllmGenerator:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             # vLLM's sampler would be compiled, for half a minute; the model runs eagerly anyway.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-            # oneDNN keeps its kernels for each number of tokens that a step ever had, a thousand by default.
-            os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-            options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096}
-            # The small model's pictures are prepared as fast as they are found again.
+            # Steps of more tokens are no faster here, and their larger buffers tear up glibc's heap: 0.1 MiB a pair that never comes back.
+            options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 1024}
+            # The small model's pictures are prepared as fast as they are found again, and a cache of them would grow with the work.
             options["mm_processor_cache_gb"] = 0
         else:
             # The engine has a process of its own there, so that pictures are prepared while the GPU works; it must not outlive this one.
@@ -118,7 +114,6 @@ class VllmGenerator:
             # Memory that does not suffice, and whatever else an engine's own process died of.
             raise ValueError(f"{model}: vLLM does not start: {error}; VLLM_LOGGING_LEVEL=INFO before the command says more") from error
         self._places: dict[str, int] = {}
-        self._done_since_trim = 0
         # Neighbours are about the same pictures.
         self._opened: tuple[tuple[Path, ...], list[Any]] = (), []
 
@@ -160,7 +155,7 @@ class VllmGenerator:
 
     def step(self) -> list[Done]:
         """Let the engine work a little; what is done with it."""
-        done = [
+        return [
             (
                 self._places.pop(output.request_id),
                 [
@@ -171,11 +166,6 @@ class VllmGenerator:
             for output in self._llm.llm_engine.step()
             if output.finished
         ]
-        self._done_since_trim += len(done)
-        if self._done_since_trim >= TRIM_AFTER:
-            self._done_since_trim = 0
-            ctypes.CDLL(None).malloc_trim(0)
-        return done
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         parts = request.parts()

@@ -6,65 +6,84 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from critic_r1_verl.generate import Completion, Generator, Request
 from critic_r1_verl.records import replacing
 
 Key = tuple[Any, ...]
+Line = dict[str, Any]
 Work = TypeVar("Work")
 
 
 class Journal:
-    """Lines that carry a unique key. A last line without its end, left by a kill, is dropped and done again."""
+    """Lines that carry a unique key; they stay in the file, and only where each begins is held.
 
-    def __init__(self, path: Path, key: Callable[[dict[str, Any]], Key]) -> None:
+    A last line without its end, left by a kill, is dropped and done again.
+    """
+
+    def __init__(self, path: Path, key: Callable[[Line], Key]) -> None:
         self.path, self._key = path, key
-        self.lines: dict[Key, dict[str, Any]] = {}
+        self._start: dict[Key, int] = {}
         if path.is_file():
-            with path.open("rb") as stream:
+            with path.open("r+b") as stream:
+                start = 0
                 for number, text in enumerate(stream, 1):
                     if not text.endswith(b"\n"):
+                        stream.truncate(start)
                         break
                     try:
-                        line = json.loads(text)
-                        self.lines[key(line)] = line
+                        self._start[key(json.loads(text))] = start
                     except (ValueError, KeyError, TypeError) as error:
                         raise ValueError(f"{path}:{number}: not a line of this run ({error}); delete the file to start again") from error
-            self._rewrite()
+                    start += len(text)
 
-    def append(self, lines: Iterable[dict[str, Any]]) -> None:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._start
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines as they stand in the file, read anew each time."""
+        if self.path.is_file():
+            with self.path.open("rb") as stream:
+                yield from map(json.loads, stream)
+
+    def append(self, lines: Iterable[Line]) -> None:
         """Written through before it returns. OSError names the file, a full disk's too."""
-        text = ""
-        for line in lines:
-            text += json.dumps(line, ensure_ascii=True) + "\n"
-            self.lines[self._key(line)] = line
+        texts = {self._key(line): (json.dumps(line, ensure_ascii=True) + "\n").encode("ascii") for line in lines}
         try:
             with self.path.open("ab") as stream:
-                stream.write(text.encode("ascii"))
+                start = stream.tell()
+                stream.write(b"".join(texts.values()))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+        for key, text in texts.items():
+            self._start[key] = start
+            start += len(text)
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Sort the file by key and return its lines: a resumed run ends with the same file as an undisturbed one."""
-        self._rewrite()
-        return list(self.lines.values())
-
-    def _rewrite(self) -> None:
-        self.lines = {key: self.lines[key] for key in sorted(self.lines)}
-        with replacing(self.path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as stream:
-            stream.writelines(json.dumps(line, ensure_ascii=True) + "\n" for line in self.lines.values())
+    def finish(self) -> None:
+        """Sort the file by key: a resumed run ends with the same file as an undisturbed one."""
+        starts: dict[Key, int] = {}
+        with self.path.open("a+b") as stream, replacing(self.path) as temporary, temporary.open("wb") as sorted_stream:
+            for key in sorted(self._start):
+                stream.seek(self._start[key])
+                starts[key] = sorted_stream.tell()
+                sorted_stream.write(stream.readline())
+        self._start = starts
 
 
 def work_off(
     journal: Journal,
-    todo: Sequence[tuple[Key, Work]],
-    do: Callable[[Sequence[Work]], Iterator[list[dict[str, Any]]]],
+    todo: Callable[[], Iterable[tuple[Key, Work]]],
+    generator: Generator,
+    ask: Callable[[Work], Request],
+    tell: Callable[[Work, Sequence[Completion]], Sequence[Line]],
     label: str,
-    running: Callable[[dict[str, Any]], str] = lambda line: "",
+    running: Callable[[Line], str] = lambda line: "",
     unit: tuple[str, int] = ("", 1),
-) -> list[dict[str, Any]]:
-    """Do what the journal does not have yet under a progress bar, and return all its lines, sorted.
+) -> Journal:
+    """Do what the journal does not have yet under a progress bar, and return it, sorted.
 
-    `do` yields the lines of one piece of work as soon as it is done, in any order; `running` says after each line what they add up to. The
-    bar's speed is in units, of so many pieces of work each.
+    todo() gives the work piece by piece, anew each time, under the key of its last line; tell() makes its lines of the texts that its
+    request was answered with. `running` says after each line what they add up to. The bar's speed is in units, of so many pieces of work
+    each.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -75,8 +94,20 @@ def work_off(
             return Text(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
-    open_work = [work for key, work in todo if key not in journal.lines]
-    said = [running(line) for line in journal.lines.values()]
+    num_all = num_done = 0
+    for key, _ in todo():
+        num_all += 1
+        num_done += key in journal
+    told = ""
+    for line in journal:
+        told = running(line)
+    in_work: dict[int, Work] = {}
+
+    def asked() -> Iterator[Request]:
+        for place, (_, work) in enumerate(piece for piece in todo() if piece[0] not in journal):
+            in_work[place] = work
+            yield ask(work)
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -86,11 +117,12 @@ def work_off(
         TextColumn("{task.fields[running]}"),
     )
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        num_done = len(todo) - len(open_work)
-        task = progress.add_task(label, total=len(todo), completed=num_done, running=said[-1] if said else "")
-        for lines in do(open_work):
+        task = progress.add_task(label, total=num_all, completed=num_done, running=told)
+        for place, completions in generator.generate(asked()):
+            lines = tell(in_work.pop(place), completions)
             journal.append(lines)
             for line in lines:
                 told = running(line)
             progress.update(task, advance=1, running=told)
-    return journal.finish()
+    journal.finish()
+    return journal

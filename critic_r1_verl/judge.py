@@ -5,19 +5,22 @@ A judgement: {pair_id, order, repeat, choice, status, correct, preferred, text, 
 choice and preferred are in the shown frame of `order`; what cannot be parsed is wrong, never guessed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.generate import Completion, Generator, Request, Sampling
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, Key, work_off
 from critic_r1_verl.prompts import Order, Template, critic_text
-from critic_r1_verl.records import PairRecord
+from critic_r1_verl.records import PairRecord, RecordFile
 from critic_r1_verl.verdict import parse_verdict
 
 ORDERS: tuple[Order, ...] = ("12", "21")
 THINK_TAGS = ("<think>", "</think>")
+
+_Work = tuple[PairRecord, Order, int]
+"""What one judgement takes: a pair, the order in which it is shown, and the repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +43,38 @@ class Protocol:
 
 
 def judge(
-    pairs: Sequence[PairRecord], generator: Generator, protocol: Protocol, out: Path, *, root: Path, label: str = "judging"
-) -> list[dict[str, Any]]:
+    pairs: Collection[PairRecord] | RecordFile[PairRecord],
+    generator: Generator,
+    protocol: Protocol,
+    out: Path,
+    *,
+    root: Path,
+    label: str = "judging",
+) -> Journal:
     """Judge every pair in both orders; images lie under root. A pair that stands there again is judged once.
 
-    Goes on from what `out` already holds. The orders and repeats of a pair follow each other, so that an engine finds their common
-    beginning, pictures first, in its cache.
+    Goes on from what `out` already holds, and returns its lines, which stay in the file. The orders and repeats of a pair follow each
+    other, so that an engine finds their common beginning, pictures first, in its cache.
     """
-    distinct: dict[str, PairRecord] = {}
-    for pair in pairs:
-        distinct.setdefault(pair.pair_id, pair)
-    todo = [
-        ((pair_id, order, repeat), (pair, order, repeat))
-        for pair_id, pair in distinct.items()
-        for repeat in range(protocol.repeats)
-        for order in ORDERS
-    ]
 
-    def do(work: Sequence[tuple[PairRecord, Order, int]]) -> Iterator[list[dict[str, Any]]]:
-        asked = (request(pair, order, protocol, root, repeat) for pair, order, repeat in work)
-        for place, (completion,) in generator.generate(asked):
-            yield [judgement(*work[place], completion, generator.name, protocol)]
+    def todo() -> Iterator[tuple[Key, _Work]]:
+        seen = set()
+        for pair in pairs:
+            if (pair_id := pair.pair_id) not in seen:
+                seen.add(pair_id)
+                for repeat in range(protocol.repeats):
+                    for order in ORDERS:
+                        yield (pair_id, order, repeat), (pair, order, repeat)
+
+    def ask(work: _Work) -> Request:
+        pair, order, repeat = work
+        return request(pair, order, protocol, root, repeat)
+
+    def tell(work: _Work, completions: Sequence[Completion]) -> list[dict[str, Any]]:
+        return [judgement(*work, completion, generator.name, protocol) for completion in completions]
 
     journal = Journal(out, lambda line: (line["pair_id"], line["order"], line["repeat"]))
-    return work_off(journal, todo, do, label, _Running(), ("pairs", len(ORDERS) * protocol.repeats))
+    return work_off(journal, todo, generator, ask, tell, label, _Running(), ("pairs", len(ORDERS) * protocol.repeats))
 
 
 def request(pair: PairRecord, order: Order, protocol: Protocol, root: Path, repeat: int = 0) -> Request:

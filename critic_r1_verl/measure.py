@@ -24,7 +24,7 @@ def measure(generator: Generator, data: Path, out: Path, name: str) -> dict[str,
     """
     pairs, questions = read_jsonl(data / "test_pairs.jsonl", PairRecord), read_jsonl(data / "test_questions.jsonl", QuestionRecord)
     critic, policy = Protocol(prompts.load("critic_short"), Sampling(CRITIC_TOKENS)), prompts.load("policy_short")
-    judgements = judge(pairs, generator, critic, out / f"{name}_judgements.jsonl", root=data)
+    judgements = list(judge(pairs, generator, critic, out / f"{name}_judgements.jsonl", root=data))
     answers = answer(questions, generator, policy, out / f"{name}_answers.jsonl", root=data, samples=SAMPLES, max_tokens=POLICY_TOKENS)
     samples = by_question(answers)
     selections = majority(samples) + self_critique(questions, samples, generator, critic, root=data)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Preferred = Literal["1", "2", "tie"]
 
@@ -130,20 +130,31 @@ class QuestionRecord:
 Record = TypeVar("Record", PairRecord, QuestionRecord)
 
 
+@dataclass(frozen=True, slots=True)
+class RecordFile(Generic[Record]):
+    """The records of a JSONL file, in its order, read anew each time it is gone through, so that they need not all be held.
+
+    Blank lines do not count. ValueError names the file, the line and the key.
+    """
+
+    path: Path
+    cls: type[Record]
+
+    def __iter__(self) -> Iterator[Record]:
+        if not self.path.is_file():
+            raise ValueError(f"{self.path}: no such file; prepare the data first, or correct the path")
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield self.cls.from_json(json.loads(line.decode("utf-8")))
+                    except (ValueError, RecursionError) as error:
+                        raise ValueError(f"{self.path}:{number}: not a {self.cls.__name__}: {error}") from error
+
+
 def read_jsonl(path: str | Path, cls: type[Record]) -> list[Record]:
-    """All records of a JSONL file, in its order; blank lines do not count. ValueError names the file, the line and the key."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; prepare the data first, or correct the path")
-    records = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                records.append(cls.from_json(json.loads(line.decode("utf-8"))))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}:{number}: not a {cls.__name__}: {error}") from error
-    return records
+    """All records of a JSONL file, as RecordFile reads them."""
+    return list(RecordFile(Path(path), cls))
 
 
 def write_jsonl(path: str | Path, records: Iterable[PairRecord | QuestionRecord]) -> None:

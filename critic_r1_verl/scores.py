@@ -8,23 +8,35 @@ left to average.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from critic_r1_verl import benchmarks, metrics
 from critic_r1_verl.benchmarks import reading, tally
-from critic_r1_verl.benchmarks.tally import Item
+from critic_r1_verl.benchmarks.tally import Case, Item
 from critic_r1_verl.judge import ORDERS
-from critic_r1_verl.records import PairRecord, read_jsonl
+from critic_r1_verl.records import PairRecord, RecordFile
 
 Score = dict[str, Any]
-Lines = Sequence[Mapping[str, Any]]
+Lines = Iterable[Mapping[str, Any]]
 
 RECORDS = "records.jsonl"
 STATUSES = ("parsed", "missing", "unclosed", "ambiguous")
 _KEYS = ("pair_id", "order", "repeat")
+
+
+class Judged(NamedTuple):
+    """What scores need of a judgement; choice by the box and own by the benchmark's grammar, both in the shown frame."""
+
+    order: str
+    repeat: int
+    choice: str | None
+    own: str | None
+    status: str
+    tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +62,44 @@ def score_file(path: Path, benchmark: str) -> Score:
     try:
         return score(judgements, records, benchmark)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], list[PairRecord]]:
-    """The judgements of a file and the records beside it, each line checked by itself and against its record."""
+def read(path: Path) -> tuple[Iterator[dict[str, Any]], RecordFile[PairRecord]]:
+    """The judgements of a file and the records beside it, each line checked by itself and against its record when it is reached."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give judgements.jsonl, or published results")
-    records = read_jsonl(path.parent / RECORDS, PairRecord)
+    records = RecordFile(path.parent / RECORDS, PairRecord)
     preferred: dict[str, set[str]] = {}
     for record in records:
         preferred.setdefault(record.pair_id, set()).add(record.preferred)
-    seen: dict[tuple[Any, ...], str] = {}
-    judgements = []
-    for row in reading.json_lines(path):
-        _check(row, preferred)
-        key = tuple(row.values[name] for name in _KEYS)
-        if key in seen:
-            raise ValueError(f"{row.where}: judges {_show(key)} again, after {seen[key]}")
-        seen[key] = row.where
-        judgements.append(row.values)
-    if not judgements:
-        raise ValueError(f"{path}: no judgements")
-    return judgements, records
+    return _judgements(path, preferred), records
 
 
-def score(judgements: Lines, records: Sequence[PairRecord], benchmark: str) -> Score:
-    """Everything about one model on one benchmark. ValueError names a record without all its judgements, or a judgement of no record."""
+def score(judgements: Lines, records: Iterable[PairRecord], benchmark: str) -> Score:
+    """Everything about one model on one benchmark; judgements are gone through once and records twice, so that neither need be held.
+
+    ValueError names a record without all its judgements, or a judgement of no record.
+    """
     module = benchmarks.module(benchmark)
-    num_repeats = _check_complete(judgements, records)
-    if module.GROUPS and (strange := [record for record in records if module.group(record) not in module.GROUPS]):
+    cases = tally.cases(records, module.group)
+    if module.GROUPS and (strange := [case for case in cases if case.group not in module.GROUPS]):
         groups = ", ".join(module.GROUPS)
-        raise ValueError(f"the group {module.group(strange[0])!r} of pair {strange[0].pair_id} is none of {_name(module)}'s ({groups})")
-    clusters = _clusters(records)
-    scored = _both_scores(module, judgements, records)
+        raise ValueError(f"the group {strange[0].group!r} of pair {strange[0].pair_id} is none of {_name(module)}'s ({groups})")
+    judged = judged_of(judgements, module.parse)
+    num_repeats = _check_complete(judged, cases)
+    read_by = reader(judged)
+    by_box = trials_of(judged)
     return {
         "benchmark": _name(module),
-        "items": len(records),
-        "pairs": len({record.pair_id for record in records}),
+        "items": len(cases),
+        "pairs": len(judged),
         "repeats": num_repeats,
-        "verdicts_read_by": tally.reader(judgements, module.parse),
-        **scored,
-        "estimates": _estimates(module, judgements, records, clusters),
-        "baselines": {name: _both_scores(module, _baseline(rule, records), records) for name, rule in _BASELINES.items()},
-        "notes": _notes(module, [module.group(record) for record in records]),
+        "verdicts_read_by": read_by,
+        **_both_scores(module, by_box if read_by == "box" else trials_of(judged, read_by), by_box, cases),
+        "estimates": _estimates(judged, by_box, cases, _clusters(records)),
+        "baselines": {name: _baseline(module, rule, cases) for name, rule in _BASELINES.items()},
+        "notes": _notes(module, [case.group for case in cases]),
     }
 
 
@@ -185,6 +191,19 @@ def show_comparison(result: Score) -> None:
 # Reading
 
 
+def _judgements(path: Path, preferred: Mapping[str, set[str]]) -> Iterator[dict[str, Any]]:
+    seen: dict[tuple[Any, ...], str] = {}
+    for row in reading.json_lines(path):
+        _check(row, preferred)
+        key = tuple(row.values[name] for name in _KEYS)
+        if key in seen:
+            raise ValueError(f"{row.where}: judges {_show(key)} again, after {seen[key]}")
+        seen[key] = row.where
+        yield row.values
+    if not seen:
+        raise ValueError(f"{path}: no judgements")
+
+
 def _check(row: reading.Row, preferred: Mapping[str, set[str]]) -> None:
     pair_id, order = row.value("pair_id"), row.one_of("order", *ORDERS)
     if row.value("repeat", int) < 0:
@@ -203,22 +222,37 @@ def _check(row: reading.Row, preferred: Mapping[str, set[str]]) -> None:
         raise ValueError(f"{row.where}: the preferred response of {pair_id} is another one in {RECORDS}; the files are of different runs")
 
 
-def _check_complete(judgements: Lines, records: Sequence[PairRecord]) -> int:
+def judged_of(judgements: Lines, own: tally.Parse | None) -> dict[str, list[Judged]]:
+    """The judgements of each pair, without their texts, by repeat and order."""
+    judged: dict[str, list[Judged]] = {}
+    for line in judgements:
+        by_own = own(tally.answer_part(line["text"])) if own else None
+        order, status = sys.intern(line["order"]), sys.intern(line["status"])
+        known = Judged(order, line["repeat"], line["choice"], by_own, status, line.get("completion_tokens"))
+        judged.setdefault(line["pair_id"], []).append(known)
+    for lines in judged.values():
+        lines.sort(key=lambda line: (line.repeat, line.order))
+    return judged
+
+
+def _check_complete(judged: Mapping[str, list[Judged]], cases: Sequence[Case]) -> int:
     """The number of repeats, which all pairs have in both orders."""
-    if not records or not judgements:
+    if not cases or not judged:
         raise ValueError("no records or no judgements: there is nothing to score")
-    judged = {tuple(line[name] for name in _KEYS) for line in judgements}
-    if len(judged) < len(judgements):
-        raise ValueError("a judgement stands there twice")
-    frames = {(record.pair_id, record.response_1) for record in records}
-    pairs, repeats = {record.pair_id for record in records}, {key[2] for key in judged}
-    if len(frames) > len(pairs):
-        raise ValueError("a pair stands there twice with its responses exchanged, so its orders cannot be told; load the benchmark again")
-    expected = {(pair_id, order, repeat) for pair_id in pairs for order in ORDERS for repeat in repeats}
-    if unknown := judged - expected:
-        raise ValueError(f"the judgement {_show(min(unknown))} is of no record")
-    if missing := expected - judged:
-        raise ValueError(f"{len(missing)} judgements are missing, the first {_show(min(missing))}; run the same command again to go on")
+    pairs, repeats = {case.pair_id for case in cases}, {line.repeat for lines in judged.values() for line in lines}
+    expected = [(repeat, order) for repeat in sorted(repeats) for order in ORDERS]
+    if unknown := judged.keys() - pairs:
+        line = judged[min(unknown)][0]
+        raise ValueError(f"the judgement {_show((min(unknown), line.order, line.repeat))} is of no record")
+    missing = []
+    for pair_id in sorted(pairs):
+        found = [(line.repeat, line.order) for line in judged.get(pair_id, ())]
+        if found != expected:
+            if len(set(found)) < len(found):
+                raise ValueError("a judgement stands there twice")
+            missing += [(pair_id, order, repeat) for repeat, order in expected if (repeat, order) not in found]
+    if missing:
+        raise ValueError(f"{len(missing)} judgements are missing, the first {_show(missing[0])}; run the same command again to go on")
     return len(repeats)
 
 
@@ -255,10 +289,12 @@ def _hits(path: Path) -> Hits:
         return Hits(f"{_name(module)}, published", {i.key: i.right for i in items}, {i.key: i.cluster for i in items})
     judgements, records = read(path)
     try:
-        _check_complete(judgements, records)
+        cases, judged = tally.cases(records, lambda record: ""), judged_of(judgements, None)
+        _check_complete(judged, cases)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    names, right = tally.keys(records), _strict(judgements, records)
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    names = [case.key for case in cases]
+    right = _strict(trials_of(judged), cases)
     return Hits("strict", dict(zip(names, right, strict=True)), dict(zip(names, _clusters(records), strict=True)))
 
 
@@ -280,16 +316,39 @@ def _score_published(module: Any, rows: list[reading.Row]) -> Score:
     }
 
 
-def _both_scores(module: Any, judgements: Lines, records: Sequence[PairRecord]) -> Score:
-    rows = zip(tally.keys(records), records, _strict(judgements, records), strict=True)
-    strict = tally.score([Item(key, module.group(record), record.group, right) for key, record, right in rows])
-    return {"official": module.official(judgements, records), "strict": strict}
+def _both_scores(module: Any, read: Mapping[str, tally.Trials], by_box: Mapping[str, tally.Trials], cases: Sequence[Case]) -> Score:
+    """official: of the verdicts as its grammar reads them; strict: of those in the box."""
+    rows = zip(cases, _strict(by_box, cases), strict=True)
+    strict = tally.score(Item(case.key, case.group, case.cluster, right) for case, right in rows)
+    return {"official": module.official(read, cases), "strict": strict}
 
 
-def _strict(judgements: Lines, records: Sequence[PairRecord]) -> list[float]:
-    """For each record 1.0 if the verdicts of both orders are right."""
-    voted = {pair_id: _voted(pair) for pair_id, pair in tally.trials(judgements).items()}
-    return [float(voted[record.pair_id] == (record.preferred, record.preferred)) for record in records]
+def reader(judged: Mapping[str, list[Judged]]) -> str:
+    """ "own" if a benchmark's own grammar reads more of the texts than the box does, that is, if its prompt was used; else "box"."""
+    more = sum((line.own is not None) - (line.choice is not None) for lines in judged.values() for line in lines)
+    return "own" if more > 0 else "box"
+
+
+def trials_of(judged: Mapping[str, list[Judged]], read_by: str = "box") -> dict[str, tally.Trials]:
+    """pair_id -> its trials, read in one of the two ways."""
+    trials: dict[str, tally.Trials] = {}
+    for pair_id, lines in judged.items():
+        repeats: dict[int, dict[str, str | None]] = {}
+        for line in lines:
+            shown = line.own if read_by == "own" else line.choice
+            repeats.setdefault(line.repeat, {})[line.order] = _unswapped(shown, line.order)
+        trials[pair_id] = list(repeats.values())
+    return trials
+
+
+def _unswapped(choice: str | None, order: str) -> str | None:
+    """A choice in the shown frame as one in the frame of the record, or the other way round."""
+    return tally.OTHER.get(choice, choice) if order == "21" and choice is not None else choice
+
+
+def _strict(trials: Mapping[str, tally.Trials], cases: Sequence[Case]) -> list[float]:
+    """For each case 1.0 if the verdicts of both orders are right."""
+    return [float(_voted(trials[case.pair_id]) == (case.preferred, case.preferred)) for case in cases]
 
 
 def _voted(pair: tally.Trials) -> tuple[str | None, str | None]:
@@ -301,71 +360,68 @@ def _voted(pair: tally.Trials) -> tuple[str | None, str | None]:
     return verdicts[0], verdicts[1]
 
 
-def _estimates(module: Any, judgements: Lines, records: Sequence[PairRecord], clusters: Sequence[int]) -> Score:
+def _estimates(
+    judged: Mapping[str, list[Judged]], trials: Mapping[str, tally.Trials], cases: Sequence[Case], clusters: Sequence[int]
+) -> Score:
     """Over lines where a line is meant (accuracy, first, unparsed, ties, tokens), over items where both orders are."""
-    lines = _by_pair(judgements)
-    expanded = [(line, record, cluster) for record, cluster in zip(records, clusters, strict=True) for line in lines[record.pair_id]]
-    each = [(line, _right(line, record), record, module.group(record), cluster) for line, record, cluster in expanded]
-    voted = {pair_id: _voted(pair) for pair_id, pair in tally.trials(judgements).items()}
-    strict = list(zip(_strict(judgements, records), [module.group(record) for record in records], clusters, strict=True))
-    consistent = [
-        (float(one is not None and one == two), cluster)
-        for (one, two), cluster in zip((voted[r.pair_id] for r in records), clusters, strict=True)
-    ]
-    groups = sorted({group for _, group, _ in strict})
+    strict = list(zip(_strict(trials, cases), cases, clusters, strict=True))
+    votes = [(_voted(trials[case.pair_id]), cluster) for case, cluster in zip(cases, clusters, strict=True)]
+    groups = sorted({case.group for case in cases})
 
-    def longer(record: PairRecord) -> int:
+    def of_items(wanted: Callable[[Case], bool] = lambda case: True) -> metrics.Estimate | None:
+        return _estimate([(right, cluster) for right, case, cluster in strict if wanted(case)])
+
+    def of_lines(
+        value: Callable[[Judged, Case], float | None], wanted: Callable[[Case], bool] = lambda case: True
+    ) -> list[tuple[float, Hashable]]:
+        """The values of the lines that have one, with their clusters."""
+        pairs = [(case, cluster) for case, cluster in zip(cases, clusters, strict=True) if wanted(case)]
+        each = ((value(line, case), cluster) for case, cluster in pairs for line in judged[case.pair_id])
+        return [(known, cluster) for known, cluster in each if known is not None]
+
+    def right(line: Judged, case: Case) -> float:
+        return float(_unswapped(line.choice, line.order) == case.preferred)
+
+    def longer(case: Case) -> int:
         """How many characters the chosen response is longer; 0 for a tie."""
-        return (len(record.response_1) - len(record.response_2)) * {"1": 1, "2": -1, "tie": 0}[record.preferred]
+        return (case.lengths[0] - case.lengths[1]) * {"1": 1, "2": -1, "tie": 0}[case.preferred]
+
+    def in_group(name: str) -> Callable[[Case], bool]:
+        return lambda case: case.group == name
+
+    def in_status(name: str) -> Callable[[Judged, Case], float]:
+        return lambda line, case: float(line.status == name)
 
     return {
-        "strict": _estimate([(right, cluster) for right, _, cluster in strict]),
-        "strict_by_group": {name: _estimate([(right, cluster) for right, group, cluster in strict if group == name]) for name in groups},
-        "accuracy": _estimate([(right, cluster) for _, right, _, _, cluster in each]),
-        "accuracy_by_group": {
-            name: _estimate([(right, cluster) for _, right, _, group, cluster in each if group == name]) for name in groups
-        },
-        "accuracy_chosen_longer": _estimate([(right, cluster) for _, right, record, _, cluster in each if longer(record) > 0]),
-        "accuracy_chosen_shorter": _estimate([(right, cluster) for _, right, record, _, cluster in each if longer(record) < 0]),
-        "position_consistency": _estimate(consistent),
-        "first_share": _estimate([(float(line["choice"] == "1"), cluster) for line, *_, cluster in each if line["choice"] in ("1", "2")]),
-        "ties": _estimate([(float(line["choice"] == "tie"), cluster) for line, *_, cluster in each]),
-        "unparsed": _estimate([(float(line["choice"] is None), cluster) for line, *_, cluster in each]),
-        "unparsed_by_status": {
-            status: _estimate([(float(line["status"] == status), cluster) for line, *_, cluster in each]) for status in STATUSES[1:]
-        },
-        "completion_tokens": _tokens(
-            [(line["completion_tokens"], cluster) for line, *_, cluster in each if line.get("completion_tokens") is not None]
-        ),
+        "strict": of_items(),
+        "strict_by_group": {name: of_items(in_group(name)) for name in groups},
+        "accuracy": _estimate(of_lines(right)),
+        "accuracy_by_group": {name: _estimate(of_lines(right, in_group(name))) for name in groups},
+        "accuracy_chosen_longer": _estimate(of_lines(right, lambda case: longer(case) > 0)),
+        "accuracy_chosen_shorter": _estimate(of_lines(right, lambda case: longer(case) < 0)),
+        "position_consistency": _estimate([(float(one is not None and one == two), cluster) for (one, two), cluster in votes]),
+        "first_share": _estimate(of_lines(lambda line, case: float(line.choice == "1") if line.choice in ("1", "2") else None)),
+        "ties": _estimate(of_lines(lambda line, case: float(line.choice == "tie"))),
+        "unparsed": _estimate(of_lines(lambda line, case: float(line.choice is None))),
+        "unparsed_by_status": {status: _estimate(of_lines(in_status(status))) for status in STATUSES[1:]},
+        "completion_tokens": _tokens(of_lines(lambda line, case: line.tokens)),
     }
-
-
-def _by_pair(judgements: Lines) -> dict[str, list[Mapping[str, Any]]]:
-    by_pair: dict[str, list[Mapping[str, Any]]] = {}
-    for line in judgements:
-        by_pair.setdefault(line["pair_id"], []).append(line)
-    return by_pair
-
-
-def _right(line: Mapping[str, Any], record: PairRecord) -> float:
-    preferred = record.preferred if line["order"] == "12" else tally.OTHER.get(record.preferred, record.preferred)
-    return float(line["choice"] == preferred)
 
 
 def _estimate(values: Sequence[tuple[float, Hashable]]) -> metrics.Estimate | None:
     return metrics.estimate([value for value, _ in values], [cluster for _, cluster in values]) if values else None
 
 
-def _tokens(values: Sequence[tuple[int, Hashable]]) -> metrics.Estimate | None:
+def _tokens(values: Sequence[tuple[float, Hashable]]) -> metrics.Estimate | None:
     """metrics.estimate is for shares: the mean of the share of the largest, scaled back."""
     most = max((value for value, _ in values), default=0)
     found = _estimate([(value / most if most else 0.0, cluster) for value, cluster in values])
     return found and {"value": found["value"] * most, "n": found["n"], "ci95": [bound * most for bound in found["ci95"]]}
 
 
-def _clusters(records: Sequence[PairRecord]) -> list[int]:
+def _clusters(records: Iterable[PairRecord]) -> list[int]:
     """A number for each record; the same for records that share an image or a group, be it through others."""
-    parent = list(range(len(records)))
+    parent: list[int] = []
 
     def root(number: int) -> int:
         while parent[number] != number:
@@ -374,30 +430,30 @@ def _clusters(records: Sequence[PairRecord]) -> list[int]:
 
     first: dict[tuple[str, str], int] = {}
     for number, record in enumerate(records):
+        parent.append(number)
         for key in {("group", record.group), *(("image", image.sha256) for image in record.images)}:
             parent[root(number)] = root(first.setdefault(key, number))
-    return [root(number) for number in range(len(records))]
+    return [root(number) for number in range(len(parent))]
 
 
-def _longer(first: str, second: str) -> str:
-    return "tie" if len(first) == len(second) else "1" if len(first) > len(second) else "2"
+def _longer(first: int, second: int) -> str:
+    return "tie" if first == second else "1" if first > second else "2"
 
 
-_BASELINES: dict[str, Callable[[str, str], str]] = {
+_BASELINES: dict[str, Callable[[int, int], str]] = {
     "longer wins": _longer,
     "shorter wins": lambda first, second: _longer(second, first),
     "first wins": lambda first, second: "1",
 }
 
 
-def _baseline(rule: Callable[[str, str], str], records: Sequence[PairRecord]) -> list[dict[str, Any]]:
-    """The judgements of a rule that looks at the two responses as shown; equal lengths are a tie."""
-    lines = {}
-    for record in records:
-        for order, shown in zip(ORDERS, (record, record.swap()), strict=True):
-            choice = rule(shown.response_1, shown.response_2)
-            lines[record.pair_id, order] = {"pair_id": record.pair_id, "order": order, "repeat": 0, "choice": choice, "text": ""}
-    return list(lines.values())
+def _baseline(module: Any, rule: Callable[[int, int], str], cases: Sequence[Case]) -> Score:
+    """The scores of a rule that looks at the lengths of the two responses as shown; equal lengths are a tie."""
+    trials: dict[str, tally.Trials] = {}
+    for case in cases:
+        first, second = case.lengths
+        trials[case.pair_id] = [{"12": rule(first, second), "21": _unswapped(rule(second, first), "21")}]
+    return _both_scores(module, trials, trials, cases)
 
 
 def _name(module: Any) -> str:

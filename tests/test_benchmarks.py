@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from critic_r1_verl import benchmarks, prompts, rows
+from critic_r1_verl import benchmarks, prompts, rows, scores
 from critic_r1_verl.benchmarks import mm_rlhf_rewardbench, mmrb2, multi_crit, multimodal_rewardbench, reading, tally, vl_rewardbench
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 
@@ -23,7 +23,7 @@ PUBLIC = [name for name in benchmarks.MODULES if name != "pairs"]
 
 
 def load(name: str, out: Path) -> list[PairRecord]:
-    return benchmarks.load(name, out, FIXTURES / name)
+    return list(benchmarks.load(name, out, FIXTURES / name))
 
 
 def lines(records, *verdicts, texts=None):
@@ -37,8 +37,14 @@ def lines(records, *verdicts, texts=None):
                     continue
                 shown = tally.OTHER.get(choice, choice) if order == "21" else choice
                 text = texts(shown) if texts else f"\\boxed{{{shown}}}"
-                found.append({"pair_id": pair_id, "order": order, "repeat": repeat, "choice": None if texts else shown, "text": text})
+                line = {"pair_id": pair_id, "order": order, "repeat": repeat, "choice": None if texts else shown, "text": text}
+                found.append(line | {"status": "missing" if line["choice"] is None else "parsed"})
     return found
+
+
+def official(module, judgements, records):
+    judged = scores.judged_of(judgements, module.parse)
+    return module.official(scores.trials_of(judged, scores.reader(judged)), tally.cases(records, module.group))
 
 
 def right(record, order):
@@ -135,7 +141,7 @@ def test_mmrb2_from_the_columns_of_the_hub(tmp_path):
     row |= {"response_b_images": [picture("images/b.png")]}
     (tmp_path / "reasoning").mkdir()
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "reasoning/test-00000-of-00001.parquet")
-    assert benchmarks.load("mmrb2", tmp_path / "out", tmp_path) == load("mmrb2", tmp_path / "out")[:1]
+    assert list(benchmarks.load("mmrb2", tmp_path / "out", tmp_path)) == load("mmrb2", tmp_path / "out")[:1]
 
 
 def test_parquet_and_hub(tmp_path, monkeypatch):
@@ -150,7 +156,7 @@ def test_parquet_and_hub(tmp_path, monkeypatch):
     asked = []
     hub = types.SimpleNamespace(snapshot_download=lambda name, repo_type: asked.append((name, repo_type)) or str(tmp_path))
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert benchmarks.load("vl-rewardbench", tmp_path / "out") == load("vl_rewardbench", tmp_path / "out")
+    assert list(benchmarks.load("vl-rewardbench", tmp_path / "out")) == load("vl_rewardbench", tmp_path / "out")
     assert asked == [(vl_rewardbench.HUB, "dataset")]
 
     def offline(name, repo_type):
@@ -158,7 +164,7 @@ def test_parquet_and_hub(tmp_path, monkeypatch):
 
     hub.snapshot_download = offline
     with pytest.raises(ValueError, match=r"MMInstruction/VL-RewardBench: cannot be downloaded.*no route.*--local-dir DIR"):
-        benchmarks.load("vl_rewardbench", tmp_path / "out")
+        list(benchmarks.load("vl_rewardbench", tmp_path / "out"))
 
 
 @pytest.fixture
@@ -200,10 +206,10 @@ def stored(records, out):
 
 def test_pairs_from_jsonl(pairs, tmp_path):
     write_jsonl(tmp_path / "mine.jsonl", pairs)
-    assert benchmarks.load(str(tmp_path / "mine.jsonl"), tmp_path / "out") == stored(pairs, tmp_path)
+    assert list(benchmarks.load(str(tmp_path / "mine.jsonl"), tmp_path / "out")) == stored(pairs, tmp_path)
     (tmp_path / "images/red.png").write_bytes((FIXTURES / "vl_rewardbench/images/blue.png").read_bytes())
     with pytest.raises(ValueError, match=r"mine.jsonl:1: the image images/red.png is not the one.*sha256"):
-        benchmarks.load(str(tmp_path / "mine.jsonl"), tmp_path / "out")
+        list(benchmarks.load(str(tmp_path / "mine.jsonl"), tmp_path / "out"))
 
 
 @pytest.mark.parametrize("template", ["critic", "critic_short"])
@@ -214,7 +220,7 @@ def test_pairs_from_the_parquet_of_data_prep(pairs, tmp_path, template):
         for i, (pair, order) in enumerate(zip(pairs, ("12", "21", "21"), strict=True))
     ]
     rows.write_parquet(tmp_path / "val.parquet", made)
-    assert benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out") == stored(pairs, tmp_path)
+    assert list(benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out")) == stored(pairs, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +236,7 @@ def test_a_parquet_that_is_not_what_it_says(pairs, tmp_path, change, message):
     row[change[0]][change[1]] = change[2]
     rows.write_parquet(tmp_path / "val.parquet", [row])
     with pytest.raises(ValueError, match=message):
-        benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out")
+        list(benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,7 @@ def test_hostile_rows(tmp_path, change, message):
     table[1] = {name: value for name, value in (table[1] | change).items() if value is not ...}
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        benchmarks.load("vl_rewardbench", tmp_path / "out", folder)
+        list(benchmarks.load("vl_rewardbench", tmp_path / "out", folder))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +282,7 @@ def test_hostile_rows(tmp_path, change, message):
 def test_hostile_files(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        benchmarks.load("vl_rewardbench", tmp_path / "out", tmp_path)
+        list(benchmarks.load("vl_rewardbench", tmp_path / "out", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +299,7 @@ def test_unknown_labels(tmp_path, name, file, key, value, message):
     head, *rest = (folder / file).read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / file).write_text(json.dumps(json.loads(head) | {key: value}) + "\n" + "".join(rest), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        benchmarks.load(name, tmp_path / "out", folder)
+        list(benchmarks.load(name, tmp_path / "out", folder))
 
 
 @pytest.mark.parametrize("name", ["vl_rewardbench2", "", "pairs.csv"])
@@ -304,7 +310,7 @@ def test_unknown_benchmark(name):
 
 def test_nowhere(tmp_path):
     with pytest.raises(ValueError, match="no such file or folder, and no hub id"):
-        benchmarks.load("mmrb2", tmp_path, "not here")
+        list(benchmarks.load("mmrb2", tmp_path, "not here"))
 
 
 # Official scores, by hand
@@ -353,7 +359,7 @@ def tied(record, order):
     ],
 )
 def test_vl_rewardbench_official(verdicts, overall, groups):
-    score = vl_rewardbench.official(lines(FOUR, *verdicts), FOUR)
+    score = official(vl_rewardbench, lines(FOUR, *verdicts), FOUR)
     names = ["general", "hallucination", "reasoning"]
     assert (score["overall"], list(score["groups"].values())) == (pytest.approx(overall), pytest.approx(groups, nan_ok=True))
     assert list(score["groups"]) == names
@@ -434,23 +440,23 @@ def test_the_official_prompt_is_read_by_the_official_grammar():
         right,
         texts=lambda shown: f"<think>Answer 3</think>\\boxed{{{tally.OTHER[shown]}}}? Overall Judgment: Answer {shown} is better.",
     )
-    assert tally.reader(own, vl_rewardbench.parse) == "own"
-    assert vl_rewardbench.official(own, FOUR)["overall"] == 1
+    assert scores.reader(scores.judged_of(own, vl_rewardbench.parse)) == "own"
+    assert official(vl_rewardbench, own, FOUR)["overall"] == 1
     ours = lines(FOUR, right)
     ours[0]["text"] = "<think>Therefore, Answer 2 is better.</think> \\boxed{1}"
-    assert tally.reader(ours, vl_rewardbench.parse) == "box"
-    assert vl_rewardbench.official(ours, FOUR)["overall"] == 1
+    assert scores.reader(scores.judged_of(ours, vl_rewardbench.parse)) == "box"
+    assert official(vl_rewardbench, ours, FOUR)["overall"] == 1
     # An answer that does not exist is not the rejected one.
     third = lines(FOUR, right, texts=lambda shown: "Therefore, Answer 3 is better.")
-    assert vl_rewardbench.official(third, FOUR)["overall"] == 1
+    assert official(vl_rewardbench, third, FOUR)["overall"] == 1
 
 
 def test_mm_rlhf_official():
     records = [record(0, category="mcq", group="a"), record(1, category="mcq", group="a"), record(2, category="long", group="b")]
-    score = mm_rlhf_rewardbench.official(lines(records, lambda record, order: "2" if record is records[1] else "1"), records)
+    score = official(mm_rlhf_rewardbench, lines(records, lambda record, order: "2" if record is records[1] else "1"), records)
     assert (score["overall"], score["groups"], score["macro"]) == (2 / 3, {"long": 1, "mcq": 1 / 2}, 3 / 4)
     assert score["acc_plus"] == {"overall": 1 / 2, "macro": 1 / 2, "groups": {"long": 1, "mcq": 0}}
-    drawn = mm_rlhf_rewardbench.official(lines(records, first), records)
+    drawn = official(mm_rlhf_rewardbench, lines(records, first), records)
     assert (drawn["overall"], drawn["acc_plus"]["groups"]) == (1 / 2, {"long": 1 / 2, "mcq": 1 / 4})
 
 
@@ -458,16 +464,16 @@ def test_multimodal_rewardbench_official():
     groups = ["knowledge", "knowledge", "vqa"]
     records = [record(number, category=group) for number, group in enumerate(groups)]
     # The given order alone counts, and a coin for what cannot be read.
-    score = multimodal_rewardbench.official(lines(records, lambda r, order: "1" if order == "12" else "2"), records)
+    score = official(multimodal_rewardbench, lines(records, lambda r, order: "1" if order == "12" else "2"), records)
     assert (score["overall"], score["groups"]) == (1, {"knowledge": 1, "vqa": 1})
-    coins = multimodal_rewardbench.official(lines(records, lambda r, order: None if r is records[0] else "2"), records)
+    coins = official(multimodal_rewardbench, lines(records, lambda r, order: None if r is records[0] else "2"), records)
     assert (coins["overall"], coins["groups"], coins["macro"]) == (1 / 6, {"knowledge": 1 / 4, "vqa": 0}, 1 / 8)
 
 
 def test_multi_crit_official(tmp_path):
     records = load("multi_crit", tmp_path)
     choices = dict(zip((r.pair_id for r in records), ["1", "1", "1", "1", "2", "1"], strict=True))
-    score = multi_crit.official(lines(records, lambda r, order: choices[r.pair_id]), records)
+    score = official(multi_crit, lines(records, lambda r, order: choices[r.pair_id]), records)
     assert score["overall"] == 5 / 6
     ended, reasoning = score["splits"]["open-ended"], score["splits"]["reasoning"]
     assert (ended["overall"], ended["macro"]) == (3 / 4, 3 / 4)
@@ -478,15 +484,15 @@ def test_multi_crit_official(tmp_path):
 
 def test_mmrb2_official():
     records = [record(0, category="t2i"), record(1, category="edit")]
-    score = mmrb2.official(lines(records, lambda r, order: None if r is records[0] and order == "12" else "1"), records)
+    score = official(mmrb2, lines(records, lambda r, order: None if r is records[0] and order == "12" else "1"), records)
     assert (score["overall"], score["groups"]) == (1, {"edit": 1, "t2i": 1})
-    ties = mmrb2.official(lines(records, lambda r, order: "tie" if order == "12" else "1", first), records)
+    ties = official(mmrb2, lines(records, lambda r, order: "tie" if order == "12" else "1", first), records)
     assert ties["overall"] == 1 / 2
 
 
 def test_pairs_official():
     records = [record(0, "tie", category=""), record(1, category="c")]
-    score = benchmarks.module("pairs").official(lines(records, lambda r, order: "tie" if r is records[0] else order[0]), records)
+    score = official(benchmarks.module("pairs"), lines(records, lambda r, order: "tie" if r is records[0] else order[0]), records)
     assert (score["overall"], score["groups"]) == (3 / 4, {"c": 1 / 2, "s": 1})
 
 
@@ -501,7 +507,7 @@ def test_the_1250_public_rows(tmp_path, monkeypatch):
         return Image(path=raw, sha256=hashlib.sha256(raw.encode()).hexdigest())
 
     monkeypatch.setattr(reading, "store", store)
-    records = vl_rewardbench.load(ROWS, tmp_path)
+    records = list(vl_rewardbench.load(ROWS, tmp_path))
     assert len({record.pair_id for record in records}) == len(records) == vl_rewardbench.PAIRS
     assert {name: sum(record.category == name for record in records) for name in vl_rewardbench.GROUPS} == vl_rewardbench.GROUPS
     assert sum(record.preferred == "1" for record in records) == 1_245

@@ -2,6 +2,7 @@
 """Benchmarks judged by a scripted model: what is written, what a killed run finds again, what may not be mixed."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image as Picture
 
 from critic_r1_verl import evaluate, scores
 from critic_r1_verl.evaluate import Place, Settings
-from critic_r1_verl.generate import Sampling
+from critic_r1_verl.generate import Completion, Sampling
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 
 GREEDY = Settings(Sampling(8))
@@ -43,7 +44,8 @@ def pairs_file(path: Path, count: int = 6, preferred: str = "1") -> Path:
 
 def run(model, file: Path, out: Path, settings: Settings = GREEDY, engine: dict | None = None) -> scores.Score:
     (place,) = evaluate.places([str(file)], out)
-    return evaluate.evaluate(model, place, evaluate.load(place, settings), settings, engine or {"kind": "scripted"})
+    with evaluate.loaded(place, settings) as records:
+        return evaluate.evaluate(model, place, records, settings, engine or {"kind": "scripted"})
 
 
 def test_a_benchmark_is_judged_and_scored(scripted, tmp_path: Path) -> None:
@@ -75,6 +77,29 @@ def test_a_killed_run_ends_with_the_same_files(scripted, tmp_path: Path) -> None
     assert len(rest.asked) == 7
     for name in ("judgements.jsonl", "records.jsonl", "config.json", "score.json"):
         assert (tmp_path / "cut/mine" / name).read_bytes() == (tmp_path / "whole/mine" / name).read_bytes()
+
+
+class Lengthy:
+    """A model that writes 20,000 characters, one request after the other."""
+
+    name = "lengthy"
+
+    def generate(self, requests):
+        for place, request in enumerate(requests):
+            yield place, [Completion(f"<think>{'x' * 20_000}</think> {prefers_good(request.prompt, 0)}", 9, 5)]
+
+
+def test_memory_holds_no_texts(tmp_path: Path) -> None:
+    few, many = (pairs_file(tmp_path / f"{count}.jsonl", count=count) for count in (10, 210))
+    run(Lengthy(), few, tmp_path / "out")
+    tracemalloc.start()
+    try:
+        run(Lengthy(), many, tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The texts are 8.4 MB; what is held of a pair is 2 KiB.
+    assert peak < 2_000_000
 
 
 def other_model(model) -> dict:

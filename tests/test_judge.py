@@ -30,7 +30,7 @@ def prefers_good(prompt: str, _: int) -> str:
 
 
 def run_judge(pairs: list[PairRecord], model, out: Path, protocol: Protocol = CRITIC) -> list[dict]:
-    return judge(pairs, model, protocol, out, root=Path("/data"))
+    return list(judge(pairs, model, protocol, out, root=Path("/data")))
 
 
 @pytest.mark.parametrize(

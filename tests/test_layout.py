@@ -16,7 +16,8 @@ PACKAGE = "critic_r1_verl"
 LAYERS = (
     {"_paths", "records", "reaper", "experiment"},
     {"verdict", "prompts", "cpu"},
-    {"rows", "reward", "metrics", "generate", "journal", "launch", "tiny", "export"},
+    {"rows", "reward", "metrics", "generate", "launch", "tiny", "export"},
+    {"journal"},
     {"dataset", "sampler", "judge", "answer", "select", "doctor", "benchmarks", "endpoint"},
     {"measure", "report", "scores", "replicas"},
     {"evaluate"},

@@ -353,7 +353,8 @@ def evaluate_into(scripted, run: Path, folder: Path, verdict=lambda prompt: "1")
     model.name = HOSTILE
     settings = evaluate.Settings(Sampling(8))
     place = evaluate.Place(str(run / "data" / "test_pairs.jsonl"), "", folder)
-    evaluate.evaluate(model, place, evaluate.load(place, settings), settings, {"kind": "scripted"})
+    with evaluate.loaded(place, settings) as records:
+        evaluate.evaluate(model, place, records, settings, {"kind": "scripted"})
 
 
 def likes_the_right_one(prompt: str) -> str:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public benchmarks of critics, one file each, and any file of pairs.
 
-A benchmark is a module: load(location, out) -> records, images stored under out/images; group(record) -> str; official(judgements,
-records) -> {"overall", "macro", "groups"}, shares in [0, 1] as its official code computes them; parse, its own verdict grammar or None.
+A benchmark is a module: load(location, out) -> records, images stored under out/images; group(record) -> str; official(trials, cases)
+-> {"overall", "macro", "groups"}, shares in [0, 1] as its official code computes them; parse, its own verdict grammar or None.
 PAIRS and GROUPS say how many there should be. Where the per-item results that others publish can be read, PUBLISHED lists the keys that
 tell them, published(rows) -> items, and summary(items) -> the score.
 """
 
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def module(name_or_path: str) -> Any:
     return import_module(MODULES[name])
 
 
-def load(name_or_path: str, out: Path, location: str | Path = "") -> list[PairRecord]:
+def load(name_or_path: str, out: Path, location: str | Path = "") -> Iterator[PairRecord]:
     """The records of a benchmark, from a hub id, a folder or a file; by default its own hub id. ValueError names file, row and key."""
     benchmark = module(name_or_path)
     if benchmark.PAIRS is None and not location:

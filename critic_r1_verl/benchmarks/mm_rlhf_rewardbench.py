@@ -8,7 +8,7 @@ ids with all pairs right. For a judge of pairs, right is the verdict for the cho
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from critic_r1_verl.benchmarks import reading, tally
@@ -24,7 +24,7 @@ FRAMES = 32
 parse = None
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
 
 
@@ -32,14 +32,8 @@ def group(record: PairRecord) -> str:
     return record.category
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
-    trials = tally.trials(judgements)
-    return summary(
-        [
-            tally.Item(key, group(record), record.group, tally.expected_accuracy(trials[record.pair_id], record.preferred))
-            for key, record in zip(tally.keys(records), records, strict=True)
-        ]
-    )
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
+    return summary(tally.drawn(trials, cases))
 
 
 def published(rows: list[Row]) -> list[tally.Item]:

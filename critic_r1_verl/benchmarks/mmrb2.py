@@ -9,7 +9,7 @@ leaves the denominator, a tie stays in it; overall micro, macro the mean of the 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ Content = list[tuple[str, Any]]
 """("text", text) and ("image", path or bytes), in their order."""
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
 
 
@@ -42,13 +42,12 @@ def parse(text: str) -> str | None:
     return {"A": "1", "B": "2"}[match[1]] if match else None
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the first repeat."""
-    trials = tally.trials(judgements, parse)
     items = []
-    for key, record in zip(tally.keys(records), records, strict=True):
-        choices = [choice for choice in trials[record.pair_id][0].values() if choice is not None]
-        items.append(tally.Item(key, group(record), record.group, sum(choice == record.preferred for choice in choices), len(choices)))
+    for case in cases:
+        choices = [choice for choice in trials[case.pair_id][0].values() if choice is not None]
+        items.append(tally.Item(case.key, case.group, case.cluster, choices.count(case.preferred), len(choices)))
     return tally.score(items)
 
 

@@ -9,7 +9,7 @@ verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unpars
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -28,7 +28,7 @@ PUBLISHED = ()
 _VERDICT = re.compile(r"response (\d+)\** is better")
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
 
 
@@ -41,18 +41,17 @@ def parse(text: str) -> str | None:
     return number if match and (number := tally.number(match[1])) in tally.OTHER else None
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the given order alone, if it was judged; the mean over the repeats. splits holds the official figures of each split."""
-    trials = tally.trials(judgements, parse)
     num_repeats = min(map(len, trials.values()))
     items, splits = [], {}
-    for key, record in zip(tally.keys(records), records, strict=True):
-        right = tally.mean([float(tally.given(trial) == record.preferred) for trial in trials[record.pair_id]])
-        items.append(tally.Item(key, group(record), record.group, right))
+    for case in cases:
+        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
+        items.append(tally.Item(case.key, case.group, case.cluster, right))
     for split in sorted({item.group.split("/")[0] for item in items}):
-        of_split = [record for record in records if group(record).startswith(f"{split}/")]
+        of_split = [case for case in cases if case.group.startswith(f"{split}/")]
         passes = [
-            _conflicts([(record.group, record.preferred, tally.given(trials[record.pair_id][number])) for record in of_split])
+            _conflicts([(case.cluster, case.preferred, tally.given(trials[case.pair_id][number])) for case in of_split])
             for number in range(num_repeats)
         ]
         names = ("pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")

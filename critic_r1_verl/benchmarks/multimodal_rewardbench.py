@@ -7,7 +7,7 @@ Metric (scripts/2_get_accuracy.py at 3366b34): one pass in the given order, over
 half here. [[A]] is looked for before [[B]]. The official code prints no macro; ours is over the groups that it prints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from critic_r1_verl.benchmarks import reading, tally
@@ -31,7 +31,7 @@ PUBLISHED = ({"ID", "Label", "output", "Meta"},)
 _COIN = 0.5
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
 
 
@@ -43,13 +43,12 @@ def parse(text: str) -> str | None:
     return "1" if "[[A]]" in text else "2" if "[[B]]" in text else None
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the given order alone, if it was judged; the mean over the repeats. What is neither "1" nor "2" is unparsed."""
-    trials = tally.trials(judgements, parse)
     items = []
-    for key, record in zip(tally.keys(records), records, strict=True):
-        given = [tally.given(trial) for trial in trials[record.pair_id]]
-        items.append(tally.Item(key, group(record), record.group, tally.mean([_right(choice, record.preferred) for choice in given])))
+    for case in cases:
+        right = tally.mean([_right(tally.given(trial), case.preferred) for trial in trials[case.pair_id]])
+        items.append(tally.Item(case.key, case.group, case.cluster, right))
     return summary(items)
 
 

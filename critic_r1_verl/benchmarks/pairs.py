@@ -6,7 +6,7 @@ orders; unparsed is wrong, "tie" right where the record says so.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ _ESCAPED = re.compile(r"< ( *(?:image|video|audio|\|[^<>|\n]*\|) *) >")
 _MOST_CUTS = 10_000
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     path = Path(location)
     if path.suffix == ".parquet":
         return reading.records(_verdict_rows(path), lambda row: _from_row(row, out))
@@ -40,12 +40,8 @@ def group(record: PairRecord) -> str:
     return record.category or record.source
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
-    trials = tally.trials(judgements)
-    return tally.score(
-        tally.Item(key, group(record), record.group, tally.expected_accuracy(trials[record.pair_id], record.preferred))
-        for key, record in zip(tally.keys(records), records, strict=True)
-    )
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
+    return tally.score(tally.drawn(trials, cases))
 
 
 def _verdict_rows(path: Path) -> Iterator[Row]:

@@ -59,30 +59,33 @@ def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
     raise ValueError(f"{location}: holds none of {', '.join(files)}; give the benchmark's folder as downloaded, or one file")
 
 
-def records(raw: Iterable[Row], convert: Callable[[Row], PairRecord]) -> list[PairRecord]:
+def records(raw: Iterable[Row], convert: Callable[[Row], PairRecord]) -> Iterator[PairRecord]:
     """One record a row, in their order.
 
     The same content may stand in several rows: each is an item of the benchmark and stays, in the frame of the first, so that one judgement
     of the pair serves them all. Rows that contradict each other stay too, as official scores count both; how many is said on stderr.
     """
-    first: dict[str, PairRecord] = {}
-    found = []
+    # Of each pair whether the smaller response stands first, and the label.
+    first: dict[str, tuple[bool, str]] = {}
+    contradicted = set()
+    num_rows = 0
     for row in raw:
+        num_rows += 1
         try:
             record = convert(row)
         except ValueError as error:
             raise ValueError(str(error) if str(error).startswith(row.where) else f"{row.where}: {error}") from error
-        original = first.setdefault(record.pair_id, record)
-        found.append(record if record.response_1 == original.response_1 else record.swap())
-    if not found:
+        pair_id, ascending = record.pair_id, record.response_1 < record.response_2
+        original = first.setdefault(pair_id, (ascending, record.preferred))
+        if ascending != original[0]:
+            record = record.swap()
+        if record.preferred != original[1]:
+            contradicted.add(pair_id)
+        yield record
+    if not num_rows:
         raise ValueError("the benchmark has no rows; download it again")
-    labels: dict[str, set[str]] = {}
-    for record in found:
-        labels.setdefault(record.pair_id, set()).add(record.preferred)
-    contradicted = sum(len(preferred) > 1 for preferred in labels.values())
-    if len(labels) < len(found):
-        print(f"{len(found)} items over {len(labels)} different pairs, {contradicted} of which contradict themselves", file=sys.stderr)
-    return found
+    if len(first) < num_rows:
+        print(f"{num_rows} items over {len(first)} different pairs, {len(contradicted)} of which contradict themselves", file=sys.stderr)
 
 
 def store(row: Row, raw: Any, out: Path) -> Image:

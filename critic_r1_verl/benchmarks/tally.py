@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judgements -> trials -> items -> score: what the official scores of several benchmarks have in common.
+"""Records -> cases, and their trials -> items -> score: what the official scores of several benchmarks have in common.
 
 An official protocol shows each pair in one order a trial, drawn by a coin. Where a repeat has both orders, the score is its expectation
 over that coin; where it has one, that one counts. All scores are shares in [0, 1], None where nothing is left to count.
@@ -11,12 +11,22 @@ from typing import Any, NamedTuple
 from critic_r1_verl.records import PairRecord
 
 Score = dict[str, Any]
-Lines = Sequence[Mapping[str, Any]]
 Parse = Callable[[str], str | None]
 Trials = list[dict[str, str | None]]
-"""For each repeat the verdict by order, in the frame of the record."""
+"""Of a pair, for each repeat, the verdict by order, in the frame of the record."""
 
 OTHER = {"1": "2", "2": "1"}
+
+
+class Case(NamedTuple):
+    """What scores need of a record: its name, pair and group, what it shares with others, its label, the responses' characters."""
+
+    key: str
+    pair_id: str
+    group: str
+    cluster: str
+    preferred: str
+    lengths: tuple[int, int]
 
 
 class Item(NamedTuple):
@@ -29,23 +39,23 @@ class Item(NamedTuple):
     counted: float = 1.0
 
 
-def reader(judgements: Lines, own: Parse | None) -> str:
-    """ "own" if a benchmark's own grammar reads more of the texts than the box does, that is, if its prompt was used; else "box"."""
-    if own is None:
-        return "box"
-    read = sum((own(answer_part(line["text"])) is not None) - (line["choice"] is not None) for line in judgements)
-    return "own" if read > 0 else "box"
+def cases(records: Iterable[PairRecord], group: Callable[[PairRecord], str]) -> list[Case]:
+    """One for each record; key is its pair_id, with a number for those that stand there again.
 
-
-def trials(judgements: Lines, own: Parse | None = None) -> dict[str, Trials]:
-    """pair_id -> its trials, verdicts read as reader() says."""
-    by_own = own if own and reader(judgements, own) == "own" else None
-    repeats: dict[str, dict[int, dict[str, str | None]]] = {}
-    for line in judgements:
-        shown = by_own(answer_part(line["text"])) if by_own else line["choice"]
-        choice = OTHER.get(shown, shown) if line["order"] == "21" and shown is not None else shown
-        repeats.setdefault(line["pair_id"], {}).setdefault(line["repeat"], {})[line["order"]] = choice
-    return {pair_id: [by_repeat[repeat] for repeat in sorted(by_repeat)] for pair_id, by_repeat in repeats.items()}
+    ValueError if a pair stands there again with its responses exchanged.
+    """
+    distinct = numberer()
+    ascending: dict[str, bool] = {}
+    found = []
+    for record in records:
+        pair_id = record.pair_id
+        if ascending.setdefault(pair_id, record.response_1 < record.response_2) != (record.response_1 < record.response_2):
+            raise ValueError(
+                f"pair {pair_id} stands there twice with its responses exchanged, so its orders cannot be told; load the benchmark again"
+            )
+        lengths = len(record.response_1), len(record.response_2)
+        found.append(Case(distinct(pair_id), pair_id, group(record), record.group, record.preferred, lengths))
+    return found
 
 
 def answer_part(text: str) -> str:
@@ -63,23 +73,28 @@ def given(trial: Mapping[str, str | None]) -> str | None:
     return trial["12"] if "12" in trial else trial["21"]
 
 
-def expected_accuracy(pair: Trials, preferred: str) -> float:
-    """Share of trials that are right, the order of each drawn by a coin."""
-    return mean([mean([float(choice == preferred) for choice in trial.values()]) for trial in pair])
+def drawn(trials: Mapping[str, Trials], cases: Sequence[Case]) -> list[Item]:
+    """Items with the share of trials that are right, the order of each drawn by a coin."""
+    items = []
+    for case in cases:
+        right = mean([mean([float(choice == case.preferred) for choice in trial.values()]) for trial in trials[case.pair_id]])
+        items.append(Item(case.key, case.group, case.cluster, right))
+    return items
 
 
-def keys(records: Sequence[PairRecord]) -> list[str]:
-    """A name for each record: its pair_id, and a number for those that stand there again."""
-    return numbered([record.pair_id for record in records])
-
-
-def numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Iterable[str]) -> list[str]:
     """The names, from its second time on each with a number."""
+    return list(map(numberer(), names))
+
+
+def numberer() -> Callable[[str], str]:
+    """A function that returns a name as it is the first time, from its second time on with a number."""
     seen: dict[str, int] = {}
-    distinct = []
-    for name in names:
+
+    def distinct(name: str) -> str:
         times = seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if times == 1 else f"{name}#{times}")
+        return name if times == 1 else f"{name}#{times}"
+
     return distinct
 
 

@@ -8,7 +8,7 @@ the denominator. In the official wording any answer number but the rejected one'
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from critic_r1_verl.benchmarks import reading, tally
@@ -33,7 +33,7 @@ _CONCLUSION = re.compile(r"Overall Judgment|Therefore", re.IGNORECASE)
 _VERDICT = re.compile(r"Answer\s*(\d+)\s*is\s*(?:the\s*)?(?:slightly\s*)?better", re.IGNORECASE)
 
 
-def load(location: str | Path, out: Path) -> list[PairRecord]:
+def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
     return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
 
 
@@ -48,19 +48,12 @@ def parse(text: str) -> str | None:
     return tally.number(verdicts[-1]) if verdicts else None
 
 
-def official(judgements: tally.Lines, records: Sequence[PairRecord]) -> tally.Score:
-    trials = tally.trials(judgements, parse)
-    return summary(
-        [
-            _item(
-                key,
-                group(record),
-                record.group,
-                [[_flag(choice, record.preferred) for choice in trial.values()] for trial in trials[record.pair_id]],
-            )
-            for key, record in zip(tally.keys(records), records, strict=True)
-        ]
-    )
+def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
+    items = []
+    for case in cases:
+        flags = [[_flag(choice, case.preferred) for choice in trial.values()] for trial in trials[case.pair_id]]
+        items.append(_item(case.key, case.group, case.cluster, flags))
+    return summary(items)
 
 
 def published(rows: list[Row]) -> list[tally.Item]:

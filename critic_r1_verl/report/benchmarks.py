@@ -70,7 +70,7 @@ def _section(folder: Path, picture_uri: Callable[[Path, Image], str], markup: Ca
             ],
             "hidden": [(name, note, *_cells(estimates[key])) for key, name, note in HIDDEN],
             "notes": score["notes"],
-            **_examples(folder, judgements, {record.pair_id: record for record in records}, picture_uri),
+            **_examples(folder, list(judgements), {record.pair_id: record for record in records}, picture_uri),
         }
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'score.json'}: {error} is missing or of another kind; `critic-r1 eval` writes it anew") from error

@@ -58,14 +58,15 @@ def seconds(work: Callable[[], Any]) -> float:
 def judging(generator: Any, folder: Path, protocol: Any) -> Callable[[], Any]:
     """The whole work of judging: reading pictures, prompts, texts, verdicts, the journal."""
     from critic_r1_verl.judge import judge
-    from critic_r1_verl.records import PairRecord, read_jsonl
+    from critic_r1_verl.records import PairRecord, RecordFile
 
-    pairs = read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord)
+    pairs = RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
+    num_pairs = sum(1 for _ in pairs)
 
     def work() -> None:
         out = folder / "judgements.jsonl"
         out.unlink(missing_ok=True)
-        assert len(judge(pairs, generator, protocol, out, root=folder / "data")) == 2 * len(pairs)
+        assert sum(1 for _ in judge(pairs, generator, protocol, out, root=folder / "data")) == 2 * num_pairs
 
     return work
 
@@ -134,7 +135,7 @@ def served(model: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/v1"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-num-batched-tokens", "4096"]
+    command += ["--dtype", "float32", "--enforce-eager", "--max-num-batched-tokens", "1024"]
     # In development mode its caches can be emptied.
     environment = {**os.environ, **ENGINE, "VLLM_SERVER_DEV_MODE": "1"}
     with (model.parent / "server.log").open("wb") as log:

@@ -25,7 +25,7 @@ def in_process(model: str, max_tokens: int, at_once: int) -> Any:
     """The same engine settings as ours; what its texts took is counted in client.num_tokens, which lmms-eval itself leaves out."""
     from lmms_eval.models.chat.vllm import VLLM
 
-    engine = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 4096, "max_num_seqs": 256}
+    engine = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 1024, "max_num_seqs": 256}
     # Its own limit of tokens holds where it is the larger one.
     client = VLLM(model=model, batch_size=at_once, max_new_tokens=max_tokens, trust_remote_code=False, **engine)
     chat, client.num_tokens = client.client.chat, 0
