@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs a second of `critic-r1 eval`, on the CPU stack with an untaught small model that writes its full number of tokens, against
 
-- vLLM's own LLM.generate on the same prompts, all given at once with their pictures open: goal at least 0.95 of it
+- vLLM's own offline throughput: LLM.generate in a process of its own, as it comes, on the same prompts, all given at once with their
+  pictures decoded: goal at least 0.95 of it; and the same within our engine, a limit that no evaluation reaches, as it decodes nothing
 - the same server asked one request at a time (the endpoint's client with one in flight, against its default)
 - lmms-eval (0.7.3 was measured) judging the same prompts: its in-process vllm model, as it comes (one request a batch) and in batches of
   256, against ours in process, and its client for a server, as it comes (requests in flight by the number of cores) and with as many in
-  flight as ours, against ours on the same server: goal 3x; only with --lmms-eval, the Python of an environment that has it
+  flight as ours, against ours on the same server: goal 3x; with --lmms-eval, the Python of an environment that has it (`make bench`)
 
-    python tests/bench/bench_judge.py [--pairs 192] [--runs 5] [--lmms-eval PYTHON] [--json]
-    python tests/bench/bench_judge.py --scale 512 2048 8192 [--json]    # peak memory of a whole run over so many pairs
+and the peak memory of a whole evaluation, scores included, over few and over many pairs.
+
+    python tests/bench/bench_judge.py [--pairs 192] [--runs 5] [--lmms-eval PYTHON] [--scale 512 4096] [--json]
 
 Each run judges all pairs in both orders with empty caches; those that are compared take turns, after a first turn that warms up. A ratio is
 the median of the turns' (of lmms-eval in process, which loads an engine of its own for each run: that of the runs' medians). Peak memory is
@@ -33,8 +35,10 @@ from typing import Any
 
 os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 TOKENS = 24
-ENGINE = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
+ENGINE = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 """How VllmGenerator sets up the engine on a CPU, for those of others."""
+LMMS_EVAL_RUNS = 2
+"""Each takes half a minute to start, and the ratios are large."""
 
 
 def world(folder: Path, num_pairs: int) -> Path:
@@ -49,10 +53,15 @@ def world(folder: Path, num_pairs: int) -> Path:
     return folder
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def timed(work: Callable[[], Any]) -> Callable[[], float]:
+    """The work as a function that returns the seconds it took."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return seconds
 
 
 def judging(generator: Any, folder: Path, protocol: Any) -> Callable[[], Any]:
@@ -75,37 +84,89 @@ def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float
     from critic_r1_verl import prompts
     from critic_r1_verl.generate import Sampling, VllmGenerator
     from critic_r1_verl.judge import ORDERS, Protocol, request
-    from critic_r1_verl.records import PairRecord, read_jsonl
+    from critic_r1_verl.records import PairRecord, RecordFile
 
     generator = VllmGenerator(folder / "base")
-    # After the generator, which makes vLLM quiet before it is imported.
+    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
+    requests = [
+        request(pair, order, protocol, folder / "data")
+        for pair in RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
+        for order in ORDERS
+    ]
+    texts = [generator._prompt(each)["prompt"] for each in requests]
+    shown = [{"prompt": text, "images": list(map(str, each.images))} for text, each in zip(texts, requests, strict=True)]
+    (folder / "shown.json").write_text(json.dumps(shown))
+    with vllm_as_it_comes(folder) as generate:
+        ways = {
+            "eval": timed(judging(generator, folder, protocol)),
+            "vllm_generate": generate,
+            "within_our_engine": timed(generating(generator._llm, folder)),
+        }
+        return in_turns(ways, lambda: empty(generator._llm), num_pairs, num_runs)
+
+
+def empty(llm: Any) -> None:
+    llm.reset_prefix_cache()
+    llm.reset_mm_cache()
+
+
+def generating(llm: Any, folder: Path) -> Callable[[], Any]:
+    """vLLM's own work on the prompts of shown.json, whose pictures are decoded beforehand."""
+    from PIL import Image
     from vllm import SamplingParams
 
-    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
-    pairs = read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord)
-    ready = [generator._prompt(request(pair, order, protocol, folder / "data")) for pair in pairs for order in ORDERS]
-    llm = generator._llm
-    judge = judging(generator, folder, protocol)
-    ways = {
-        "eval": lambda: seconds(judge),
-        "vllm_generate": lambda: seconds(
-            lambda: llm.generate(ready, SamplingParams(temperature=0, max_tokens=TOKENS, seed=0), use_tqdm=False)
-        ),
-    }
-
-    def empty() -> None:
-        llm.reset_prefix_cache()
-        llm.reset_mm_cache()
-
-    return in_turns(ways, empty, num_pairs, num_runs)
+    ready = []
+    for each in json.loads((folder / "shown.json").read_text()):
+        pictures = [Image.open(path).convert("RGB") for path in each["images"]]
+        ready.append({"prompt": each["prompt"], "multi_modal_data": {"image": pictures}})
+    return lambda: llm.generate(ready, SamplingParams(temperature=0, max_tokens=TOKENS, seed=0), use_tqdm=False)
 
 
-def in_turns(ways: dict[str, Callable[[], float]], empty: Callable[[], None], num_pairs: int, num_runs: int) -> dict[str, float]:
-    """The speed of each way, and the ratio of the first to each other; empty() is called before each run."""
+def generate_as_it_comes(folder: Path) -> None:
+    """A process of its own: for each line on stdin one run with empty caches, its seconds on stdout."""
+    from vllm import LLM
+
+    llm = LLM(model=str(folder / "base"), seed=0, dtype="float32", enforce_eager=True)
+    work = timed(generating(llm, folder))
+    for _ in sys.stdin:
+        empty(llm)
+        print(json.dumps({"seconds": work()}), flush=True)
+
+
+@contextmanager
+def vllm_as_it_comes(folder: Path) -> Iterator[Callable[[], float]]:
+    """A function that runs generate_as_it_comes once and returns its seconds."""
+    # Ours set it to 0.
+    environment = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"} | ENGINE
+    command = [sys.executable, __file__, "--generate-of", str(folder)]
+    with (folder / "generate.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+    assert process.stdin and process.stdout
+
+    def run() -> float:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith('{"seconds"'):
+                return json.loads(line)["seconds"]
+        raise RuntimeError(f"vLLM ended: {(folder / 'generate.log').read_text()[-2000:]}")
+
+    try:
+        yield run
+    finally:
+        # Its engine is a process of its own, in its session.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def in_turns(ways: dict[str, Callable[[], float]], prepare: Callable[[], None], num_pairs: int, num_runs: int) -> dict[str, float]:
+    """The speed of each way, and the ratio of the first to each other; prepare() is called before each run."""
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(num_runs + 1):
         for way, work in ways.items():
-            empty()
+            prepare()
             times[way].append(work())
     # The first turn warmed up.
     measured = {way: each[1:] for way, each in times.items()}
@@ -164,8 +225,8 @@ def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms
     with served(folder / "base") as url:
         many = Endpoint(url)
         ways = {
-            "endpoint": lambda: seconds(judging(many, folder, protocol)),
-            "one_at_a_time": lambda: seconds(judging(Endpoint(url, in_flight=1), folder, protocol)),
+            "endpoint": timed(judging(many, folder, protocol)),
+            "one_at_a_time": timed(judging(Endpoint(url, in_flight=1), folder, protocol)),
         }
         if lmms_eval:
             write_prompts(folder)
@@ -173,11 +234,11 @@ def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms
             ways["lmms_eval_on_a_server"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, default)
             ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.in_flight)
 
-        def empty() -> None:
+        def empty_server() -> None:
             for cache in ("prefix", "mm", "encoder"):
                 httpx.post(f"{url.removesuffix('/v1')}/reset_{cache}_cache").raise_for_status()
 
-        return in_turns(ways, empty, num_pairs, num_runs)
+        return in_turns(ways, empty_server, num_pairs, num_runs)
 
 
 def write_prompts(folder: Path) -> None:
@@ -196,13 +257,13 @@ def write_prompts(folder: Path) -> None:
                 stream.write(json.dumps(row) + "\n")
 
 
-def against_lmms_eval_in_process(folder: Path, num_pairs: int, num_runs: int, python: Path, pairs_per_second: float) -> dict[str, float]:
+def against_lmms_eval_in_process(folder: Path, num_pairs: int, python: Path, pairs_per_second: float) -> dict[str, float]:
     """Each run a process, as it loads an engine of its own; pairs_per_second are ours in process."""
     write_prompts(folder)
     found = {}
     for way, batch in (("lmms_eval", 1), ("lmms_eval_in_batches", 256)):
         rate = num_pairs / statistics.median(
-            lmms_eval_seconds(python, folder, "vllm", str(folder / "base"), batch) for _ in range(num_runs)
+            lmms_eval_seconds(python, folder, "vllm", str(folder / "base"), batch) for _ in range(LMMS_EVAL_RUNS)
         )
         found |= {f"{way}_pairs_per_second": rate, f"ratio_to_{way}": pairs_per_second / rate}
     return found
@@ -223,7 +284,7 @@ def lmms_eval_seconds(python: Path, folder: Path, place: str, model: str, at_onc
 
 
 def peak_memory(num_pairs: int) -> dict[str, float]:
-    """MiB at the end of a run of its own over so many pairs."""
+    """MiB of an evaluation in a process of its own over so many pairs."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = world(Path(temporary), num_pairs)
         done = subprocess.run([sys.executable, __file__, "--peak-of", str(folder)], capture_output=True, text=True, check=True)
@@ -231,14 +292,19 @@ def peak_memory(num_pairs: int) -> dict[str, float]:
 
 
 def peak(folder: Path) -> None:
-    from critic_r1_verl import prompts
+    from critic_r1_verl import evaluate
     from critic_r1_verl.generate import Sampling, VllmGenerator
-    from critic_r1_verl.judge import Protocol
 
-    work = judging(VllmGenerator(folder / "base"), folder, Protocol(prompts.load("critic_short"), Sampling(TOKENS)))
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    work()
-    print(json.dumps({"loaded_mib": loaded, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    def mib() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    settings = evaluate.Settings(Sampling(TOKENS), template="critic_short")
+    (place,) = evaluate.places([str(folder / "data" / "test_pairs.jsonl")], folder / "out")
+    with evaluate.loaded(place, settings) as records:
+        generator = VllmGenerator(folder / "base")
+        loaded = mib()
+        evaluate.evaluate(generator, place, records, settings, {})
+    print(json.dumps({"loaded_mib": loaded, "peak_mib": mib()}))
 
 
 def main() -> int:
@@ -246,53 +312,52 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=192)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--lmms-eval", type=Path, metavar="PYTHON")
-    parser.add_argument("--scale", type=int, nargs="+", metavar="PAIRS")
+    parser.add_argument("--scale", type=int, nargs="+", default=(512, 4096), metavar="PAIRS")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--generate-of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.peak_of:
         peak(arguments.peak_of)
         return 0
-    if arguments.scale:
-        found = {str(num_pairs): peak_memory(num_pairs) for num_pairs in arguments.scale}
-        rows = [
-            (f"{num_pairs} pairs", f"{each['loaded_mib']:.0f} MiB loaded, {each['peak_mib']:.0f} MiB at the peak")
-            for num_pairs, each in found.items()
-        ]
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = world(Path(temporary), arguments.pairs)
-            found = against_vllm(folder, arguments.pairs, arguments.runs)
-            if arguments.lmms_eval:
-                python, rate = arguments.lmms_eval, found["eval_pairs_per_second"]
-                found |= against_lmms_eval_in_process(folder, arguments.pairs, arguments.runs, python, rate)
-            found |= against_others_on_a_server(folder, arguments.pairs, arguments.runs, arguments.lmms_eval)
-        names = {
-            "eval": "eval in process",
-            "vllm_generate": "  vLLM's generate",
-            "lmms_eval": "  lmms-eval, vllm",
-            "lmms_eval_in_batches": "  in batches of 256",
-            "endpoint": "eval on a server",
-            "one_at_a_time": "  one at a time",
-            "lmms_eval_on_a_server": "  lmms-eval",
-            "lmms_eval_on_a_server_as_many": "  as many in flight",
-        }
-        rows = []
-        for way, name in names.items():
-            if f"{way}_pairs_per_second" in found:
-                ratio = f", ratio {found[f'ratio_to_{way}']:.2f}" if f"ratio_to_{way}" in found else ""
-                if f"least_ratio_to_{way}" in found:
-                    ratio += f" ({found[f'least_ratio_to_{way}']:.2f} to {found[f'greatest_ratio_to_{way}']:.2f})"
-                rows.append((name, f"{found[f'{way}_pairs_per_second']:.1f} pairs/s{ratio}"))
-        if not arguments.lmms_eval:
-            rows.append(
-                ("lmms-eval", "not measured: pip install lmms-eval==0.7.3 in an environment of its own, then --lmms-eval its Python")
-            )
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print("\n".join(f"{name:<20} {text}" for name, text in rows))
+    if arguments.generate_of:
+        generate_as_it_comes(arguments.generate_of)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = world(Path(temporary), arguments.pairs)
+        found: dict[str, Any] = against_vllm(folder, arguments.pairs, arguments.runs)
+        if arguments.lmms_eval:
+            found |= against_lmms_eval_in_process(folder, arguments.pairs, arguments.lmms_eval, found["eval_pairs_per_second"])
+        found |= against_others_on_a_server(folder, arguments.pairs, arguments.runs, arguments.lmms_eval)
+    found["memory"] = {str(num_pairs): peak_memory(num_pairs) for num_pairs in arguments.scale}
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(table(found)))
     return 0
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    names = {
+        "eval": "eval in process",
+        "vllm_generate": "  vLLM's generate",
+        "within_our_engine": "  within our engine",
+        "lmms_eval": "  lmms-eval, vllm",
+        "lmms_eval_in_batches": "  in batches of 256",
+        "endpoint": "eval on a server",
+        "one_at_a_time": "  one at a time",
+        "lmms_eval_on_a_server": "  lmms-eval",
+        "lmms_eval_on_a_server_as_many": "  as many in flight",
+    }
+    rows = []
+    for way, name in names.items():
+        if f"{way}_pairs_per_second" in found:
+            ratio = f", ratio {found[f'ratio_to_{way}']:.2f}" if f"ratio_to_{way}" in found else ""
+            if f"least_ratio_to_{way}" in found:
+                ratio += f" ({found[f'least_ratio_to_{way}']:.2f} to {found[f'greatest_ratio_to_{way}']:.2f})"
+            rows.append((name, f"{found[f'{way}_pairs_per_second']:.1f} pairs/s{ratio}"))
+    if "lmms_eval_pairs_per_second" not in found:
+        rows.append(("lmms-eval", "not measured: `make bench` installs it, or --lmms-eval with the Python of an environment that has it"))
+    for num_pairs, memory in found["memory"].items():
+        rows.append((f"{num_pairs} pairs", f"{memory['loaded_mib']:.0f} MiB loaded, {memory['peak_mib']:.0f} MiB at the peak"))
+    return [f"{name:<20} {text}" for name, text in rows]
 
 
 if __name__ == "__main__":
