@@ -58,10 +58,11 @@ def summary(items: list[tally.Item]) -> tally.Score:
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
-    if row.values.get("image"):
-        images: tuple[Image, ...] = (reading.store(row, row.values["image"], out),)
+    # The rows say mcq/NAME or video/NAME; the hub has images/NAME.
+    if image := row.values.get("image"):
+        flat = [image.split("/", 1)[-1]] if isinstance(image, str) else []
+        images: tuple[Image, ...] = (reading.store(row, image, out, *flat),)
     else:
-        # The rows say video/NAME; the hub has images/NAME.
         video = row.value("video")
         images = reading.frames(row, (video, video.removeprefix("video/")), out, FRAMES)
     return PairRecord(

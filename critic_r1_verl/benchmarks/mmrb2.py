@@ -19,7 +19,7 @@ from critic_r1_verl.records import PairRecord
 
 HUB = "rl-research/multimodal-rewardbench-2"
 GROUPS = {"t2i": 1_000, "edit": 1_000, "interleaved": 1_000, "reasoning": 1_000}
-FILES = ("**/*test*.parquet", "[!_]*.json")
+FILES = ("**/*test*.parquet", " ".join(f"{task}.json" for task in GROUPS))
 PAIRS = 4_000
 PUBLISHED = ()
 _BETTER = re.compile(r'"better_response"\s*:\s*"(?:Response )?([AB])"')

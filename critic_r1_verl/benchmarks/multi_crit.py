@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-Crit: 1,425 pairs, open-ended 1,000 and reasoning 425, each to be judged by one of five criteria; several criteria to a prompt.
 
-Source: hub txiong23/Multi-Crit, splits open_ended and reasoning. Licence: Apache-2.0. The criterion is a line of the question, so that two
-criteria of one pair are two pairs; group holds the prompt.
+Source: hub txiong23/Multi-Crit, splits open_ended and reasoning, or the official datasets/ (multi-crit-*-flatten.jsonl beside images/).
+Licence: Apache-2.0. The criterion is a line of the question, so that two criteria of one pair are two pairs; group holds the prompt.
 Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
 (micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
 verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
@@ -82,7 +82,7 @@ def _convert(row: Row, out: Path) -> PairRecord:
     if f"{split}/{criterion}" not in GROUPS:
         raise ValueError(f"split {split!r} and criterion {criterion!r} are none of {', '.join(GROUPS)}")
     return PairRecord(
-        images=(reading.store(row, row.values.get("image"), out),),
+        images=(reading.store(row, row.values.get("image", row.values.get("image_path")), out),),
         question=f"{row.value('question')}\n\nJudge the responses by this criterion alone: {criterion.replace('-', ' ')}.",
         response_1=row.value("pred_a"),
         response_2=row.value("pred_b"),
