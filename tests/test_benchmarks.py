@@ -456,6 +456,33 @@ def test_vl_rewardbench_expects_what_drawing_every_order_gives():
         (multi_crit, "Response 3 is better.", None),
         (mmrb2, '{"better_response": "B"}', "2"),
         (mmrb2, "B", None),
+        (mmrb2, "{'better_response': 'B'}", "2"),
+        (mmrb2, "```json\n{better_response: A, score: 5}\n```", "1"),
+        (mmrb2, "{“better_response” :\n“A”}", "1"),
+        (mmrb2, '{"score": 2\n"better_response": "B"\n"confidence": 1}', "2"),
+        (mmrb2, '{"reasoning": {"x": "y"}, "better_response": "A', "1"),
+        # What is neither A nor B counts, and is never right.
+        (mmrb2, '{"better_response": "Response A"}', "tie"),
+        (mmrb2, '{"better_response": "A" or "B"}', "tie"),
+        (mmrb2, '{"better_response": "A, as it is sharper", "score": 6}', "tie"),
+        (mmrb2, '{"better_response": "a"}', "tie"),
+        (mmrb2, '{"better_response": true}', "tie"),
+        (mmrb2, '{"better_response": ["A"]}', "tie"),
+        # What is nothing to Python does not count.
+        (mmrb2, '{"better_response": ""}', None),
+        (mmrb2, '{"better_response": }', None),
+        (mmrb2, '{"better_response": null}', None),
+        (mmrb2, '{"better_response": False, "score": 1}', None),
+        (mmrb2, '{"other_better_response": "A"}', None),
+        (mmrb2, '"better_response": "A"', None),
+        # The last counts, be it after a draft, after a quotation in the reasons, or twice in one object.
+        (mmrb2, '{"better_response": "A"}\n{"better_response": "B"}', "2"),
+        (mmrb2, '{"reasoning": "better_response: A?", "better_response": "B"}', "2"),
+        (mmrb2, '{"better_response": "A", "rationale": "the better_response is sharp"}', "1"),
+        (mmrb2, '{"better_response"' + " " * 50_000, None),
+        (mmrb2, '{better_response: "' * 20_000, None),
+        (mmrb2, "{better_response: '\"" * 20_000, None),
+        (mmrb2, "{" * 50_000, None),
     ],
 )
 def test_official_grammars(module, text, choice):

@@ -22,7 +22,10 @@ GROUPS = {"t2i": 1_000, "edit": 1_000, "interleaved": 1_000, "reasoning": 1_000}
 FILES = ("**/*test*.parquet", " ".join(f"{task}.json" for task in GROUPS))
 PAIRS = 4_000
 PUBLISHED = ()
-_BETTER = re.compile(r'"better_response"\s*:\s*"(?:Response )?([AB])"')
+# The last better_response and what stands there up to a comma, a brace or the line's end outside quotes.
+_BETTER = re.compile(r""".*(?<!\w)["'“]?better_response["'”]?\s*:\s*((?>"[^"]*"|'[^']*'|[^,}\n])*)""", re.DOTALL)
+# What Python takes as false.
+_NOTHING = ("null", "none", "false", "0", "[]")
 _PLACE = re.compile(r"<image_\d+>")
 
 Content = list[tuple[str, Any]]
@@ -38,8 +41,13 @@ def group(record: PairRecord) -> str:
 
 
 def parse(text: str) -> str | None:
-    match = _BETTER.search(text)
-    return {"A": "1", "B": "2"}[match[1]] if match else None
+    """As json_repair reads it: quotes may be missing, the last verdict counts, one that is neither A nor B is a tie, never right.
+
+    Of several objects with different keys it makes a list, on which the official code fails: missing there, the last verdict here.
+    """
+    match = _BETTER.match(text.partition("{")[2])
+    value = match[1].strip() if match else ""
+    return _choice("" if value.lower() in _NOTHING else value.strip("\"'“”"))
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
@@ -49,6 +57,11 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
         choices = [choice for choice in trials[case.pair_id][0].values() if choice is not None]
         items.append(tally.Item(case.key, case.group, case.cluster, choices.count(case.preferred), len(choices)))
     return tally.score(items)
+
+
+def _choice(value: Any) -> str | None:
+    """A verdict of the official code: A, B, nothing, or something else, which counts and is never right."""
+    return "1" if value == "A" else "2" if value == "B" else "tie" if value else None
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
