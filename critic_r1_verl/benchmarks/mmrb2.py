@@ -9,7 +9,7 @@ leaves the denominator, a tie stays in it; overall micro, macro the mean of the 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from critic_r1_verl.records import PairRecord
 HUB = "rl-research/multimodal-rewardbench-2"
 GROUPS = {"t2i": 1_000, "edit": 1_000, "interleaved": 1_000, "reasoning": 1_000}
 FILES = ("**/*test*.parquet", " ".join(f"{task}.json" for task in GROUPS))
-PAIRS = 4_000
-PUBLISHED = ()
+PAIRS = (4_000,)
 # The last better_response and what stands there up to a comma, a brace or the line's end outside quotes.
 _BETTER = re.compile(r""".*(?<!\w)["'“]?better_response["'”]?\s*:\s*((?>"[^"]*"|'[^']*'|[^,}\n])*)""", re.DOTALL)
 # What Python takes as false.
@@ -52,11 +51,16 @@ def parse(text: str) -> str | None:
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the first repeat."""
-    items = []
-    for case in cases:
-        choices = [choice for choice in trials[case.pair_id][0].values() if choice is not None]
-        items.append(tally.Item(case.key, case.group, case.cluster, choices.count(case.preferred), len(choices)))
-    return tally.score(items)
+    return tally.score(_item(case.key, case.group, case.cluster, case.preferred, trials[case.pair_id][0].values()) for case in cases)
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _item(key: str, group: str, cluster: str, preferred: str, choices: Iterable[str | None]) -> tally.Item:
+    counted = [choice for choice in choices if choice is not None]
+    return tally.Item(key, group, cluster, counted.count(preferred), len(counted))
 
 
 def _choice(value: Any) -> str | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl.benchmarks import reading, tally
 from critic_r1_verl.benchmarks.reading import Row
@@ -19,12 +20,11 @@ from critic_r1_verl.records import PairRecord
 
 HUB = "txiong23/Multi-Crit"
 FILES = ("**/*.parquet", "*.jsonl")
-PAIRS = 1_425
+PAIRS = (1_425,)
 GROUPS = {
     **dict.fromkeys(f"open-ended/{name}" for name in ("completeness", "visual-grounding", "hallucination", "expressiveness", "clarity")),
     **dict.fromkeys(f"reasoning/{name}" for name in ("grounding", "logic", "hallucination", "exploration", "efficiency")),
 }
-PUBLISHED = ()
 _VERDICT = re.compile(r"response (\d+)\** is better")
 
 
@@ -44,10 +44,7 @@ def parse(text: str) -> str | None:
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the given order alone, if it was judged; the mean over the repeats. splits holds the official figures of each split."""
     num_repeats = min(map(len, trials.values()))
-    items, splits = [], {}
-    for case in cases:
-        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
-        items.append(tally.Item(case.key, case.group, case.cluster, right))
+    items, splits = _items(trials, cases), {}
     for split in sorted({item.group.split("/")[0] for item in items}):
         of_split = [case for case in cases if case.group.startswith(f"{split}/")]
         passes = [
@@ -56,8 +53,20 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
         ]
         names = ("pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")
         figures = {name: _mean([each[name] for each in passes]) for name in names}
-        splits[split] = tally.score(item for item in items if item.group.startswith(f"{split}/")) | figures
+        splits[split] = tally.score(_items(trials, of_split)) | figures
     return tally.score(items) | {"splits": splits}
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _items(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> list[tally.Item]:
+    items = []
+    for case in cases:
+        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
+        items.append(tally.Item(case.key, case.group, case.cluster, right))
+    return items
 
 
 def _conflicts(judged: list[tuple[str, str, str | None]]) -> dict[str, float | None]:
@@ -78,9 +87,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
-    split, criterion = row.value("split").strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
-    if f"{split}/{criterion}" not in GROUPS:
-        raise ValueError(f"split {split!r} and criterion {criterion!r} are none of {', '.join(GROUPS)}")
+    group = _group_of(row, "split")
+    split, criterion = group.split("/")
     return PairRecord(
         images=(reading.store(row, row.values.get("image", row.values.get("image_path")), out),),
         question=f"{row.value('question')}\n\nJudge the responses by this criterion alone: {criterion.replace('-', ' ')}.",
@@ -88,7 +96,15 @@ def _convert(row: Row, out: Path) -> PairRecord:
         response_2=row.value("pred_b"),
         preferred="1" if row.one_of("preference", "model_a", "model_b") == "model_a" else "2",
         source="multi_crit",
-        category=f"{split}/{criterion}",
+        category=group,
         licence="apache-2.0",
         group=f"{split}/{row.value('prompt_id')}",
     )
+
+
+def _group_of(row: Row, key: str) -> str:
+    """The split under a key and the criterion, as in GROUPS."""
+    split, criterion = row.value(key).strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
+    if f"{split}/{criterion}" not in GROUPS:
+        raise ValueError(f"{row.where}: {key} {split!r:.80} and criterion {criterion!r:.80} are none of {', '.join(GROUPS)}")
+    return f"{split}/{criterion}"

@@ -133,19 +133,15 @@ def frames(row: Row, videos: Sequence[str], out: Path, most: int) -> tuple[Image
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """The objects of a JSONL file. ValueError names file and line; a last line that was cut short is told from a wrong one."""
+    """The objects of a JSONL file, null as one without keys. ValueError names file and line, and tells a last line that was cut short."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield Row(_object(_parsed(line, where, cut=not line.endswith(b"\n")), where), where, path, path.parent)
-
-
-def document(path: Path) -> Any:
-    """The content of a JSON file."""
-    return _parsed(path.read_bytes(), str(path), cut=False)
+                value = _parsed(line, where, cut=not line.endswith(b"\n"))
+                yield Row({} if value is None else _object(value, where), where, path, path.parent)
 
 
 def _download(hub: str) -> Path:
@@ -167,10 +163,10 @@ def _file_rows(path: Path, folder: Path) -> Iterator[Row]:
     if path.suffix == ".jsonl":
         return (replace(row, folder=folder) for row in json_lines(path))
     if path.suffix == ".json":
-        content = document(path)
-        items = content.get("pairs") if isinstance(content, dict) else content
+        content = _parsed(path.read_bytes(), str(path), cut=False)
+        items = content.get("pairs", [content]) if isinstance(content, dict) else content
         if not isinstance(items, list):
-            raise ValueError(f'{path}: neither a list of rows nor {{"pairs": [...]}}')
+            raise ValueError(f'{path}: neither a list of rows nor {{"pairs": [...]}} nor one object')
     elif path.suffix == ".parquet":
         items = _parquet(path)
     else:

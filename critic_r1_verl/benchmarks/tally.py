@@ -8,6 +8,7 @@ over that coin; where it has one, that one counts. All scores are shares in [0, 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from critic_r1_verl.benchmarks.reading import Row
 from critic_r1_verl.records import PairRecord
 
 Score = dict[str, Any]
@@ -37,6 +38,14 @@ class Item(NamedTuple):
     cluster: str
     right: float
     counted: float = 1.0
+
+
+class Published(NamedTuple):
+    """Results that others published: their items, the official score of these, and what else is to be said of them."""
+
+    items: list[Item]
+    score: Score
+    notes: Sequence[str] = ()
 
 
 def cases(records: Iterable[PairRecord], group: Callable[[PairRecord], str]) -> list[Case]:
@@ -79,6 +88,22 @@ def drawn(trials: Mapping[str, Trials], cases: Sequence[Case]) -> list[Item]:
     for case in cases:
         right = mean([mean([float(choice == case.preferred) for choice in trial.values()]) for trial in trials[case.pair_id]])
         items.append(Item(case.key, case.group, case.cluster, right))
+    return items
+
+
+def rewarded(rows: Sequence[Row], keys: Sequence[str], group: Callable[[Row], str]) -> list[Item]:
+    """Items of rows with "rewards", right if the better response has the greater one; keys name an item, the first of them its cluster.
+
+    R1-Reward (inference/ at 3693413) writes [of the better response, of the worse]; Proxy-GRM (eval/ at b6cf23d) writes them as it showed
+    the responses, with "reverse" true where the worse was the first. ValueError for what is not two numbers, or a reverse that is no bool.
+    """
+    items = []
+    for name, row in zip(numbered("\t".join(map(row.value, keys)) for row in rows), rows, strict=True):
+        rewards = row.value("rewards", list)
+        if len(rewards) != 2 or any(type(reward) not in (int, float) for reward in rewards):
+            raise ValueError(f"{row.where}: key 'rewards': {rewards!r:.80} is not two numbers")
+        better, worse = rewards[::-1] if "reverse" in row.values and row.value("reverse", bool) else rewards
+        items.append(Item(name, group(row), row.value(keys[0]), float(better > worse)))
     return items
 
 
