@@ -239,6 +239,25 @@ def rewarded(item_id, media, rewards, **more):
     return {"id": item_id, "image": media, "prompt": "q", "chosen": "c", "rejected": "r", "rewards": rewards} | more
 
 
+def logged(doc_id, metric, values, **more):
+    """A line of lmms-eval --log_samples."""
+    return {"doc_id": doc_id, "target": "?", "filtered_resps": "?", "doc_hash": "0", metric: values} | more
+
+
+def logged_vlrb(doc_id, question_id, score):
+    return logged(doc_id, "vlreward_score", {"question_id": question_id, "category": "?", "score": score})
+
+
+def logged_mmrb(doc_id, question_id, category, target, text, score=0):
+    values = {"question_id": question_id, "category": category, "score": score}
+    return logged(doc_id, "multimodal_rewardbench_accuracy", values, target=target, filtered_resps=text)
+
+
+def logged_multi_crit(prompt_id, criterion, preference, prediction, benchmark_type="open-ended"):
+    values = {"question_id": f"{prompt_id}__{criterion}", "prompt_id": prompt_id, "criterion": criterion, "preference": preference}
+    return logged(0, "overall", values | {"prediction": prediction, "answer_match": False, "benchmark_type": benchmark_type}, clarity={})
+
+
 MM_RLHF = [
     rewarded("a", "mcq/1.png", [2, 1.5]),
     rewarded("a", "mcq/1.png", [2, 2], rejected="s"),
@@ -255,6 +274,15 @@ VLRB = [
     *official_lines("RLHF-V-2", 1, None, 1),
     *official_lines("svit-3", 0, None, 1),
     *official_lines("svit-4", 0, 0, 0),
+]
+MULTI_CRIT = [
+    logged_multi_crit("p", "completeness", "model_a", "model_a"),
+    logged_multi_crit("p", "clarity", "model_b", "model_a"),
+    logged_multi_crit("q", "clarity", "model_a", "error"),
+    logged_multi_crit("r", "logic", "model_a", "model_a", "reasoning"),
+    logged_multi_crit("r", "efficiency", "model_b", "model_b", "reasoning"),
+    # The first of a question counts.
+    logged_multi_crit("p", "clarity", "model_b", "model_b"),
 ]
 
 
@@ -291,9 +319,18 @@ def write_lines(path, lines):
             1 / 2,
             {"hallucination": 0, "reasoning": 1},
         ),
+        # Two documents of one id.
+        ("vl_rewardbench", [logged_vlrb(0, "svit-3", 1.0), logged_vlrb(1, "svit-3", 0.0)], 1 / 2, {"general": 1 / 2}),
         ("mm_rlhf_rewardbench", MM_RLHF, 2 / 3, {"mcq": 1 / 2, "video": 1}),
         ("mm_rlhf_rewardbench", [line | {"reverse": line["id"] == "b"} for line in MM_RLHF], 1 / 3, {"mcq": 1 / 2, "video": 0}),
         ("multimodal_rewardbench", MMRB, 1 / 2, MMRB_GROUPS),
+        # With -n the official runner writes outputs.
+        (
+            "multimodal_rewardbench",
+            [{"outputs": texts} | {k: v for k, v in MMRB[0].items() if k != "output"} for texts in (["[[B]]", "[[A]]"], ["[[B]]", "?"])],
+            5 / 8,
+            {"open_generation/correctness_task": 5 / 8},
+        ),
         (
             "multimodal_rewardbench",
             [
@@ -311,6 +348,23 @@ def write_lines(path, lines):
             ],
             1 / 2,
             {"safety/bias": 1, "vqa": 0},
+        ),
+        # Its score of the third, a coin's, does not count.
+        (
+            "multimodal_rewardbench",
+            [
+                logged_mmrb(0, "nocaps_1", "open_generation/correctness_task", "Output2", "[[B]]", 1),
+                logged_mmrb(1, "MathVista_2", "reasoning", "Output1", ["[[B]]"], 0),
+                logged_mmrb(2, "pairs_3", "safety", "Output1", "Both.", 1),
+            ],
+            1 / 2,
+            MMRB_GROUPS,
+        ),
+        (
+            "multi_crit",
+            MULTI_CRIT,
+            3 / 5,
+            {"open-ended/clarity": 0, "open-ended/completeness": 1, "reasoning/efficiency": 1, "reasoning/logic": 1},
         ),
     ],
 )
@@ -334,6 +388,16 @@ def test_the_benchmark_that_is_named_is_tried_first(tmp_path):
     assert scores.score_file(path, "vl_rewardbench")["official"]["groups"] == {"general": 1}
 
 
+def test_multi_crit_as_lmms_eval_logs_it(tmp_path):
+    splits = scores.score_file(write_lines(tmp_path / "results.jsonl", MULTI_CRIT), "multi_crit")["official"]["splits"]
+    names = ("overall", "macro", "pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")
+    assert [splits["open-ended"][name] for name in names] == [1 / 3, 1 / 2, 0, 0, 0]
+    assert [splits["reasoning"][name] for name in names] == [1, 1, 1, 1, 1]
+    # Only a split with a conflict has figures of conflicts.
+    splits = scores.score_file(write_lines(tmp_path / "results.jsonl", MULTI_CRIT[:1]), "multi_crit")["official"]["splits"]
+    assert [splits["open-ended"][name] for name in names] == [1, 1, 1, None, None]
+
+
 def test_notes_on_trials_and_failed_requests(tmp_path):
     path = write_lines(tmp_path / "results.jsonl", [{"0": None}, *({"0": line} for line in VLRB)])
     assert scores.score_file(path, "vl_rewardbench")["notes"][1:4] == [
@@ -349,7 +413,7 @@ def test_notes_on_trials_and_failed_requests(tmp_path):
 
 
 def test_either_number_of_items_that_vl_rewardbench_has_had(tmp_path):
-    lines = [rewarded("svit-3", "i.jpg", [1, 0]) for _ in range(1_248)]
+    lines = [logged_vlrb(number, "svit-3", 1) for number in range(1_248)]
     path = write_lines(tmp_path / "results.jsonl", lines)
     assert "1,248 items of the benchmark's 1,250" in scores.score_file(path, "vl_rewardbench")["notes"]
     assert not any("of 1" in note or "sizes" in note for note in scores.score_file(write_lines(path, lines[1:]), "vl_rewardbench")["notes"])
@@ -375,9 +439,29 @@ def test_either_number_of_items_that_vl_rewardbench_has_had(tmp_path):
         (rewarded("x", "i.png", [0, 1]), {"rejected": ...}, r":2: key 'rejected' is missing"),
         (rewarded("x", "i.png", [0, 1], Category="vqa"), {"Category": ["vqa"]}, r":2: key 'Category': \['vqa'\] is not of type str"),
         (rewarded("x", "i.png", [0, 1], Category="vqa"), {"Category": "VQA"}, r":2: the category 'VQA' is none of"),
-        (MMRB[0], {"output": None}, r":2: key 'output': None is not of type str"),
+        (MMRB[0], {"output": None}, r":2: key 'output': None is neither a text nor a list of texts"),
+        (MMRB[0], {"outputs": []}, r":2: key 'outputs': \[\] is neither a text nor a list of texts"),
+        (MMRB[0], {"outputs": ["x", 3]}, r":2: key 'outputs': \['x', 3\] is neither a text"),
         (MMRB[0], {"Meta": {"Category": ["safety"]}}, r":2: the category \['safety'\] is none of"),
         (MMRB[0], {"Label": "C"}, r":2: key 'Label': 'C' is none of 'A', 'B'"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": 1}, r":2: key 'vlreward_score': 1 is not of type dict"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": {"question_id": "x", "score": 0.5}}, r":2: key 'score': 0.5 is none of 0, 1"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": {"score": 1}}, r":2: key 'question_id' is missing"),
+        (logged_vlrb(0, "x", 1), {"doc_id": "0"}, r":2: key 'doc_id': '0' is not of type int"),
+        (logged_mmrb(0, "x", "vqa", "Output1", "?"), {"target": "A"}, r":2: key 'target': 'A' is none of 'Output1', 'Output2'"),
+        (
+            logged_mmrb(0, "x", "vqa", "Output1", "?"),
+            {"filtered_resps": [["?"]]},
+            r":2: key 'filtered_resps': \[\['\?'\]\] is neither a text",
+        ),
+        (MULTI_CRIT[0], {"overall": []}, r":2: key 'overall': \[\] is not of type dict"),
+        (
+            MULTI_CRIT[0],
+            {"overall": MULTI_CRIT[0]["overall"] | {"criterion": "logic"}},
+            r":2: benchmark_type 'open-ended' and criterion 'logic' are",
+        ),
+        (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"preference": "tie"}}, r":2: key 'preference': 'tie' is none of 'model_a'"),
+        (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"prediction": None}}, r":2: key 'prediction': None is not of type str"),
     ],
 )
 def test_hostile_result_lines(tmp_path, line, change, message):
@@ -464,6 +548,8 @@ def test_compare_published_results(tmp_path):
     [
         # The item without a majority is there too, and wrong.
         (VLRB, 4),
+        # Two documents of one id, as several processes write them.
+        ([logged_vlrb(0, "svit-3", 1), logged_vlrb(1, "svit-3", 0)], 2),
     ],
 )
 def test_published_results_are_paired_by_what_they_are(tmp_path, lines, num_items):

@@ -6,6 +6,7 @@ Licence: Apache-2.0. The criterion is a line of the question, so that two criter
 Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
 (micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
 verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
+Published results: what lmms-eval logs (tasks/multi_crit at 75571cf), where that other model was asked.
 """
 
 import re
@@ -58,7 +59,20 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    return False
+    return isinstance(logged := values.get("overall"), dict) and {"criterion", "prediction"} <= logged.keys()
+
+
+def published(rows: list[Row]) -> tally.Published:
+    """Of what lmms-eval logs of one split or of both; of a question that stands there again the first counts, as there."""
+    cases: dict[str, tally.Case] = {}
+    trials: dict[str, tally.Trials] = {}
+    labels = {"model_a": "1", "model_b": "2"}
+    for _, row in tally.logged(rows, "overall"):
+        question, group, prediction = row.value("question_id"), _group_of(row, "benchmark_type"), row.value("prediction")
+        prompt, preferred = f"{group.split('/')[0]}/{row.value('prompt_id')}", labels[row.one_of("preference", *labels)]
+        cases.setdefault(question, tally.Case(question, question, group, prompt, preferred, (0, 0)))
+        trials.setdefault(question, [{"12": labels.get(prediction)}])
+    return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())))
 
 
 def _items(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> list[tally.Item]:

@@ -5,7 +5,8 @@ Source: data/all_data.json as facebookresearch/multimodal_rewardbench scripts/0_
 syhuggingface/multimodal_rewardbench. Licence: CC BY-NC 4.0 and the terms of the sets that it is made of.
 Metric (scripts/2_get_accuracy.py at 3366b34): one pass in the given order, overall micro; an unparsed verdict tosses a coin, so it counts
 half here. [[A]] is looked for before [[B]]. The official code prints no macro; ours is over the groups that it prints. Published results:
-its answer file, rows with rewards.
+its answer file (with -n its scorer cannot read it: an item is the mean of its outputs here), rows with rewards, what lmms-eval logs (at
+75571cf, tasks/multimodal_rewardbench; the coin it tosses has a fixed seed).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ GROUPS = {
     "safety/toxicity": None,
     "vqa": None,
 }
+_LOGGED = "multimodal_rewardbench_accuracy"
 _COIN = 0.5
 
 
@@ -54,7 +56,7 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    return any(keys <= values.keys() for keys in ({"ID", "Label", "Meta"}, {"Category", "rewards"}))
+    return any(keys <= values.keys() for keys in ({"ID", "Label", "Meta"}, {"Category", "rewards"}, {_LOGGED}))
 
 
 def published(rows: list[Row]) -> tally.Published:
@@ -63,15 +65,28 @@ def published(rows: list[Row]) -> tally.Published:
         # Proxy-GRM's rows are of a file whose keys are not the official ones.
         keys = ("ID",) if "ID" in first else ("id", "chosen", "rejected")
         items = tally.rewarded(rows, keys, lambda row: _group_of(row, row.value(keys[0]), row.value("Category")))
+    elif _LOGGED in first:
+        items = [_judged(name, row) for name, row in tally.logged(rows, _LOGGED)]
     else:
         items = [_judged(name, row) for name, row in zip(tally.numbered(row.value("ID") for row in rows), rows, strict=True)]
     return tally.Published(items, tally.score(items))
 
 
 def _judged(name: str, row: Row) -> tally.Item:
-    preferred = "1" if row.one_of("Label", "A", "B") == "A" else "2"
-    group_of_item = _group_of(row, row.value("ID"), row.value("Meta", dict).get("Category"))
-    return tally.Item(name, group_of_item, row.value("ID"), _right(parse(row.value("output")), preferred))
+    """Of an answer, or of what lmms-eval logs: its texts are parsed again, so an unparsed one counts half; of several, the mean."""
+    if _LOGGED in row.values:
+        key, item_id, category = "filtered_resps", row.value("question_id"), row.value("category")
+        preferred = "1" if row.one_of("target", "Output1", "Output2") == "Output1" else "2"
+    else:
+        key = "outputs" if "outputs" in row.values else "output"
+        item_id, category = row.value("ID"), row.value("Meta", dict).get("Category")
+        preferred = "1" if row.one_of("Label", "A", "B") == "A" else "2"
+    texts = row.values.get(key)
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{row.where}: key {key!r}: {texts!r:.80} is neither a text nor a list of texts")
+    right = tally.mean([_right(parse(text), preferred) for text in texts])
+    return tally.Item(name, _group_of(row, item_id, category), item_id, right)
 
 
 def _convert(row: Row, out: Path) -> PairRecord:

@@ -6,6 +6,7 @@ over that coin; where it has one, that one counts. All scores are shares in [0, 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from critic_r1_verl.benchmarks.reading import Row
@@ -105,6 +106,16 @@ def rewarded(rows: Sequence[Row], keys: Sequence[str], group: Callable[[Row], st
         better, worse = rewards[::-1] if "reverse" in row.values and row.value("reverse", bool) else rewards
         items.append(Item(name, group(row), row.value(keys[0]), float(better > worse)))
     return items
+
+
+def logged(rows: Sequence[Row], metric: str) -> list[tuple[str, Row]]:
+    """Names and rows of lines that lmms-eval --log_samples writes (loggers/evaluation_tracker.py at 75571cf).
+
+    What stands under the metric's name is added to the row. Several documents may have one id, so doc_id is part of the name.
+    """
+    found = [replace(row, values=row.values | row.value(metric, dict)) for row in rows]
+    names = numbered(f"{row.value('question_id')}\t{row.value('doc_id', int)}" for row in found)
+    return list(zip(names, found, strict=True))
 
 
 def numbered(names: Iterable[str]) -> list[str]:

@@ -7,7 +7,8 @@ Metric (vl-rewardbench/VL_RewardBench cal.py at 91b241e): of K trials an item is
 the denominator. The script draws 1, 3, 5, 7 and 9 of 10 trials and prints each; here K is all there are, be it even. In the official
 wording any answer number but the rejected one's is right.
 Published results: the lines of the official inference_hf.py; the hits of IXC-2.5-Reward (InternLM-XComposer-2.5-Reward/evaluation at
-0f70c3e); rows with rewards, in the official groups (theirs put RLHF-V and RLAIF-V into general).
+0f70c3e); rows with rewards, in the official groups (theirs put RLHF-V and RLAIF-V into general); what lmms-eval logs (tasks/vl_rewardbench
+at 75571cf, which prints the macro).
 """
 
 import re
@@ -24,6 +25,7 @@ HUB = "MMInstruction/VL-RewardBench"
 FILES = ("**/*test*.parquet", "*.parquet", "data.jsonl", "data.json")
 PAIRS = (1_250, 1_247)
 GROUPS = {"general": 183, "hallucination": 749, "reasoning": 318}
+_LOGGED = "vlreward_score"
 _PREFIXES = {
     "RLAIF": "hallucination",
     "RLHF": "hallucination",
@@ -65,17 +67,22 @@ def recognises(values: Mapping[str, Any]) -> bool:
         # Two other benchmarks' rows have these keys too; there a category stands among them, or is the name of the media's folder.
         folder = PurePosixPath(str(values.get("image") or values.get("video"))).parent.name
         return "Category" not in values and folder not in mm_rlhf_rewardbench.GROUPS
-    shapes = ({"out_all"}, {"id", "query", "response", "ranking", "meta"})
+    shapes = ({"out_all"}, {_LOGGED}, {"id", "query", "response", "ranking", "meta"})
     return values.keys() == {"0"} or any(shape <= values.keys() for shape in shapes)
 
 
 def published(rows: list[Row]) -> tally.Published:
-    first = rows[0].values
-    notes: list[str] = []
+    first, notes = rows[0].values, []
     if "out_all" in first:
         items = _hits(rows[0])
     elif "rewards" in first:
         items = tally.rewarded(rows, ("id", "chosen", "rejected"), lambda row: _group_of(row.value("id")))
+    elif _LOGGED in first:
+        items = [
+            tally.Item(name, _group_of(row.value("question_id")), row.value("question_id"), float(row.one_of("score", 0, 1)))
+            for name, row in tally.logged(rows, _LOGGED)
+        ]
+        notes = ["where a verdict could not be parsed, lmms-eval asked another model or tossed a coin, and that counts"]
     else:
         items, notes = _voted(rows)
     return tally.Published(items, tally.score(items), notes)
