@@ -419,6 +419,77 @@ def test_either_number_of_items_that_vl_rewardbench_has_had(tmp_path):
     assert not any("of 1" in note or "sizes" in note for note in scores.score_file(write_lines(path, lines[1:]), "vl_rewardbench")["notes"])
 
 
+def mmrb2_results(folder, labels, results):
+    """The official files: labels and results by task and pair."""
+    for task, pairs in labels.items():
+        content = {"pairs": [{"id": name, "chosen": chosen} for name, chosen in pairs.items()]}
+        (folder / f"{task}_response_only.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    return folder / "results.json"
+
+
+def told(*judgements):
+    return [{"judgement": judgement, "evaluator": "x", "metadata": {}} for judgement in judgements]
+
+
+def test_mmrb2_of_one_that_always_prefers_response_a(tmp_path):
+    golden = GOLDEN["mmrb2_response_a"]
+    labels = {task: {f"{task}{n}": "A" if n < num_a else "B" for n in range(1_000)} for task, num_a in golden["chosen_a"].items()}
+    results = [{name: {"forward": told("A"), "reverse": told("B")} for name in pairs} for pairs in labels.values()]
+    result = scores.score_file(mmrb2_results(tmp_path, labels, results), "mmrb2")
+    assert {name: round(100 * value, 2) for name, value in result["official"]["groups"].items()} == golden["official"]
+    assert (100 * result["official"]["overall"], len(result["notes"])) == (pytest.approx(golden["overall"]), 1)
+
+
+def test_mmrb2_as_the_official_code_counts(tmp_path):
+    labels = {"t2i": {"p": "A", "q": "B"}, "edit": {"r": "A", "s": "B"}}
+    results = {
+        # Right, wrong: the reverse is in the shown frame, and no second judgement counts.
+        "p": {"forward": told("A", "B"), "reverse": told("A")},
+        # Nothing leaves the denominator, something stays in it.
+        "q": {"forward": told(None), "reverse": told("")},
+        "r": {"forward": told("Both"), "reverse": told(["B"])},
+        "s": {"forward": [], "reverse": told("A")},
+    }
+    path = mmrb2_results(tmp_path, labels, results)
+    official = scores.score_file(path, "mmrb2")["official"]
+    assert (official["overall"], official["groups"]) == (2 / 5, {"edit": 1 / 3, "t2i": 1 / 2})
+    # A pair's share of its verdicts, or nothing.
+    assert scores.compare_files(path, path)["a"]["value"] == (1 / 2 + 0 + 0 + 1) / 4
+    with pytest.raises(ValueError, match="these are results of mmrb2, not of multi_crit"):
+        scores.score_file(path, "multi_crit")
+
+
+@pytest.mark.parametrize(
+    "results, message",
+    [
+        ({"p": {"forward": told("A"), "reverse": 3}}, r"results.json, row 0, pair 'p': key 'reverse': 3 is not of type list"),
+        ({"p": {"forward": ["A"]}}, r"results.json, row 0, pair 'p': key 'forward': 'A' is not a JSON object"),
+        ({"p": {"forward": []}, "q": []}, r"results.json, row 0: key 'q': \[\] is not of type dict"),
+        ({"p": {"forward": []}, "z": {"forward": []}}, r"results.json, row 0, pair 'z': no label in TASK.json .* beside it"),
+        ([{"p": {"forward": []}}, 3], r"results.json, row 1: 3 is not a JSON object"),
+        ({"p": 3}, r"results.json: neither judgements"),
+        ({}, r"results.json: neither judgements"),
+        ([], r"results.json: empty"),
+        (3, r"results.json: neither a list of rows"),
+    ],
+)
+def test_hostile_mmrb2_results(tmp_path, results, message):
+    with pytest.raises(ValueError, match=message):
+        scores.score_file(mmrb2_results(tmp_path, {"t2i": {"p": "A", "q": "B"}}, results), "mmrb2")
+
+
+def test_mmrb2_results_without_good_labels(tmp_path):
+    path = mmrb2_results(tmp_path, {"t2i": {"p": "C"}}, {"p": {"forward": []}})
+    with pytest.raises(ValueError, match=r"t2i_response_only.json, row 0: key 'chosen': 'C' is none of 'A', 'B'"):
+        scores.score_file(path, "mmrb2")
+    (tmp_path / "t2i_response_only.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"pair 'p': no label in TASK.json or TASK_response_only.json beside it; put the official file there"
+    ):
+        scores.score_file(path, "mmrb2")
+
+
 @pytest.mark.parametrize(
     "line, change, message",
     [

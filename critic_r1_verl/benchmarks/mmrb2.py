@@ -5,11 +5,13 @@ Source: hub rl-research/multimodal-rewardbench-2 (one folder a task, split test)
 facebookresearch/MMRB2 benchmark/ builds them. Licence: CC BY-NC 4.0, for benchmarking only. All pictures of a pair stand before the text,
 first the question's, then response A's, then B's; the text names each where it stood, as [picture 2].
 Metric (evaluate/compute_scores/compute_accuracy.py at 1a09882): every pair in both orders, each verdict counts by itself, a missing one
-leaves the denominator, a tie stays in it; overall micro, macro the mean of the tasks.
+leaves the denominator, a tie stays in it; overall micro, macro the mean of the tasks. Published results: those of its
+evaluate/generate_judgements.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,39 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    return False
+    first = next(iter(values.values()), None)
+    return isinstance(first, dict) and not first.keys().isdisjoint(("forward", "reverse"))
+
+
+def published(rows: list[Row]) -> tally.Published:
+    """Of the objects {pair: {"forward": judgements, "reverse": judgements}} of the official code, one a task, or of a list of these.
+
+    The labels come from the files of the official benchmark/ that lie beside.
+    """
+    labels, items = _labels(rows[0].folder), []
+    for row in rows:
+        for name in row.values:
+            pair = replace(row, values=row.value(name, dict), where=f"{row.where}, pair {name!r:.80}")
+            if name not in labels:
+                raise ValueError(f"{pair.where}: no label in TASK.json or TASK_response_only.json beside it; put the official file there")
+            items.append(_item(name, labels[name][0], name, labels[name][1], [_first(pair, order) for order in ("forward", "reverse")]))
+    return tally.Published(items, tally.score(items))
+
+
+def _labels(folder: Path) -> dict[str, tuple[str, str]]:
+    """Of each pair its task and the better response."""
+    files = {folder / f"{task}{end}.json": task for task in GROUPS for end in ("", "_response_only")}
+    rows = ((row, task) for file, task in files.items() if file.is_file() for row in reading.rows(file, ()))
+    return {row.value("id"): (task, "1" if row.one_of("chosen", "A", "B") == "A" else "2") for row, task in rows}
+
+
+def _first(pair: Row, order: str) -> str | None:
+    """The first verdict of an order, in the frame of the record; the others do not count."""
+    judgements = pair.value(order, list) if order in pair.values else []
+    if judgements and not isinstance(judgements[0], dict):
+        raise ValueError(f"{pair.where}: key {order!r}: {judgements[0]!r:.80} is not a JSON object")
+    choice = _choice(judgements[0].get("judgement")) if judgements else None
+    return tally.OTHER.get(choice, choice) if order == "reverse" and choice else choice
 
 
 def _item(key: str, group: str, cluster: str, preferred: str, choices: Iterable[str | None]) -> tally.Item:
