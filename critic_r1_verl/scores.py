@@ -53,11 +53,8 @@ def score_file(path: Path, benchmark: str) -> Score:
 
     ValueError names file and line for what is malformed, and the pair for what is missing.
     """
-    module = benchmarks.module(benchmark)
-    if published := _published(path):
-        if published[0] is not module:
-            raise ValueError(f"{path}: these are results of {_name(published[0])}, not of {benchmark}")
-        return _score_published(module, published[1])
+    if published := _published(path, benchmarks.module(benchmark)):
+        return _score_published(*published)
     judgements, records = read(path)
     try:
         return score(judgements, records, benchmark)
@@ -260,33 +257,29 @@ def _show(key: tuple[Any, ...]) -> str:
     return f"pair {key[0]}, order {key[1]}, repeat {key[2]}"
 
 
-def _published(path: Path) -> tuple[Any, list[reading.Row]] | None:
-    """The benchmark of published results and their rows; None for a file of judgements."""
+def _published(path: Path, named: Any = None) -> tuple[Any, tally.Published] | None:
+    """The benchmark of published results, which is the named one if they can be its own, and what they say; None for judgements."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give judgements.jsonl, or published results")
-    if path.suffix == ".json":
-        content = reading.document(path)
-        values = content if isinstance(content, list) else [content]
-        rows = [
-            reading.Row(value, f"{path}, row {number}", path, path.parent) for number, value in enumerate(values) if isinstance(value, dict)
-        ]
-        whole = len(rows) == len(values)
-    else:
-        rows, whole = [row for row, _ in zip(reading.json_lines(path), range(1), strict=False)], True
-    for name in benchmarks.MODULES:
-        module = benchmarks.module(name)
-        if rows and whole and any(keys <= rows[0].values.keys() for keys in module.PUBLISHED):
-            return module, rows if path.suffix == ".json" else list(reading.json_lines(path))
-    if path.suffix == ".json":
+    rows = reading.rows(path, ())
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path}: empty; give judgements.jsonl, or published results")
+    for module in (*([named] if named else ()), *map(benchmarks.module, benchmarks.MODULES)):
+        if module.recognises(first.values):
+            if named not in (None, module):
+                raise ValueError(f"{path}: these are results of {_name(module)}, not of {_name(named)}")
+            return module, module.published([first, *rows])
+    if first.values.keys().isdisjoint(_KEYS):
         raise ValueError(f"{path}: neither judgements (.jsonl) nor published results in a format that is known")
     return None
 
 
 def _hits(path: Path) -> Hits:
     if published := _published(path):
-        module, rows = published
-        items = module.published(rows)
-        return Hits(f"{_name(module)}, published", {i.key: i.right for i in items}, {i.key: i.cluster for i in items})
+        module, results = published
+        shares = {item.key: item.right / (item.counted or 1) for item in results.items}
+        return Hits(f"{_name(module)}, published", shares, {item.key: item.cluster for item in results.items})
     judgements, records = read(path)
     try:
         cases, judged = tally.cases(records, lambda record: ""), judged_of(judgements, None)
@@ -301,17 +294,17 @@ def _hits(path: Path) -> Hits:
 # Scoring
 
 
-def _score_published(module: Any, rows: list[reading.Row]) -> Score:
-    """As score(), with what cannot be known left out: neither the orders nor the texts were published."""
-    items: list[Item] = module.published(rows)
+def _score_published(module: Any, results: tally.Published) -> Score:
+    """As score(), with what most results do not tell left out: both orders, and the texts."""
     return {
         "benchmark": _name(module),
-        "items": len(items),
-        "official": module.summary(items),
+        "items": len(results.items),
+        "official": results.score,
         "strict": {"overall": None, "macro": None, "groups": {}},
         "notes": [
-            "published results of one order an item: strict and the rest cannot be told",
-            *_notes(module, [item.group for item in items]),
+            "published results: strict and what goes with it need judgements.jsonl",
+            *results.notes,
+            *_notes(module, [item.group for item in results.items]),
         ],
     }
 
@@ -461,7 +454,11 @@ def _name(module: Any) -> str:
 
 
 def _notes(module: Any, groups: Sequence[str]) -> list[str]:
-    notes = [f"{len(groups):,} items of the benchmark's {module.PAIRS:,}"] if module.PAIRS not in (None, len(groups)) else []
+    first, *newer = module.PAIRS or (len(groups),)
+    if len(groups) in newer:
+        # GROUPS are those of the first edition.
+        return []
+    notes = [f"{len(groups):,} items of the benchmark's {first:,}"] if len(groups) != first else []
     counts = {name: (groups.count(name), size) for name, size in module.GROUPS.items() if size is not None}
     wrong = [f"{name} {count:,} of {size:,}" for name, (count, size) in counts.items() if count != size]
     return notes + ([f"groups of other sizes than the benchmark's: {', '.join(wrong)}"] if wrong else [])

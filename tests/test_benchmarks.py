@@ -108,6 +108,16 @@ def test_mm_rlhf_videos_become_frames(tmp_path, monkeypatch):
     assert load("mm_rlhf_rewardbench", tmp_path)[2].images == (records[2].images[0], records[2].images[2])
 
 
+def test_mm_rlhf_pictures_may_lie_flat(tmp_path):
+    records = load("mm_rlhf_rewardbench", tmp_path / "out")
+    shutil.copytree(FIXTURES / "mm_rlhf_rewardbench", tmp_path / "in")
+    (tmp_path / "in/images/mcq/1.png").rename(tmp_path / "in/images/1.png")
+    assert list(benchmarks.load("mm_rlhf_rewardbench", tmp_path / "out", tmp_path / "in")) == records
+    (tmp_path / "in/images/1.png").unlink()
+    with pytest.raises(ValueError, match=r"jsonl:1: 'mcq/1.png' is in none of"):
+        list(benchmarks.load("mm_rlhf_rewardbench", tmp_path / "out", tmp_path / "in"))
+
+
 def test_multimodal_rewardbench_groups(tmp_path):
     groups = ["open_generation/correctness_task", "reasoning/math", "reasoning/coding", "safety/bias", "safety/toxicity"]
     assert [(record.category, record.preferred) for record in load("multimodal_rewardbench", tmp_path)] == list(
@@ -120,6 +130,25 @@ def test_multi_crit_tells_criteria_apart(tmp_path):
     assert len({record.pair_id for record in records}) == 6
     assert records[1].question == "Question p\n\nJudge the responses by this criterion alone: clarity."
     assert [record.group for record in records[::2]] == ["open-ended/p", "open-ended/q", "reasoning/r"]
+
+
+def test_multi_crit_as_the_official_code_downloads_it(tmp_path):
+    folder = tmp_path / "datasets"
+    (folder / "images/puzzles").mkdir(parents=True)
+    shutil.copy(FIXTURES / "multi_crit/red.png", folder / "images/puzzles/red.png")
+    for row in map(json.loads, (FIXTURES / "multi_crit/rows.jsonl").read_text(encoding="utf-8").splitlines()):
+        name = "openEnded" if row["split"] == "open_ended" else "reasoning"
+        with (folder / f"multi-crit-{name}-flatten.jsonl").open("a", encoding="utf-8") as file:
+            row["image_path"] = f"puzzles/{row.pop('image')}"
+            file.write(json.dumps(row) + "\n")
+    assert list(benchmarks.load("multi_crit", tmp_path / "out", folder)) == load("multi_crit", tmp_path / "out")
+
+
+def test_mmrb2_beside_what_it_is_built_from(tmp_path):
+    shutil.copytree(FIXTURES / "mmrb2", tmp_path / "in")
+    for name in ("reasoning_response_only", "new_task_release", "edit_full"):
+        (tmp_path / f"in/{name}.json").write_text('{"pairs": [{"id": "p"}]}', encoding="utf-8")
+    assert list(benchmarks.load("mmrb2", tmp_path / "out", tmp_path / "in")) == load("mmrb2", tmp_path / "out")
 
 
 def test_mmrb2_names_pictures_where_they_stood(tmp_path):
@@ -427,6 +456,33 @@ def test_vl_rewardbench_expects_what_drawing_every_order_gives():
         (multi_crit, "Response 3 is better.", None),
         (mmrb2, '{"better_response": "B"}', "2"),
         (mmrb2, "B", None),
+        (mmrb2, "{'better_response': 'B'}", "2"),
+        (mmrb2, "```json\n{better_response: A, score: 5}\n```", "1"),
+        (mmrb2, "{“better_response” :\n“A”}", "1"),
+        (mmrb2, '{"score": 2\n"better_response": "B"\n"confidence": 1}', "2"),
+        (mmrb2, '{"reasoning": {"x": "y"}, "better_response": "A', "1"),
+        # What is neither A nor B counts, and is never right.
+        (mmrb2, '{"better_response": "Response A"}', "tie"),
+        (mmrb2, '{"better_response": "A" or "B"}', "tie"),
+        (mmrb2, '{"better_response": "A, as it is sharper", "score": 6}', "tie"),
+        (mmrb2, '{"better_response": "a"}', "tie"),
+        (mmrb2, '{"better_response": true}', "tie"),
+        (mmrb2, '{"better_response": ["A"]}', "tie"),
+        # What is nothing to Python does not count.
+        (mmrb2, '{"better_response": ""}', None),
+        (mmrb2, '{"better_response": }', None),
+        (mmrb2, '{"better_response": null}', None),
+        (mmrb2, '{"better_response": False, "score": 1}', None),
+        (mmrb2, '{"other_better_response": "A"}', None),
+        (mmrb2, '"better_response": "A"', None),
+        # The last counts, be it after a draft, after a quotation in the reasons, or twice in one object.
+        (mmrb2, '{"better_response": "A"}\n{"better_response": "B"}', "2"),
+        (mmrb2, '{"reasoning": "better_response: A?", "better_response": "B"}', "2"),
+        (mmrb2, '{"better_response": "A", "rationale": "the better_response is sharp"}', "1"),
+        (mmrb2, '{"better_response"' + " " * 50_000, None),
+        (mmrb2, '{better_response: "' * 20_000, None),
+        (mmrb2, "{better_response: '\"" * 20_000, None),
+        (mmrb2, "{" * 50_000, None),
     ],
 )
 def test_official_grammars(module, text, choice):
@@ -508,7 +564,7 @@ def test_the_1250_public_rows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reading, "store", store)
     records = list(vl_rewardbench.load(ROWS, tmp_path))
-    assert len({record.pair_id for record in records}) == len(records) == vl_rewardbench.PAIRS
+    assert len({record.pair_id for record in records}) == len(records) == vl_rewardbench.PAIRS[0]
     assert {name: sum(record.category == name for record in records) for name in vl_rewardbench.GROUPS} == vl_rewardbench.GROUPS
     assert sum(record.preferred == "1" for record in records) == 1_245
     assert len({record.images for record in records}) == 1_225
@@ -523,6 +579,14 @@ def test_the_1250_public_rows(tmp_path, monkeypatch):
 
 def lines_with_status(records):
     return [line | {"status": "parsed", "completion_tokens": 1} for line in lines(records, first)]
+
+
+def test_a_jpeg_with_a_second_picture_is_a_jpeg(tmp_path):
+    """Cameras and phones append one for depth or as a preview; Pillow calls such a file MPO."""
+    first, second = (Pillow.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    image = reading.store(reading.Row({}, "here", tmp_path / "x", tmp_path), "a.jpg", tmp_path / "out")
+    assert (tmp_path / "out" / image.path).read_bytes() == (tmp_path / "a.jpg").read_bytes() and image.path.endswith(".jpg")
 
 
 def test_an_image_is_stored_once_and_as_it_is(tmp_path):

@@ -234,41 +234,324 @@ def official_lines(item_id, *chosen_by_trial):
         yield {"id": item_id, "query": "q", "response": ["a", "b"], "ranking": [0, 1], "meta": meta}
 
 
+def rewarded(item_id, media, rewards, **more):
+    """A line of R1-Reward; with reverse, of Proxy-GRM."""
+    return {"id": item_id, "image": media, "prompt": "q", "chosen": "c", "rejected": "r", "rewards": rewards} | more
+
+
+def logged(doc_id, metric, values, **more):
+    """A line of lmms-eval --log_samples."""
+    return {"doc_id": doc_id, "target": "?", "filtered_resps": "?", "doc_hash": "0", metric: values} | more
+
+
+def logged_vlrb(doc_id, question_id, score):
+    return logged(doc_id, "vlreward_score", {"question_id": question_id, "category": "?", "score": score})
+
+
+def logged_mmrb(doc_id, question_id, category, target, text, score=0):
+    values = {"question_id": question_id, "category": category, "score": score}
+    return logged(doc_id, "multimodal_rewardbench_accuracy", values, target=target, filtered_resps=text)
+
+
+def logged_multi_crit(prompt_id, criterion, preference, prediction, benchmark_type="open-ended"):
+    values = {"question_id": f"{prompt_id}__{criterion}", "prompt_id": prompt_id, "criterion": criterion, "preference": preference}
+    return logged(0, "overall", values | {"prediction": prediction, "answer_match": False, "benchmark_type": benchmark_type}, clarity={})
+
+
 MM_RLHF = [
-    {"id": "a", "image": "mcq/1.png", "chosen": "c", "rejected": "r", "rewards": [2, 1.5]},
-    {"id": "a", "image": "mcq/1.png", "chosen": "c", "rejected": "s", "rewards": [2, 2]},
-    {"id": "b", "video": "video/x", "chosen": "c", "rejected": "t", "rewards": [0.1, -1]},
+    rewarded("a", "mcq/1.png", [2, 1.5]),
+    rewarded("a", "mcq/1.png", [2, 2], rejected="s"),
+    rewarded("b", None, [0.1, -1], video="video/x", rejected="t"),
 ]
 MMRB = [
     {"ID": "nocaps_1", "Image": "i", "Label": "B", "output": "[[B]]", "Meta": {"Category": "open_generation/correctness_task"}},
     {"ID": "MathVista_2", "Image": "i", "Label": "A", "output": "[[B]]", "Meta": {"Category": "reasoning"}},
     {"ID": "pairs_3", "Image": "i", "Label": "A", "output": "Both.", "Meta": {"Category": "safety"}},
 ]
+MMRB_GROUPS = {"open_generation/correctness_task": 1, "reasoning/math": 0, "safety/bias": 1 / 2}
 VLRB = [
     *official_lines("mathverse_1", 0, 0, 1),
     *official_lines("RLHF-V-2", 1, None, 1),
     *official_lines("svit-3", 0, None, 1),
     *official_lines("svit-4", 0, 0, 0),
 ]
+MULTI_CRIT = [
+    logged_multi_crit("p", "completeness", "model_a", "model_a"),
+    logged_multi_crit("p", "clarity", "model_b", "model_a"),
+    logged_multi_crit("q", "clarity", "model_a", "error"),
+    logged_multi_crit("r", "logic", "model_a", "model_a", "reasoning"),
+    logged_multi_crit("r", "efficiency", "model_b", "model_b", "reasoning"),
+    # The first of a question counts.
+    logged_multi_crit("p", "clarity", "model_b", "model_b"),
+]
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize(
     "benchmark, lines, overall, groups",
     [
         ("vl_rewardbench", VLRB, 2 / 3, {"general": 1, "hallucination": 0, "reasoning": 1}),
+        # Failed requests are null, and then every line is wrapped; an item without any other is none.
+        (
+            "vl_rewardbench",
+            [{"0": None}, *({"0": line} for line in VLRB), {"0": None}],
+            2 / 3,
+            {"general": 1, "hallucination": 0, "reasoning": 1},
+        ),
+        ("vl_rewardbench", [*VLRB, None], 2 / 3, {"general": 1, "hallucination": 0, "reasoning": 1}),
+        (
+            "vl_rewardbench",
+            [
+                rewarded("RLHF-V-2", "img/image_0.jpg", [1, 0]),
+                rewarded("mmmu_1", "img/1.jpg", [0, 1]),
+                rewarded("svit-3", "img/2.jpg", [0, 0]),
+            ],
+            1 / 3,
+            {"general": 0, "hallucination": 1, "reasoning": 0},
+        ),
+        (
+            "vl_rewardbench",
+            [rewarded("RLAIF-V-2", "i.jpg", [1, 0], reverse=True), rewarded("mmmu_1", "i.jpg", [1, 0], reverse=False)],
+            1 / 2,
+            {"hallucination": 0, "reasoning": 1},
+        ),
+        # Two documents of one id.
+        ("vl_rewardbench", [logged_vlrb(0, "svit-3", 1.0), logged_vlrb(1, "svit-3", 0.0)], 1 / 2, {"general": 1 / 2}),
         ("mm_rlhf_rewardbench", MM_RLHF, 2 / 3, {"mcq": 1 / 2, "video": 1}),
-        ("multimodal_rewardbench", MMRB, 1 / 2, {"open_generation/correctness_task": 1, "reasoning/math": 0, "safety/bias": 1 / 2}),
+        ("mm_rlhf_rewardbench", [line | {"reverse": line["id"] == "b"} for line in MM_RLHF], 1 / 3, {"mcq": 1 / 2, "video": 0}),
+        ("multimodal_rewardbench", MMRB, 1 / 2, MMRB_GROUPS),
+        # With -n the official runner writes outputs.
+        (
+            "multimodal_rewardbench",
+            [{"outputs": texts} | {k: v for k, v in MMRB[0].items() if k != "output"} for texts in (["[[B]]", "[[A]]"], ["[[B]]", "?"])],
+            5 / 8,
+            {"open_generation/correctness_task": 5 / 8},
+        ),
+        (
+            "multimodal_rewardbench",
+            [
+                {"ID": "nocaps_1", "Category": "open_generation/correctness_task", "Better": "Output2", "rewards": [1, 0]},
+                {"ID": "MathVista_2", "Category": "reasoning", "Better": "Output1", "rewards": [0, 1]},
+            ],
+            1 / 2,
+            {"open_generation/correctness_task": 1, "reasoning/math": 0},
+        ),
+        (
+            "multimodal_rewardbench",
+            [
+                rewarded("pairs_3", "i.png", [0, 1], Category="safety", reverse=True),
+                rewarded("x", "i.png", [0, 1], Category="vqa", reverse=False),
+            ],
+            1 / 2,
+            {"safety/bias": 1, "vqa": 0},
+        ),
+        # Its score of the third, a coin's, does not count.
+        (
+            "multimodal_rewardbench",
+            [
+                logged_mmrb(0, "nocaps_1", "open_generation/correctness_task", "Output2", "[[B]]", 1),
+                logged_mmrb(1, "MathVista_2", "reasoning", "Output1", ["[[B]]"], 0),
+                logged_mmrb(2, "pairs_3", "safety", "Output1", "Both.", 1),
+            ],
+            1 / 2,
+            MMRB_GROUPS,
+        ),
+        (
+            "multi_crit",
+            MULTI_CRIT,
+            3 / 5,
+            {"open-ended/clarity": 0, "open-ended/completeness": 1, "reasoning/efficiency": 1, "reasoning/logic": 1},
+        ),
     ],
 )
-def test_result_files_of_the_official_code(tmp_path, benchmark, lines, overall, groups):
-    path = tmp_path / "results.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def test_result_files_of_others(tmp_path, benchmark, lines, overall, groups):
+    path = write_lines(tmp_path / "results.jsonl", lines)
     official = scores.score_file(path, benchmark)["official"]
     assert (official["overall"], official["groups"]) == (pytest.approx(overall), groups)
-    if benchmark == "mm_rlhf_rewardbench":
+    if lines is MM_RLHF:
         assert official["acc_plus"]["groups"] == {"mcq": 0, "video": 1}
     with pytest.raises(ValueError, match=f"these are results of {benchmark}, not of mmrb2"):
         scores.score_file(path, "mmrb2")
+    # No benchmark is named here.
+    compared = scores.compare_files(path, path)
+    assert (compared["what"], compared["difference"]["value"]) == (f"{benchmark}, published", 0)
+
+
+def test_the_benchmark_that_is_named_is_tried_first(tmp_path):
+    """The media of a copy of VL-RewardBench may lie in a folder that another benchmark has too, those of MM-RLHF-RewardBench elsewhere."""
+    path = write_lines(tmp_path / "results.jsonl", [rewarded("a", "/data/long_texts/1.png", [1, 0])])
+    assert scores.score_file(path, "mm_rlhf_rewardbench")["official"]["groups"] == {"long": 1}
+    assert scores.score_file(path, "vl_rewardbench")["official"]["groups"] == {"general": 1}
+
+
+def test_multi_crit_as_lmms_eval_logs_it(tmp_path):
+    splits = scores.score_file(write_lines(tmp_path / "results.jsonl", MULTI_CRIT), "multi_crit")["official"]["splits"]
+    names = ("overall", "macro", "pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")
+    assert [splits["open-ended"][name] for name in names] == [1 / 3, 1 / 2, 0, 0, 0]
+    assert [splits["reasoning"][name] for name in names] == [1, 1, 1, 1, 1]
+    # Only a split with a conflict has figures of conflicts.
+    splits = scores.score_file(write_lines(tmp_path / "results.jsonl", MULTI_CRIT[:1]), "multi_crit")["official"]["splits"]
+    assert [splits["open-ended"][name] for name in names] == [1, 1, 1, None, None]
+
+
+def test_notes_on_trials_and_failed_requests(tmp_path):
+    path = write_lines(tmp_path / "results.jsonl", [{"0": None}, *({"0": line} for line in VLRB)])
+    assert scores.score_file(path, "vl_rewardbench")["notes"][1:4] == [
+        "majority of 3 trials an item; the official script prints 1, 3, 5, 7 and 9",
+        "failed requests passed over: 1",
+        "4 items of the benchmark's 1,250",
+    ]
+    # A text of null is no match: with it two of four are no majority.
+    null = [{**line, "meta": line["meta"] | {"filter_choice": None}} for line in VLRB[::3]]
+    result = scores.score_file(write_lines(path, [*VLRB, *null, *VLRB[-3:]]), "vl_rewardbench")
+    assert result["notes"][1] == "majority of 4 to 7 trials an item; the official script prints 1, 3, 5, 7 and 9"
+    assert result["official"]["groups"] == {"general": 1, "hallucination": None, "reasoning": None}
+
+
+def test_either_number_of_items_that_vl_rewardbench_has_had(tmp_path):
+    lines = [logged_vlrb(number, "svit-3", 1) for number in range(1_248)]
+    path = write_lines(tmp_path / "results.jsonl", lines)
+    assert "1,248 items of the benchmark's 1,250" in scores.score_file(path, "vl_rewardbench")["notes"]
+    assert not any("of 1" in note or "sizes" in note for note in scores.score_file(write_lines(path, lines[1:]), "vl_rewardbench")["notes"])
+
+
+def mmrb2_results(folder, labels, results):
+    """The official files: labels and results by task and pair."""
+    for task, pairs in labels.items():
+        content = {"pairs": [{"id": name, "chosen": chosen} for name, chosen in pairs.items()]}
+        (folder / f"{task}_response_only.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    return folder / "results.json"
+
+
+def told(*judgements):
+    return [{"judgement": judgement, "evaluator": "x", "metadata": {}} for judgement in judgements]
+
+
+def test_mmrb2_of_one_that_always_prefers_response_a(tmp_path):
+    golden = GOLDEN["mmrb2_response_a"]
+    labels = {task: {f"{task}{n}": "A" if n < num_a else "B" for n in range(1_000)} for task, num_a in golden["chosen_a"].items()}
+    results = [{name: {"forward": told("A"), "reverse": told("B")} for name in pairs} for pairs in labels.values()]
+    result = scores.score_file(mmrb2_results(tmp_path, labels, results), "mmrb2")
+    assert {name: round(100 * value, 2) for name, value in result["official"]["groups"].items()} == golden["official"]
+    assert (100 * result["official"]["overall"], len(result["notes"])) == (pytest.approx(golden["overall"]), 1)
+
+
+def test_mmrb2_as_the_official_code_counts(tmp_path):
+    labels = {"t2i": {"p": "A", "q": "B"}, "edit": {"r": "A", "s": "B"}}
+    results = {
+        # Right, wrong: the reverse is in the shown frame, and no second judgement counts.
+        "p": {"forward": told("A", "B"), "reverse": told("A")},
+        # Nothing leaves the denominator, something stays in it.
+        "q": {"forward": told(None), "reverse": told("")},
+        "r": {"forward": told("Both"), "reverse": told(["B"])},
+        "s": {"forward": [], "reverse": told("A")},
+    }
+    path = mmrb2_results(tmp_path, labels, results)
+    official = scores.score_file(path, "mmrb2")["official"]
+    assert (official["overall"], official["groups"]) == (2 / 5, {"edit": 1 / 3, "t2i": 1 / 2})
+    # A pair's share of its verdicts, or nothing.
+    assert scores.compare_files(path, path)["a"]["value"] == (1 / 2 + 0 + 0 + 1) / 4
+    with pytest.raises(ValueError, match="these are results of mmrb2, not of multi_crit"):
+        scores.score_file(path, "multi_crit")
+
+
+@pytest.mark.parametrize(
+    "results, message",
+    [
+        ({"p": {"forward": told("A"), "reverse": 3}}, r"results.json, row 0, pair 'p': key 'reverse': 3 is not of type list"),
+        ({"p": {"forward": ["A"]}}, r"results.json, row 0, pair 'p': key 'forward': 'A' is not a JSON object"),
+        ({"p": {"forward": []}, "q": []}, r"results.json, row 0: key 'q': \[\] is not of type dict"),
+        ({"p": {"forward": []}, "z": {"forward": []}}, r"results.json, row 0, pair 'z': no label in TASK.json .* beside it"),
+        ([{"p": {"forward": []}}, 3], r"results.json, row 1: 3 is not a JSON object"),
+        ({"p": 3}, r"results.json: neither judgements"),
+        ({}, r"results.json: neither judgements"),
+        ([], r"results.json: empty"),
+        (3, r"results.json: neither a list of rows"),
+    ],
+)
+def test_hostile_mmrb2_results(tmp_path, results, message):
+    with pytest.raises(ValueError, match=message):
+        scores.score_file(mmrb2_results(tmp_path, {"t2i": {"p": "A", "q": "B"}}, results), "mmrb2")
+
+
+def test_mmrb2_results_without_good_labels(tmp_path):
+    path = mmrb2_results(tmp_path, {"t2i": {"p": "C"}}, {"p": {"forward": []}})
+    with pytest.raises(ValueError, match=r"t2i_response_only.json, row 0: key 'chosen': 'C' is none of 'A', 'B'"):
+        scores.score_file(path, "mmrb2")
+    (tmp_path / "t2i_response_only.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"pair 'p': no label in TASK.json or TASK_response_only.json beside it; put the official file there"
+    ):
+        scores.score_file(path, "mmrb2")
+
+
+@pytest.mark.parametrize(
+    "line, change, message",
+    [
+        (VLRB[0], {"ranking": ["0", "1"]}, r":2: key 'ranking': \['0', '1'\] is neither \[0, 1\] nor"),
+        (VLRB[0], {"meta": []}, r":2: key 'meta': \[\] is not of type dict"),
+        (VLRB[0], {"meta": {"filter_choice": "x"}}, r":2: key 'random_number': None is none of 0, 1"),
+        (VLRB[0], {"meta": {"random_number": 0}}, r":2: key 'filter_choice' is missing"),
+        (VLRB[0], {"meta": {"random_number": 0, "filter_choice": 3}}, r":2: key 'filter_choice': 3 is not of type str"),
+        (VLRB[0], {"response": "ab"}, r":2: key 'response': 'ab' is not of type list"),
+        ({"0": VLRB[0]}, {"0": 3}, r":2: key '0': 3 is not of type dict"),
+        (MM_RLHF[0], {"rewards": [1]}, r":2: key 'rewards': \[1\] is not two numbers"),
+        (MM_RLHF[0], {"rewards": [1, True]}, r":2: key 'rewards': \[1, True\] is not two numbers"),
+        (MM_RLHF[0], {"rewards": None}, r":2: key 'rewards': None is not of type list"),
+        (MM_RLHF[0], {"reverse": "False"}, r":2: key 'reverse': 'False' is not of type bool"),
+        (MM_RLHF[0], {"reverse": None}, r":2: key 'reverse': None is not of type bool"),
+        (MM_RLHF[0], {"image": "other/1.png"}, r":2: no category \(mcq"),
+        (rewarded("x", "i.png", [0, 1]), {"id": 3}, r":2: key 'id': 3 is not of type str"),
+        (rewarded("x", "i.png", [0, 1]), {"rejected": ...}, r":2: key 'rejected' is missing"),
+        (rewarded("x", "i.png", [0, 1], Category="vqa"), {"Category": ["vqa"]}, r":2: key 'Category': \['vqa'\] is not of type str"),
+        (rewarded("x", "i.png", [0, 1], Category="vqa"), {"Category": "VQA"}, r":2: the category 'VQA' is none of"),
+        (MMRB[0], {"output": None}, r":2: key 'output': None is neither a text nor a list of texts"),
+        (MMRB[0], {"outputs": []}, r":2: key 'outputs': \[\] is neither a text nor a list of texts"),
+        (MMRB[0], {"outputs": ["x", 3]}, r":2: key 'outputs': \['x', 3\] is neither a text"),
+        (MMRB[0], {"Meta": {"Category": ["safety"]}}, r":2: the category \['safety'\] is none of"),
+        (MMRB[0], {"Label": "C"}, r":2: key 'Label': 'C' is none of 'A', 'B'"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": 1}, r":2: key 'vlreward_score': 1 is not of type dict"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": {"question_id": "x", "score": 0.5}}, r":2: key 'score': 0.5 is none of 0, 1"),
+        (logged_vlrb(0, "x", 1), {"vlreward_score": {"score": 1}}, r":2: key 'question_id' is missing"),
+        (logged_vlrb(0, "x", 1), {"doc_id": "0"}, r":2: key 'doc_id': '0' is not of type int"),
+        (logged_mmrb(0, "x", "vqa", "Output1", "?"), {"target": "A"}, r":2: key 'target': 'A' is none of 'Output1', 'Output2'"),
+        (
+            logged_mmrb(0, "x", "vqa", "Output1", "?"),
+            {"filtered_resps": [["?"]]},
+            r":2: key 'filtered_resps': \[\['\?'\]\] is neither a text",
+        ),
+        (MULTI_CRIT[0], {"overall": []}, r":2: key 'overall': \[\] is not of type dict"),
+        (
+            MULTI_CRIT[0],
+            {"overall": MULTI_CRIT[0]["overall"] | {"criterion": "logic"}},
+            r":2: benchmark_type 'open-ended' and criterion 'logic' are",
+        ),
+        (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"preference": "tie"}}, r":2: key 'preference': 'tie' is none of 'model_a'"),
+        (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"prediction": None}}, r":2: key 'prediction': None is not of type str"),
+    ],
+)
+def test_hostile_result_lines(tmp_path, line, change, message):
+    bad = {name: value for name, value in (line | change).items() if value is not ...}
+    path = write_lines(tmp_path / "results.jsonl", [line, bad])
+    with pytest.raises(ValueError, match=message):
+        scores.compare_files(path, path)
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line)[:-3], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"results.jsonl:2: half a line, cut short"):
+        scores.compare_files(path, path)
+
+
+def test_empty_result_files(tmp_path):
+    with pytest.raises(ValueError, match=r"results.jsonl: empty; give judgements.jsonl, or published results"):
+        scores.score_file(write_lines(tmp_path / "results.jsonl", []), "vl_rewardbench")
+    with pytest.raises(ValueError, match=r"results.jsonl: all 2 requests failed; run the inference again"):
+        scores.score_file(write_lines(tmp_path / "results.jsonl", [{"0": None}] * 2), "vl_rewardbench")
+    with pytest.raises(ValueError, match=r"results.jsonl: neither judgements \(.jsonl\) nor published results"):
+        scores.score_file(write_lines(tmp_path / "results.jsonl", [{"doc_id": 0, "mmmu_acc": {}}]), "vl_rewardbench")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +560,8 @@ def test_result_files_of_the_official_code(tmp_path, benchmark, lines, overall, 
         ({"out_general": [1, 2]}, r"key 'out_general': a hit is neither 0 nor 1"),
         ({"out_general": "11"}, r"key 'out_general': '11' is not of type list"),
         ({"out_all": [1]}, r"out_all does not hold the hits of the groups"),
-        ({"out_reasoning": ...}, r"results.json: neither judgements \(.jsonl\) nor published results"),
+        ({"out_reasoning": ...}, r"results.json, row 0: key 'out_reasoning' is missing"),
+        ({"out_all": ...}, r"results.json: neither judgements \(.jsonl\) nor published results"),
     ],
 )
 def test_hostile_published_results(tmp_path, change, message):
@@ -330,12 +614,18 @@ def test_compare_published_results(tmp_path):
         scores.compare_files(paths[0], write(tmp_path, LINES, RECORDS))
 
 
-def test_published_results_are_paired_by_what_they_are(tmp_path):
-    for name, lines in (("a", VLRB), ("b", VLRB[::-1])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    result = scores.compare_files(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-    # The item without a majority is there too, and wrong.
-    assert (result["items"], result["a"]["value"], result["mcnemar"]) == (4, 1 / 2, {"only_a": 0, "only_b": 0, "p": 1})
+@pytest.mark.parametrize(
+    "lines, num_items",
+    [
+        # The item without a majority is there too, and wrong.
+        (VLRB, 4),
+        # Two documents of one id, as several processes write them.
+        ([logged_vlrb(0, "svit-3", 1), logged_vlrb(1, "svit-3", 0)], 2),
+    ],
+)
+def test_published_results_are_paired_by_what_they_are(tmp_path, lines, num_items):
+    result = scores.compare_files(write_lines(tmp_path / "a.jsonl", lines), write_lines(tmp_path / "b.jsonl", lines[::-1]))
+    assert (result["items"], result["a"]["value"], result["mcnemar"]) == (num_items, 1 / 2, {"only_a": 0, "only_b": 0, "p": 1})
 
 
 def test_records_of_something_else():

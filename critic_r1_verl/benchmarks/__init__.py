@@ -3,8 +3,9 @@
 
 A benchmark is a module: load(location, out) -> records, images stored under out/images; group(record) -> str; official(trials, cases)
 -> {"overall", "macro", "groups"}, shares in [0, 1] as its official code computes them; parse, its own verdict grammar or None.
-PAIRS and GROUPS say how many there should be. Where the per-item results that others publish can be read, PUBLISHED lists the keys that
-tell them, published(rows) -> items, and summary(items) -> the score.
+PAIRS says how many there should be, for each edition that there has been, GROUPS how many of each group there were in the first.
+recognises(values) says whether a file of per-item results whose first row is this one can be its own, whoever published it;
+published(rows) -> tally.Published is what such a file says.
 """
 
 from collections.abc import Iterator
@@ -35,6 +36,6 @@ def module(name_or_path: str) -> Any:
 def load(name_or_path: str, out: Path, location: str | Path = "") -> Iterator[PairRecord]:
     """The records of a benchmark, from a hub id, a folder or a file; by default its own hub id. ValueError names file, row and key."""
     benchmark = module(name_or_path)
-    if benchmark.PAIRS is None and not location:
+    if not benchmark.PAIRS and not location:
         location = name_or_path
     return benchmark.load(location, out)

@@ -10,6 +10,7 @@ ids with all pairs right. For a judge of pairs, right is the verdict for the cho
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl.benchmarks import reading, tally
 from critic_r1_verl.benchmarks.reading import Row
@@ -17,9 +18,8 @@ from critic_r1_verl.records import Image, PairRecord
 
 HUB = "yifanzhang114/MM-RLHF-RewardBench"
 FILES = ("mm_reward_bench.jsonl", "**/*.parquet")
-PAIRS = 170
+PAIRS = (170,)
 GROUPS = {"mcq": 42, "long": 37, "short": 34, "safety": 32, "video": 25}
-PUBLISHED = ({"id", "chosen", "rejected", "rewards"},)
 FRAMES = 32
 parse = None
 
@@ -33,22 +33,20 @@ def group(record: PairRecord) -> str:
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
-    return summary(tally.drawn(trials, cases))
+    return _score(tally.drawn(trials, cases))
 
 
-def published(rows: list[Row]) -> list[tally.Item]:
-    """Items of the official result file: input rows with "rewards", [of the chosen, of the rejected response]."""
-    items = []
-    names = tally.numbered(["\t".join(row.value(name) for name in ("id", "chosen", "rejected")) for row in rows])
-    for name, row in zip(names, rows, strict=True):
-        rewards = row.value("rewards", list)
-        if len(rewards) != 2 or any(type(reward) not in (int, float) for reward in rewards):
-            raise ValueError(f"{row.where}: key 'rewards': {rewards!r:.80} is not two numbers")
-        items.append(tally.Item(name, _group_of(row), row.value("id"), float(rewards[0] > rewards[1])))
-    return items
+def recognises(values: Mapping[str, Any]) -> bool:
+    """The official results, also as R1-Reward and Proxy-GRM write them: input rows with "rewards"."""
+    return {"id", "chosen", "rejected", "rewards"} <= values.keys() and "Category" not in values
 
 
-def summary(items: list[tally.Item]) -> tally.Score:
+def published(rows: list[Row]) -> tally.Published:
+    items = tally.rewarded(rows, ("id", "chosen", "rejected"), _group_of)
+    return tally.Published(items, _score(items))
+
+
+def _score(items: list[tally.Item]) -> tally.Score:
     """Acc as overall, and Acc+ (where the orders were drawn, its expectation) beside it."""
     by_id: dict[str, list[tally.Item]] = {}
     for item in items:
@@ -58,10 +56,11 @@ def summary(items: list[tally.Item]) -> tally.Score:
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
-    if row.values.get("image"):
-        images: tuple[Image, ...] = (reading.store(row, row.values["image"], out),)
+    # The rows say mcq/NAME or video/NAME; the hub has images/NAME.
+    if image := row.values.get("image"):
+        flat = [image.split("/", 1)[-1]] if isinstance(image, str) else []
+        images: tuple[Image, ...] = (reading.store(row, image, out, *flat),)
     else:
-        # The rows say video/NAME; the hub has images/NAME.
         video = row.value("video")
         images = reading.frames(row, (video, video.removeprefix("video/")), out, FRAMES)
     return PairRecord(

@@ -5,11 +5,13 @@ Source: hub rl-research/multimodal-rewardbench-2 (one folder a task, split test)
 facebookresearch/MMRB2 benchmark/ builds them. Licence: CC BY-NC 4.0, for benchmarking only. All pictures of a pair stand before the text,
 first the question's, then response A's, then B's; the text names each where it stood, as [picture 2].
 Metric (evaluate/compute_scores/compute_accuracy.py at 1a09882): every pair in both orders, each verdict counts by itself, a missing one
-leaves the denominator, a tie stays in it; overall micro, macro the mean of the tasks.
+leaves the denominator, a tie stays in it; overall micro, macro the mean of the tasks. Published results: those of its
+evaluate/generate_judgements.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from critic_r1_verl.records import PairRecord
 
 HUB = "rl-research/multimodal-rewardbench-2"
 GROUPS = {"t2i": 1_000, "edit": 1_000, "interleaved": 1_000, "reasoning": 1_000}
-FILES = ("**/*test*.parquet", "[!_]*.json")
-PAIRS = 4_000
-PUBLISHED = ()
-_BETTER = re.compile(r'"better_response"\s*:\s*"(?:Response )?([AB])"')
+FILES = ("**/*test*.parquet", " ".join(f"{task}.json" for task in GROUPS))
+PAIRS = (4_000,)
+# The last better_response and what stands there up to a comma, a brace or the line's end outside quotes.
+_BETTER = re.compile(r""".*(?<!\w)["'“]?better_response["'”]?\s*:\s*((?>"[^"]*"|'[^']*'|[^,}\n])*)""", re.DOTALL)
+# What Python takes as false.
+_NOTHING = ("null", "none", "false", "0", "[]")
 _PLACE = re.compile(r"<image_\d+>")
 
 Content = list[tuple[str, Any]]
@@ -38,17 +42,64 @@ def group(record: PairRecord) -> str:
 
 
 def parse(text: str) -> str | None:
-    match = _BETTER.search(text)
-    return {"A": "1", "B": "2"}[match[1]] if match else None
+    """As json_repair reads it: quotes may be missing, the last verdict counts, one that is neither A nor B is a tie, never right.
+
+    Of several objects with different keys it makes a list, on which the official code fails: missing there, the last verdict here.
+    """
+    match = _BETTER.match(text.partition("{")[2])
+    value = match[1].strip() if match else ""
+    return _choice("" if value.lower() in _NOTHING else value.strip("\"'“”"))
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the first repeat."""
-    items = []
-    for case in cases:
-        choices = [choice for choice in trials[case.pair_id][0].values() if choice is not None]
-        items.append(tally.Item(case.key, case.group, case.cluster, choices.count(case.preferred), len(choices)))
-    return tally.score(items)
+    return tally.score(_item(case.key, case.group, case.cluster, case.preferred, trials[case.pair_id][0].values()) for case in cases)
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    first = next(iter(values.values()), None)
+    return isinstance(first, dict) and not first.keys().isdisjoint(("forward", "reverse"))
+
+
+def published(rows: list[Row]) -> tally.Published:
+    """Of the objects {pair: {"forward": judgements, "reverse": judgements}} of the official code, one a task, or of a list of these.
+
+    The labels come from the files of the official benchmark/ that lie beside.
+    """
+    labels, items = _labels(rows[0].folder), []
+    for row in rows:
+        for name in row.values:
+            pair = replace(row, values=row.value(name, dict), where=f"{row.where}, pair {name!r:.80}")
+            if name not in labels:
+                raise ValueError(f"{pair.where}: no label in TASK.json or TASK_response_only.json beside it; put the official file there")
+            items.append(_item(name, labels[name][0], name, labels[name][1], [_first(pair, order) for order in ("forward", "reverse")]))
+    return tally.Published(items, tally.score(items))
+
+
+def _labels(folder: Path) -> dict[str, tuple[str, str]]:
+    """Of each pair its task and the better response."""
+    files = {folder / f"{task}{end}.json": task for task in GROUPS for end in ("", "_response_only")}
+    rows = ((row, task) for file, task in files.items() if file.is_file() for row in reading.rows(file, ()))
+    return {row.value("id"): (task, "1" if row.one_of("chosen", "A", "B") == "A" else "2") for row, task in rows}
+
+
+def _first(pair: Row, order: str) -> str | None:
+    """The first verdict of an order, in the frame of the record; the others do not count."""
+    judgements = pair.value(order, list) if order in pair.values else []
+    if judgements and not isinstance(judgements[0], dict):
+        raise ValueError(f"{pair.where}: key {order!r}: {judgements[0]!r:.80} is not a JSON object")
+    choice = _choice(judgements[0].get("judgement")) if judgements else None
+    return tally.OTHER.get(choice, choice) if order == "reverse" and choice else choice
+
+
+def _item(key: str, group: str, cluster: str, preferred: str, choices: Iterable[str | None]) -> tally.Item:
+    counted = [choice for choice in choices if choice is not None]
+    return tally.Item(key, group, cluster, counted.count(preferred), len(counted))
+
+
+def _choice(value: Any) -> str | None:
+    """A verdict of the official code: A, B, nothing, or something else, which counts and is never right."""
+    return "1" if value == "A" else "2" if value == "B" else "tie" if value else None
 
 
 def _convert(row: Row, out: Path) -> PairRecord:

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-Crit: 1,425 pairs, open-ended 1,000 and reasoning 425, each to be judged by one of five criteria; several criteria to a prompt.
 
-Source: hub txiong23/Multi-Crit, splits open_ended and reasoning. Licence: Apache-2.0. The criterion is a line of the question, so that two
-criteria of one pair are two pairs; group holds the prompt.
+Source: hub txiong23/Multi-Crit, splits open_ended and reasoning, or the official datasets/ (multi-crit-*-flatten.jsonl beside images/).
+Licence: Apache-2.0. The criterion is a line of the question, so that two criteria of one pair are two pairs; group holds the prompt.
 Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
 (micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
 verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
+Published results: what lmms-eval logs (tasks/multi_crit at 75571cf), where that other model was asked.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl.benchmarks import reading, tally
 from critic_r1_verl.benchmarks.reading import Row
@@ -19,12 +21,11 @@ from critic_r1_verl.records import PairRecord
 
 HUB = "txiong23/Multi-Crit"
 FILES = ("**/*.parquet", "*.jsonl")
-PAIRS = 1_425
+PAIRS = (1_425,)
 GROUPS = {
     **dict.fromkeys(f"open-ended/{name}" for name in ("completeness", "visual-grounding", "hallucination", "expressiveness", "clarity")),
     **dict.fromkeys(f"reasoning/{name}" for name in ("grounding", "logic", "hallucination", "exploration", "efficiency")),
 }
-PUBLISHED = ()
 _VERDICT = re.compile(r"response (\d+)\** is better")
 
 
@@ -44,10 +45,7 @@ def parse(text: str) -> str | None:
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     """Of the given order alone, if it was judged; the mean over the repeats. splits holds the official figures of each split."""
     num_repeats = min(map(len, trials.values()))
-    items, splits = [], {}
-    for case in cases:
-        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
-        items.append(tally.Item(case.key, case.group, case.cluster, right))
+    items, splits = _items(trials, cases), {}
     for split in sorted({item.group.split("/")[0] for item in items}):
         of_split = [case for case in cases if case.group.startswith(f"{split}/")]
         passes = [
@@ -56,8 +54,33 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
         ]
         names = ("pluralistic_accuracy", "tradeoff_sensitivity", "conflict_matching")
         figures = {name: _mean([each[name] for each in passes]) for name in names}
-        splits[split] = tally.score(item for item in items if item.group.startswith(f"{split}/")) | figures
+        splits[split] = tally.score(_items(trials, of_split)) | figures
     return tally.score(items) | {"splits": splits}
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    return isinstance(logged := values.get("overall"), dict) and {"criterion", "prediction"} <= logged.keys()
+
+
+def published(rows: list[Row]) -> tally.Published:
+    """Of what lmms-eval logs of one split or of both; of a question that stands there again the first counts, as there."""
+    cases: dict[str, tally.Case] = {}
+    trials: dict[str, tally.Trials] = {}
+    labels = {"model_a": "1", "model_b": "2"}
+    for _, row in tally.logged(rows, "overall"):
+        question, group, prediction = row.value("question_id"), _group_of(row, "benchmark_type"), row.value("prediction")
+        prompt, preferred = f"{group.split('/')[0]}/{row.value('prompt_id')}", labels[row.one_of("preference", *labels)]
+        cases.setdefault(question, tally.Case(question, question, group, prompt, preferred, (0, 0)))
+        trials.setdefault(question, [{"12": labels.get(prediction)}])
+    return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())))
+
+
+def _items(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> list[tally.Item]:
+    items = []
+    for case in cases:
+        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
+        items.append(tally.Item(case.key, case.group, case.cluster, right))
+    return items
 
 
 def _conflicts(judged: list[tuple[str, str, str | None]]) -> dict[str, float | None]:
@@ -78,17 +101,24 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
-    split, criterion = row.value("split").strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
-    if f"{split}/{criterion}" not in GROUPS:
-        raise ValueError(f"split {split!r} and criterion {criterion!r} are none of {', '.join(GROUPS)}")
+    group = _group_of(row, "split")
+    split, criterion = group.split("/")
     return PairRecord(
-        images=(reading.store(row, row.values.get("image"), out),),
+        images=(reading.store(row, row.values.get("image", row.values.get("image_path")), out),),
         question=f"{row.value('question')}\n\nJudge the responses by this criterion alone: {criterion.replace('-', ' ')}.",
         response_1=row.value("pred_a"),
         response_2=row.value("pred_b"),
         preferred="1" if row.one_of("preference", "model_a", "model_b") == "model_a" else "2",
         source="multi_crit",
-        category=f"{split}/{criterion}",
+        category=group,
         licence="apache-2.0",
         group=f"{split}/{row.value('prompt_id')}",
     )
+
+
+def _group_of(row: Row, key: str) -> str:
+    """The split under a key and the criterion, as in GROUPS."""
+    split, criterion = row.value(key).strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
+    if f"{split}/{criterion}" not in GROUPS:
+        raise ValueError(f"{row.where}: {key} {split!r:.80} and criterion {criterion!r:.80} are none of {', '.join(GROUPS)}")
+    return f"{split}/{criterion}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl import prompts
 from critic_r1_verl.benchmarks import reading, tally
@@ -18,9 +19,8 @@ from critic_r1_verl.records import PairRecord
 from critic_r1_verl.rows import check_row, read_rows
 
 HUB = ""
-PAIRS = None
+PAIRS = ()
 GROUPS: dict[str, int | None] = {}
-PUBLISHED = ()
 parse = None
 
 # What escape() made of <image>, <video>, <audio> and <|...|>: one space more on each side.
@@ -38,6 +38,10 @@ def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
 
 def group(record: PairRecord) -> str:
     return record.category or record.source
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    return False
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:

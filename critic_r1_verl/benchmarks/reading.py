@@ -47,14 +47,17 @@ class Row:
 
 
 def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
-    """The rows of a file, or of the files in a folder or hub repository that the first fitting glob of `files` names, in order of name."""
+    """The rows of a file, or of those files in a folder or hub repository, in order of name, that the first of `files` that fits names.
+
+    Each of `files` is one glob or several with spaces between them.
+    """
     path = Path(location)
     if path.is_file():
         return _file_rows(path, path.parent)
     if not path.is_dir():
         path = _download(str(location))
-    for pattern in files:
-        if found := sorted(file for file in path.glob(pattern) if file.is_file()):
+    for patterns in files:
+        if found := sorted({file for pattern in patterns.split() for file in path.glob(pattern) if file.is_file()}):
             return (row for file in found for row in _file_rows(file, path))
     raise ValueError(f"{location}: holds none of {', '.join(files)}; give the benchmark's folder as downloaded, or one file")
 
@@ -88,12 +91,15 @@ def records(raw: Iterable[Row], convert: Callable[[Row], PairRecord]) -> Iterato
         print(f"{num_rows} items over {len(first)} different pairs, {len(contradicted)} of which contradict themselves", file=sys.stderr)
 
 
-def store(row: Row, raw: Any, out: Path) -> Image:
-    """Write an image (a path, bytes, or {"bytes", "path"}) as it is to out/images, named by its content, if it opens."""
+def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
+    """Write an image (a path, bytes, or {"bytes", "path"}) as it is to out/images, named by its content, if it opens.
+
+    elsewhere: paths where it may be if it is not at its own.
+    """
     if isinstance(raw, dict):
         raw = raw.get("path") if raw.get("bytes") is None else raw["bytes"]
     if isinstance(raw, str) and raw:
-        raw = _find(row, raw).read_bytes()
+        raw = _find(row, raw, *elsewhere).read_bytes()
     if not isinstance(raw, bytes):
         raise ValueError(f"{row.where}: the image is {raw!r:.80}, neither a path nor bytes")
     sha = hashlib.sha256(raw).hexdigest()
@@ -104,7 +110,8 @@ def store(row: Row, raw: Any, out: Path) -> Image:
     try:
         with Pillow.open(io.BytesIO(raw), formats=list(_SUFFIXES)) as picture:
             picture.load()
-            suffix = _SUFFIXES[str(picture.format)]
+            # Pillow calls a JPEG that holds a second picture MPO, whatever formats say.
+            suffix = _SUFFIXES["JPEG" if picture.format == "MPO" else str(picture.format)]
     # Pillow's decoders raise OSError, SyntaxError, struct.error and more on hostile bytes: to the row they all mean the same.
     except Exception as error:
         raise ValueError(f"{row.where}: the image does not open ({type(error).__name__}: {error}); download it again") from error
@@ -126,19 +133,15 @@ def frames(row: Row, videos: Sequence[str], out: Path, most: int) -> tuple[Image
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """The objects of a JSONL file. ValueError names file and line; a last line that was cut short is told from a wrong one."""
+    """The objects of a JSONL file, null as one without keys. ValueError names file and line, and tells a last line that was cut short."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield Row(_object(_parsed(line, where, cut=not line.endswith(b"\n")), where), where, path, path.parent)
-
-
-def document(path: Path) -> Any:
-    """The content of a JSON file."""
-    return _parsed(path.read_bytes(), str(path), cut=False)
+                value = _parsed(line, where, cut=not line.endswith(b"\n"))
+                yield Row({} if value is None else _object(value, where), where, path, path.parent)
 
 
 def _download(hub: str) -> Path:
@@ -160,10 +163,10 @@ def _file_rows(path: Path, folder: Path) -> Iterator[Row]:
     if path.suffix == ".jsonl":
         return (replace(row, folder=folder) for row in json_lines(path))
     if path.suffix == ".json":
-        content = document(path)
-        items = content.get("pairs") if isinstance(content, dict) else content
+        content = _parsed(path.read_bytes(), str(path), cut=False)
+        items = content.get("pairs", [content]) if isinstance(content, dict) else content
         if not isinstance(items, list):
-            raise ValueError(f'{path}: neither a list of rows nor {{"pairs": [...]}}')
+            raise ValueError(f'{path}: neither a list of rows nor {{"pairs": [...]}} nor one object')
     elif path.suffix == ".parquet":
         items = _parquet(path)
     else:

@@ -6,8 +6,10 @@ over that coin; where it has one, that one counts. All scores are shares in [0, 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from critic_r1_verl.benchmarks.reading import Row
 from critic_r1_verl.records import PairRecord
 
 Score = dict[str, Any]
@@ -37,6 +39,14 @@ class Item(NamedTuple):
     cluster: str
     right: float
     counted: float = 1.0
+
+
+class Published(NamedTuple):
+    """Results that others published: their items, the official score of these, and what else is to be said of them."""
+
+    items: list[Item]
+    score: Score
+    notes: Sequence[str] = ()
 
 
 def cases(records: Iterable[PairRecord], group: Callable[[PairRecord], str]) -> list[Case]:
@@ -80,6 +90,32 @@ def drawn(trials: Mapping[str, Trials], cases: Sequence[Case]) -> list[Item]:
         right = mean([mean([float(choice == case.preferred) for choice in trial.values()]) for trial in trials[case.pair_id]])
         items.append(Item(case.key, case.group, case.cluster, right))
     return items
+
+
+def rewarded(rows: Sequence[Row], keys: Sequence[str], group: Callable[[Row], str]) -> list[Item]:
+    """Items of rows with "rewards", right if the better response has the greater one; keys name an item, the first of them its cluster.
+
+    R1-Reward (inference/ at 3693413) writes [of the better response, of the worse]; Proxy-GRM (eval/ at b6cf23d) writes them as it showed
+    the responses, with "reverse" true where the worse was the first. ValueError for what is not two numbers, or a reverse that is no bool.
+    """
+    items = []
+    for name, row in zip(numbered("\t".join(map(row.value, keys)) for row in rows), rows, strict=True):
+        rewards = row.value("rewards", list)
+        if len(rewards) != 2 or any(type(reward) not in (int, float) for reward in rewards):
+            raise ValueError(f"{row.where}: key 'rewards': {rewards!r:.80} is not two numbers")
+        better, worse = rewards[::-1] if "reverse" in row.values and row.value("reverse", bool) else rewards
+        items.append(Item(name, group(row), row.value(keys[0]), float(better > worse)))
+    return items
+
+
+def logged(rows: Sequence[Row], metric: str) -> list[tuple[str, Row]]:
+    """Names and rows of lines that lmms-eval --log_samples writes (loggers/evaluation_tracker.py at 75571cf).
+
+    What stands under the metric's name is added to the row. Several documents may have one id, so doc_id is part of the name.
+    """
+    found = [replace(row, values=row.values | row.value(metric, dict)) for row in rows]
+    names = numbered(f"{row.value('question_id')}\t{row.value('doc_id', int)}" for row in found)
+    return list(zip(names, found, strict=True))
 
 
 def numbered(names: Iterable[str]) -> list[str]:

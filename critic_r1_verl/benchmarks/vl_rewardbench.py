@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VL-RewardBench: 1,250 pairs, general 183, hallucination 749, reasoning 318.
+"""VL-RewardBench: 1,250 pairs, general 183, hallucination 749, reasoning 318; since mid-2025 1,247 on the hub (card at 0e6e627).
 
-Source: hub MMInstruction/VL-RewardBench, split test. Licence: MIT, "research use only". In the stored order the first response is better in
-1,245 rows; 25 ids stand twice, with different responses.
+Source: hub MMInstruction/VL-RewardBench, split test. Licence: MIT, "research use only". In the stored order of the 1,250 the first response
+is better in 1,245 rows; 25 ids stand twice, with different responses.
 Metric (vl-rewardbench/VL_RewardBench cal.py at 91b241e): of K trials an item is right or wrong if more than half say so; all others leave
-the denominator. In the official wording any answer number but the rejected one's is right.
+the denominator. The script draws 1, 3, 5, 7 and 9 of 10 trials and prints each; here K is all there are, be it even. In the official
+wording any answer number but the rejected one's is right.
+Published results: the lines of the official inference_hf.py; the hits of IXC-2.5-Reward (InternLM-XComposer-2.5-Reward/evaluation at
+0f70c3e); rows with rewards, in the official groups (theirs put RLHF-V and RLAIF-V into general); what lmms-eval logs (tasks/vl_rewardbench
+at 75571cf, which prints the macro).
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from critic_r1_verl.benchmarks import reading, tally
+from critic_r1_verl.benchmarks import mm_rlhf_rewardbench, reading, tally
 from critic_r1_verl.benchmarks.reading import Row
 from critic_r1_verl.records import PairRecord
 
 HUB = "MMInstruction/VL-RewardBench"
 FILES = ("**/*test*.parquet", "*.parquet", "data.jsonl", "data.json")
-PAIRS = 1_250
+PAIRS = (1_250, 1_247)
 GROUPS = {"general": 183, "hallucination": 749, "reasoning": 318}
-PUBLISHED = ({"out_all", *(f"out_{group}" for group in GROUPS)}, {"id", "query", "response", "ranking", "meta"})
+_LOGGED = "vlreward_score"
 _PREFIXES = {
     "RLAIF": "hallucination",
     "RLHF": "hallucination",
@@ -53,32 +59,59 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
     for case in cases:
         flags = [[_flag(choice, case.preferred) for choice in trial.values()] for trial in trials[case.pair_id]]
         items.append(_item(case.key, case.group, case.cluster, flags))
-    return summary(items)
-
-
-def published(rows: list[Row]) -> list[tally.Item]:
-    """Items of one object of 0/1 hits by group (IXC-2.5-Reward's format), or of the lines that the official inference writes."""
-    if "out_all" in rows[0].values:
-        return _hits(rows[0])
-    trials: dict[tuple[str, ...], list[list[float | None]]] = {}
-    for row in rows:
-        ranking, meta = row.value("ranking", list), row.value("meta", dict)
-        if (
-            sorted(map(str, ranking)) != ["0", "1"]
-            or meta.get("random_number") not in (0, 1)
-            or not isinstance(meta.get("filter_choice"), str)
-        ):
-            raise ValueError(
-                f"{row.where}: ranking, meta.random_number or meta.filter_choice are not as the official inference writes them"
-            )
-        rejected = ranking.index(1 - meta["random_number"]) + 1
-        key = (row.value("id"), row.value("query"), *sorted(map(str, row.value("response", list))))
-        trials.setdefault(key, []).append([_flag(parse(meta["filter_choice"]), tally.OTHER[str(rejected)])])
-    return [_item("\t".join(key), _group_of(key[0]), key[0], item) for key, item in trials.items()]
-
-
-def summary(items: list[tally.Item]) -> tally.Score:
     return tally.score(items)
+
+
+def recognises(values: Mapping[str, Any]) -> bool:
+    if {"id", "chosen", "rejected", "rewards"} <= values.keys():
+        # Two other benchmarks' rows have these keys too; there a category stands among them, or is the name of the media's folder.
+        folder = PurePosixPath(str(values.get("image") or values.get("video"))).parent.name
+        return "Category" not in values and folder not in mm_rlhf_rewardbench.GROUPS
+    shapes = ({"out_all"}, {_LOGGED}, {"id", "query", "response", "ranking", "meta"})
+    return values.keys() == {"0"} or any(shape <= values.keys() for shape in shapes)
+
+
+def published(rows: list[Row]) -> tally.Published:
+    first, notes = rows[0].values, []
+    if "out_all" in first:
+        items = _hits(rows[0])
+    elif "rewards" in first:
+        items = tally.rewarded(rows, ("id", "chosen", "rejected"), lambda row: _group_of(row.value("id")))
+    elif _LOGGED in first:
+        items = [
+            tally.Item(name, _group_of(row.value("question_id")), row.value("question_id"), float(row.one_of("score", 0, 1)))
+            for name, row in tally.logged(rows, _LOGGED)
+        ]
+        notes = ["where a verdict could not be parsed, lmms-eval asked another model or tossed a coin, and that counts"]
+    else:
+        items, notes = _voted(rows)
+    return tally.Published(items, tally.score(items), notes)
+
+
+def _voted(rows: list[Row]) -> tuple[list[tally.Item], list[str]]:
+    """Of the official inference's lines, one a trial; pandas wraps each as {"0": ...} where the first request failed and is null."""
+    trials: dict[tuple[str, ...], list[list[float | None]]] = {}
+    num_failed = 0
+    for row in rows:
+        if row.values.keys() == {"0"}:
+            row = replace(row, values={} if row.values["0"] is None else row.value("0", dict))
+        if not row.values:
+            num_failed += 1
+            continue
+        ranking, meta = row.value("ranking", list), replace(row, values=row.value("meta", dict))
+        if ranking not in ([0, 1], [1, 0]):
+            raise ValueError(f"{row.where}: key 'ranking': {ranking!r:.80} is neither [0, 1] nor [1, 0]")
+        rejected = ranking.index(1 - meta.one_of("random_number", 0, 1)) + 1
+        text = meta.value("filter_choice") if meta.values.get("filter_choice", "") is not None else ""
+        key = (row.value("id"), row.value("query"), *sorted(map(str, row.value("response", list))))
+        trials.setdefault(key, []).append([_flag(parse(text), tally.OTHER[str(rejected)])])
+    if not trials:
+        raise ValueError(f"{rows[0].file}: all {num_failed:,} requests failed; run the inference again")
+    fewest, most = (of(map(len, trials.values())) for of in (min, max))
+    several = most if fewest == most else f"{fewest} to {most}"
+    notes = [f"majority of {several} trials an item; the official script prints 1, 3, 5, 7 and 9"]
+    notes += [f"failed requests passed over: {num_failed:,}"] if num_failed else []
+    return [_item("\t".join(key), _group_of(key[0]), key[0], flags) for key, flags in trials.items()], notes
 
 
 def _convert(row: Row, out: Path) -> PairRecord:
