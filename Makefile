@@ -89,9 +89,19 @@ check: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# In an environment of its own, which sees the packages of .venv.
+LMMS_EVAL := .venv/lmms-eval
+$(LMMS_EVAL)/.installed: constraints/lmms-eval.txt $(STAMP)
+	rm -rf $(LMMS_EVAL)
+	$(BIN)/python -m venv $(LMMS_EVAL)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(echo $(LMMS_EVAL)/lib/python*/site-packages)/stack.pth"
+	$(LMMS_EVAL)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r constraints/lmms-eval.txt
+	touch $@
+
 .PHONY: bench
-bench: $(STAMP) ## the benchmarks of tests/bench, ratios within one run
-	for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
+bench: $(STAMP) $(LMMS_EVAL)/.installed ## the benchmarks of tests/bench, ratios within one run
+	for bench in tests/bench/bench_{data,reward,step}.py; do $(BIN)/python $$bench; done
+	$(BIN)/python tests/bench/bench_judge.py --lmms-eval $(LMMS_EVAL)/bin/python
 
 .PHONY: clean
 clean: ## remove .venv, caches and build output; runs/ and checkpoints/ stay
