@@ -70,13 +70,18 @@ def loaded(place: Place, settings: Settings) -> Iterator[RecordFile[PairRecord]]
 
     ValueError names file, row and key, another process in the folder, or what of the folder is another run's.
     """
+    from rich.console import Console
+    from rich.progress import track
+
     file = place.folder / scores.RECORDS
     with _alone(place.folder):
         started = _agrees(place.folder, _asked(place, settings))
-        records = benchmarks.load(place.name, place.folder, place.location)
+        rows = benchmarks.load(place.name, place.folder, place.location)
+        most = max(benchmarks.module(place.name).PAIRS, default=None)
+        records: Iterable[PairRecord] = track(rows, f"loading {place.folder.name}", most, console=Console(stderr=True), transient=True)
         if settings.limit:
             # An id is a hash: the first ones are a fair sample.
-            records = iter(heapq.nsmallest(settings.limit, records, key=lambda record: record.pair_id))
+            records = heapq.nsmallest(settings.limit, records, key=lambda record: record.pair_id)
         with replacing(file) as temporary:
             write_jsonl(temporary, records)
             if started and not filecmp.cmp(temporary, file, shallow=False):

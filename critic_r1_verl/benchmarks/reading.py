@@ -103,8 +103,9 @@ def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
     if not isinstance(raw, bytes):
         raise ValueError(f"{row.where}: the image is {raw!r:.80}, neither a path nor bytes")
     sha = hashlib.sha256(raw).hexdigest()
-    if stored := next((out / "images").glob(f"{sha}.*"), None):
-        return Image(path=f"images/{stored.name}", sha256=sha)
+    names = [f"images/{sha}.{suffix}" for suffix in _SUFFIXES.values()]
+    if stored := next((name for name in names if (out / name).is_file()), None):
+        return Image(path=stored, sha256=sha)
     from PIL import Image as Pillow
 
     try:

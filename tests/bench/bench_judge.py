@@ -311,7 +311,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=192)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--lmms-eval", type=Path, metavar="PYTHON")
+    parser.add_argument("--lmms-eval", type=lambda path: Path(path).absolute(), metavar="PYTHON")
     parser.add_argument("--scale", type=int, nargs="+", default=(512, 4096), metavar="PAIRS")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--generate-of", type=Path, help=argparse.SUPPRESS)
