@@ -41,20 +41,25 @@ class Replicas:
         coming = enumerate(requests)
         taken = dict.fromkeys(self._pipes, 0)
         pipe, pictures = self._pipes[0], None
-        following = next(coming, None)
-        while following or any(taken.values()):
-            while following:
-                if following[1].images != pictures or taken[pipe] >= MAX_TAKEN:
-                    pipe, pictures = min(self._pipes, key=taken.__getitem__), following[1].images
-                if taken[pipe] >= MAX_TAKEN:
-                    break
-                pipe.send(following)
-                taken[pipe] += 1
-                following = next(coming, None)
-            for ready in wait([each for each, number in taken.items() if number]):
-                assert isinstance(ready, Connection)
-                taken[ready] -= 1
-                yield self._receive(ready)
+        try:
+            following = next(coming, None)
+            while following or any(taken.values()):
+                while following:
+                    if following[1].images != pictures or taken[pipe] >= MAX_TAKEN:
+                        pipe, pictures = min(self._pipes, key=taken.__getitem__), following[1].images
+                    if taken[pipe] >= MAX_TAKEN:
+                        break
+                    pipe.send(following)
+                    taken[pipe] += 1
+                    following = next(coming, None)
+                for ready in wait([each for each, number in taken.items() if number]):
+                    assert isinstance(ready, Connection)
+                    taken[ready] -= 1
+                    yield self._receive(ready)
+        finally:
+            # After an error, or if the caller stops early, what the engines still send would be taken for the next call's.
+            if any(taken.values()):
+                self.close()
 
     def close(self) -> None:
         """End the engines."""

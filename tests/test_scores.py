@@ -398,6 +398,24 @@ def test_multi_crit_as_lmms_eval_logs_it(tmp_path):
     assert [splits["open-ended"][name] for name in names] == [1, 1, 1, None, None]
 
 
+def multi_crit_answer(line):
+    """The answer that lmms-eval would log so, as the official code takes it."""
+    values = line["overall"]
+    text = {"model_a": "Response 1 is better.", "model_b": "**Response 2** is better."}.get(values["prediction"], "Both are fine.")
+    keys = {name: values[name] for name in ("question_id", "criterion", "preference")}
+    return keys | {"split": values["benchmark_type"], "image_path": "a/1.png", "critic": f"<think>x</think>Compared.\n{text}"}
+
+
+def test_multi_crit_as_the_official_code_takes_answers(tmp_path):
+    answers = [multi_crit_answer(line) for line in MULTI_CRIT]
+    logged = scores.score_file(write_lines(tmp_path / "logged.jsonl", MULTI_CRIT), "multi_crit")
+    assert scores.score_file(write_lines(tmp_path / "answers.jsonl", answers), "multi_crit")["official"] == logged["official"]
+    # The prompt is in the question's id, or stands beside it.
+    beside = [answer | {"question_id": f"{number}", "prompt_id": "p"} for number, answer in enumerate(answers[:2])]
+    splits = scores.score_file(write_lines(tmp_path / "beside.jsonl", beside), "multi_crit")["official"]["splits"]
+    assert splits["open-ended"]["conflict_matching"] == 0 and splits["open-ended"]["overall"] == 1 / 2
+
+
 def test_notes_on_trials_and_failed_requests(tmp_path):
     path = write_lines(tmp_path / "results.jsonl", [{"0": None}, *({"0": line} for line in VLRB)])
     assert scores.score_file(path, "vl_rewardbench")["notes"][1:4] == [
@@ -533,6 +551,8 @@ def test_mmrb2_results_without_good_labels(tmp_path):
         ),
         (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"preference": "tie"}}, r":2: key 'preference': 'tie' is none of 'model_a'"),
         (MULTI_CRIT[0], {"overall": MULTI_CRIT[0]["overall"] | {"prediction": None}}, r":2: key 'prediction': None is not of type str"),
+        (multi_crit_answer(MULTI_CRIT[0]), {"critic": None}, r":2: key 'critic': None is not of type str"),
+        (multi_crit_answer(MULTI_CRIT[0]), {"prompt_id": 7}, r":2: key 'prompt_id': 7 is not of type str"),
     ],
 )
 def test_hostile_result_lines(tmp_path, line, change, message):

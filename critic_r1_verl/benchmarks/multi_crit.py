@@ -6,7 +6,8 @@ Licence: Apache-2.0. The criterion is a line of the question, so that two criter
 Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
 (micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
 verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
-Published results: what lmms-eval logs (tasks/multi_crit at 75571cf), where that other model was asked.
+Published results: answers as the official README asks for them (a row with the judge's text under "critic", whose question_id ends in the
+criterion), and what lmms-eval logs (tasks/multi_crit at 75571cf), where that other model was asked.
 """
 
 import re
@@ -26,6 +27,7 @@ GROUPS = {
     **dict.fromkeys(f"open-ended/{name}" for name in ("completeness", "visual-grounding", "hallucination", "expressiveness", "clarity")),
     **dict.fromkeys(f"reasoning/{name}" for name in ("grounding", "logic", "hallucination", "exploration", "efficiency")),
 }
+_ANSWERS = {"question_id", "split", "criterion", "preference", "critic"}
 _VERDICT = re.compile(r"response (\d+)\** is better")
 
 
@@ -59,19 +61,25 @@ def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) ->
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    return isinstance(logged := values.get("overall"), dict) and {"criterion", "prediction"} <= logged.keys()
+    logged = values.get("overall")
+    return values.keys() >= _ANSWERS or (isinstance(logged, dict) and {"criterion", "prediction"} <= logged.keys())
 
 
 def published(rows: list[Row]) -> tally.Published:
-    """Of what lmms-eval logs of one split or of both; of a question that stands there again the first counts, as there."""
+    """Of answers or of what lmms-eval logs, of one split or both; of a question that stands there again the first counts, as there."""
     cases: dict[str, tally.Case] = {}
     trials: dict[str, tally.Trials] = {}
     labels = {"model_a": "1", "model_b": "2"}
-    for _, row in tally.logged(rows, "overall"):
-        question, group, prediction = row.value("question_id"), _group_of(row, "benchmark_type"), row.value("prediction")
-        prompt, preferred = f"{group.split('/')[0]}/{row.value('prompt_id')}", labels[row.one_of("preference", *labels)]
-        cases.setdefault(question, tally.Case(question, question, group, prompt, preferred, (0, 0)))
-        trials.setdefault(question, [{"12": labels.get(prediction)}])
+    for row in rows if rows[0].values.keys() >= _ANSWERS else [row for _, row in tally.logged(rows, "overall")]:
+        question = row.value("question_id")
+        if "critic" in row.values:
+            group, verdict = _group_of(row, "split"), parse(tally.answer_part(row.value("critic")))
+            prompt = row.value("prompt_id") if "prompt_id" in row.values else question.removesuffix(f"__{row.value('criterion')}")
+        else:
+            group, verdict, prompt = _group_of(row, "benchmark_type"), labels.get(row.value("prediction")), row.value("prompt_id")
+        preferred = labels[row.one_of("preference", *labels)]
+        cases.setdefault(question, tally.Case(question, question, group, f"{group.split('/')[0]}/{prompt}", preferred, (0, 0)))
+        trials.setdefault(question, [{"12": verdict}])
     return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())))
 
 
