@@ -12,9 +12,9 @@ and the peak memory of a whole evaluation, scores included, over few and over ma
 
     python tests/bench/bench_judge.py [--pairs 192] [--runs 5] [--lmms-eval PYTHON] [--scale 512 4096] [--json]
 
-Each run judges all pairs in both orders with empty caches; those that are compared take turns, after a first turn that warms up. A ratio is
-the median of the turns' (of lmms-eval in process, which loads an engine of its own for each run: that of the runs' medians). Peak memory is
-that of the whole process, the engine's caches in it.
+Each run judges all pairs in both orders with empty caches; those that are compared take turns (--runs in process, 2 on a server), after a
+first turn that warms up. A ratio is the median of the turns' (of lmms-eval in process, which loads an engine of its own for each run: that
+of the runs' medians). Peak memory is that of the whole process, the engine's caches in it.
 """
 
 import argparse
@@ -37,8 +37,10 @@ os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 TOKENS = 24
 ENGINE = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 """How VllmGenerator sets up the engine on a CPU, for those of others."""
-LMMS_EVAL_RUNS = 2
-"""Each takes half a minute to start, and the ratios are large."""
+SETTLE_SECONDS = 2
+"""Between runs: threads of the engine that has just worked spin for a while, on the cores that the next one needs."""
+SLOW_RUNS = 2
+"""Of lmms-eval, which takes half a minute to start, and of a server asked one request at a time; their ratios are large."""
 
 
 def world(folder: Path, num_pairs: int) -> Path:
@@ -167,6 +169,7 @@ def in_turns(ways: dict[str, Callable[[], float]], prepare: Callable[[], None], 
     for _ in range(num_runs + 1):
         for way, work in ways.items():
             prepare()
+            time.sleep(SETTLE_SECONDS)
             times[way].append(work())
     # The first turn warmed up.
     measured = {way: each[1:] for way, each in times.items()}
@@ -213,7 +216,7 @@ def served(model: Path) -> Iterator[str]:
         process.wait()
 
 
-def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms_eval: Path | None) -> dict[str, float]:
+def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | None) -> dict[str, float]:
     import httpx
 
     from critic_r1_verl import prompts
@@ -238,7 +241,7 @@ def against_others_on_a_server(folder: Path, num_pairs: int, num_runs: int, lmms
             for cache in ("prefix", "mm", "encoder"):
                 httpx.post(f"{url.removesuffix('/v1')}/reset_{cache}_cache").raise_for_status()
 
-        return in_turns(ways, empty_server, num_pairs, num_runs)
+        return in_turns(ways, empty_server, num_pairs, SLOW_RUNS)
 
 
 def write_prompts(folder: Path) -> None:
@@ -263,7 +266,7 @@ def against_lmms_eval_in_process(folder: Path, num_pairs: int, python: Path, pai
     found = {}
     for way, batch in (("lmms_eval", 1), ("lmms_eval_in_batches", 256)):
         rate = num_pairs / statistics.median(
-            lmms_eval_seconds(python, folder, "vllm", str(folder / "base"), batch) for _ in range(LMMS_EVAL_RUNS)
+            lmms_eval_seconds(python, folder, "vllm", str(folder / "base"), batch) for _ in range(SLOW_RUNS)
         )
         found |= {f"{way}_pairs_per_second": rate, f"ratio_to_{way}": pairs_per_second / rate}
     return found
@@ -328,7 +331,7 @@ def main() -> int:
         found: dict[str, Any] = against_vllm(folder, arguments.pairs, arguments.runs)
         if arguments.lmms_eval:
             found |= against_lmms_eval_in_process(folder, arguments.pairs, arguments.lmms_eval, found["eval_pairs_per_second"])
-        found |= against_others_on_a_server(folder, arguments.pairs, arguments.runs, arguments.lmms_eval)
+        found |= against_others_on_a_server(folder, arguments.pairs, arguments.lmms_eval)
     found["memory"] = {str(num_pairs): peak_memory(num_pairs) for num_pairs in arguments.scale}
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(table(found)))
     return 0
