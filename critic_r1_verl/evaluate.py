@@ -190,7 +190,10 @@ def _agrees(folder: Path, config: Mapping[str, Any]) -> bool:
     file = folder / CONFIG
     if not file.is_file():
         return False
-    old = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        old = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not as this program writes it ({error}); give another --out, or delete the folder") from error
     if different := [key for key in config if old.get(key) != config[key]]:
         key = different[0]
         raise ValueError(f"{file}: made with {key} {old.get(key)!r}, now it is {config[key]!r}; give another --out, or delete the folder")

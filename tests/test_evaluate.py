@@ -136,6 +136,15 @@ def test_a_benchmark_that_changed_does_not_go_on(scripted, tmp_path: Path) -> No
         run(scripted(prefers_good), pairs_file(tmp_path / "mine.jsonl", count=7), tmp_path / "out")
 
 
+@pytest.mark.parametrize("text", ["{half", "7", "[1]"])
+def test_a_config_that_was_changed_by_hand_is_named(scripted, tmp_path: Path, text: str) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    run(scripted(prefers_good), file, tmp_path / "out")
+    (tmp_path / "out/mine/config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"mine/config\.json: not as this program writes it"):
+        run(scripted(prefers_good), file, tmp_path / "out")
+
+
 def test_two_runs_do_not_write_into_one_folder(scripted, tmp_path: Path) -> None:
     file = pairs_file(tmp_path / "mine.jsonl")
 
