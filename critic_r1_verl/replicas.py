@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ class Replicas:
                         pipe, pictures = min(self._pipes, key=taken.__getitem__), following[1].images
                     if taken[pipe] >= MAX_TAKEN:
                         break
-                    pipe.send(following)
+                    # An engine that has ended is still to say what it has done, and why it ended.
+                    with suppress(ConnectionError):
+                        pipe.send(following)
                     taken[pipe] += 1
                     following = next(coming, None)
                 for ready in wait([each for each, number in taken.items() if number]):

@@ -49,13 +49,19 @@ def test_an_engines_error_is_raised_here() -> None:
         list(engines(lambda place, request: ValueError("too long")).generate(REQUESTS))
 
 
-def test_an_engine_that_ends_is_told() -> None:
-    def end(place: int, request: Request) -> object:
-        raise EOFError
-
+@pytest.mark.parametrize("before", range(3))
+def test_an_engine_that_ends_is_told(before: int) -> None:
+    """What it had done comes first, even if it has ended before it is sent anything."""
+    together, (ours, theirs) = engines(), multiprocessing.Pipe()
+    together._pipes.append(ours)
+    for place in range(before):
+        theirs.send((place, []))
+    theirs.close()
+    done = []
     with pytest.raises(ChildProcessError, match="m: an engine's process ended"):
-        together = engines(end)
-        list(together.generate(REQUESTS))
+        for each in together.generate(REQUESTS):
+            done.append(each)
+    assert done == [(place, []) for place in range(before)]
 
 
 def test_what_a_call_left_open_is_not_taken_for_the_next_ones() -> None:
