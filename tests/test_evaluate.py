@@ -98,7 +98,7 @@ def test_memory_holds_no_texts(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The texts are 8.4 MB; what is held of a pair is 2 KiB.
+    # The texts are 8.4 MB; what is held of a pair is 2.4 KiB.
     assert peak < 2_000_000
 
 

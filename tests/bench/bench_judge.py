@@ -261,7 +261,10 @@ def write_prompts(folder: Path) -> None:
 
 
 def against_lmms_eval_in_process(folder: Path, num_pairs: int, python: Path, pairs_per_second: float) -> dict[str, float]:
-    """Each run a process, as it loads an engine of its own; pairs_per_second are ours in process."""
+    """Each run a process, as it loads an engine of its own; pairs_per_second are ours in process.
+
+    VllmGenerator has told this environment to keep the engine in its process, which is faster on a CPU: so lmms-eval has it as ours does.
+    """
     write_prompts(folder)
     found = {}
     for way, batch in (("lmms_eval", 1), ("lmms_eval_in_batches", 256)):
