@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import Completion, Generator, Request, Sampling
+from critic_r1_verl.engines.base import Completion, Engine, Request, Sampling
 from critic_r1_verl.journal import Journal, Key, work_off
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
@@ -19,7 +19,7 @@ from critic_r1_verl.verdict import parse_answer
 
 def answer(
     questions: Sequence[QuestionRecord],
-    generator: Generator,
+    generator: Engine,
     template: Template,
     out: Path,
     *,

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from critic_r1_verl import launch
+from critic_r1_verl import devices
+from critic_r1_verl.training import launch
+from critic_r1_verl.training.compose import compose
 
 if TYPE_CHECKING:
+    from critic_r1_verl.engines.base import Engine
     from critic_r1_verl.evaluate import Settings
-    from critic_r1_verl.generate import Generator
 
 DEBUG = "CRITIC_R1_DEBUG"
 
@@ -163,11 +165,12 @@ def _engine_flags() -> argparse.ArgumentParser:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import doctor, reaper
+    from critic_r1_verl import supervise
+    from critic_r1_verl.training import doctor
 
     if arguments.clean:
-        for leftover in reaper.leftovers():
-            reaper.reap(leftover.run)
+        for leftover in supervise.leftovers():
+            supervise.reap(leftover.run)
             pids = ", ".join(str(pid) for pid, _ in leftover.processes) or "none"
             print(f"cleaned up after run {leftover.run}: processes {pids}, {len(leftover.segments)} segment(s)", file=sys.stderr)
     findings = doctor.examine(arguments.recipe, arguments.overrides)
@@ -179,7 +182,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import doctor, export
+    from critic_r1_verl.training import doctor, export
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)
@@ -188,7 +191,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if doctor.has_fatal(findings):
         print("critic-r1: not started; `critic-r1 doctor` with the same arguments shows every check", file=sys.stderr)
         return 1
-    config = doctor.compose(arguments.recipe, overrides)
+    config = compose(arguments.recipe, overrides)
     doctor.claim(config)
     folder = Path(config.trainer.default_local_dir)
     steps: list[dict] = []
@@ -207,12 +210,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _for_this_machine(overrides: list[str]) -> list[str]:
     """The overrides as they stand or, where there is no GPU and none was asked for, with the small base on the CPU, said in one line."""
-    from critic_r1_verl import doctor
 
     cpu_override = "+recipe/hardware=cpu"
     keys = {word.lstrip("+").split("=", 1)[0]: word for word in overrides}
     asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
-    if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or doctor.gpu_count():
+    if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or devices.gpu_count():
         return overrides
     added = [word for key, word in (("recipe/base", "+recipe/base=tiny"), ("recipe/hardware", cpu_override)) if key not in keys]
     os.environ["VERL_PLATFORM"] = "cpu"
@@ -247,7 +249,7 @@ def _tiny(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import export
+    from critic_r1_verl.training import export
 
     export.export(arguments.checkpoint, arguments.out)
     print(f"model: {arguments.out}")
@@ -255,54 +257,57 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import doctor, experiment, measure
-    from critic_r1_verl.generate import VllmGenerator
+    from critic_r1_verl import measure
+    from critic_r1_verl.engines.vllm import VllmEngine
+    from critic_r1_verl.training import experiment
 
     for file in (arguments.model / "config.json", arguments.data / "test_pairs.jsonl", arguments.data / "test_questions.jsonl"):
         # Before the model is loaded.
         if not file.is_file():
             raise ValueError(f"{file}: no such file; --model is the folder of a model, --data that of held-out records (`make prep`)")
-    if not os.environ.get("VERL_PLATFORM") and not doctor.gpu_count():
+    if not os.environ.get("VERL_PLATFORM") and not devices.gpu_count():
         os.environ["VERL_PLATFORM"] = "cpu"
         print("no GPU here: measuring on the CPU", flush=True)
     name = arguments.name or experiment.base_name(str(arguments.model))
-    for key, estimate in measure.measure(VllmGenerator(arguments.model), arguments.data, arguments.out, name).items():
+    for key, estimate in measure.measure(VllmEngine(arguments.model), arguments.data, arguments.out, name).items():
         low, high = estimate["ci95"]
         print(f"{key:<24} {estimate['value']:.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['n']}")
     return 0
 
 
-def _engine(arguments: argparse.Namespace) -> tuple["Generator", dict[str, Any]]:
+def _engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]]:
     """What judges, and what of it belongs to the settings of a run."""
     if arguments.endpoint:
-        from critic_r1_verl.endpoint import Endpoint
+        from critic_r1_verl.engines.openai_client import OpenAIEngine
 
         if not isinstance(arguments.body, dict):
             raise ValueError(f"--body {arguments.body!r}: not a JSON object")
         options = {"in_flight": arguments.in_flight, "tries": arguments.tries, "timeout_seconds": arguments.timeout}
-        return Endpoint(arguments.endpoint, arguments.model, body=arguments.body, **options), {"kind": "endpoint", "body": arguments.body}
+        return OpenAIEngine(arguments.endpoint, arguments.model, body=arguments.body, **options), {
+            "kind": "endpoint",
+            "body": arguments.body,
+        }
     if not arguments.model:
         raise ValueError("--model is missing: a model's folder or hub id, or --endpoint URL for a server")
     if not (Path(arguments.model) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", arguments.model):
         raise ValueError(f"--model {arguments.model}: neither a folder with a model's config.json nor a hub id (owner/name)")
-    from critic_r1_verl import doctor
 
-    num_gpus = doctor.gpu_count()
+    num_gpus = devices.gpu_count()
     if not os.environ.get("VERL_PLATFORM") and not num_gpus:
         os.environ["VERL_PLATFORM"] = "cpu"
         print("no GPU here: judging on the CPU", file=sys.stderr, flush=True)
     copies = arguments.data_parallel or max(1, num_gpus // arguments.tensor_parallel)
     options = {"max_model_len": arguments.max_model_len, "tensor_parallel": arguments.tensor_parallel}
-    from critic_r1_verl.generate import VllmGenerator
-    from critic_r1_verl.replicas import Replicas
+    from critic_r1_verl.engines.pool import EnginePool
+    from critic_r1_verl.engines.vllm import VllmEngine
 
-    generator = Replicas(copies, arguments.model, **options) if copies > 1 else VllmGenerator(arguments.model, **options)
+    generator = EnginePool(copies, arguments.model, **options) if copies > 1 else VllmEngine(arguments.model, **options)
     return generator, {"kind": "vllm", "max_model_len": arguments.max_model_len}
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
+    from critic_r1_verl.engines.base import Sampling
     from critic_r1_verl.evaluate import Settings
-    from critic_r1_verl.generate import Sampling
 
     heat = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
     sampling = Sampling(arguments.max_tokens, temperature=heat, top_p=arguments.top_p, seed=arguments.seed)
@@ -313,7 +318,8 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
 def _eval(arguments: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from critic_r1_verl import evaluate, scores
+    from critic_r1_verl import evaluate
+    from critic_r1_verl.scoring import score as scores
 
     settings = _settings(arguments)
     settings.protocol([])
@@ -355,7 +361,7 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import scores
+    from critic_r1_verl.scoring import score as scores
 
     result = scores.score_file(arguments.file, arguments.benchmark)
     if arguments.json:
@@ -366,7 +372,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import scores
+    from critic_r1_verl.scoring import score as scores
 
     result = scores.compare_files(arguments.a, arguments.b)
     if arguments.json:

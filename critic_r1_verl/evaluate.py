@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import benchmarks, prompts, scores
-from critic_r1_verl.generate import Generator, Sampling, in_order
+from critic_r1_verl import benchmarks, prompts
+from critic_r1_verl.engines.base import Engine, Sampling, in_order
+from critic_r1_verl.files import replacing
 from critic_r1_verl.judge import ORDERS, THINK_TAGS, Protocol, judge, judgement, request
-from critic_r1_verl.records import Image, PairRecord, RecordFile, replacing, write_jsonl
+from critic_r1_verl.records import Image, PairRecord, RecordFile, write_jsonl
+from critic_r1_verl.scoring import score as scores
 
 JUDGEMENTS, SCORE, CONFIG = "judgements.jsonl", "score.json", "config.json"
 
@@ -90,7 +92,7 @@ def loaded(place: Place, settings: Settings) -> Iterator[RecordFile[PairRecord]]
 
 
 def evaluate(
-    generator: Generator, place: Place, records: RecordFile[PairRecord], settings: Settings, engine: Mapping[str, Any]
+    generator: Engine, place: Place, records: RecordFile[PairRecord], settings: Settings, engine: Mapping[str, Any]
 ) -> scores.Score:
     """Judge the records of loaded(), or go on with it, and return their score.
 
@@ -111,9 +113,7 @@ def evaluate(
     return score
 
 
-def judge_one(
-    generator: Generator, images: Sequence[Path], question: str, responses: tuple[str, str], settings: Settings
-) -> dict[str, Any]:
+def judge_one(generator: Engine, images: Sequence[Path], question: str, responses: tuple[str, str], settings: Settings) -> dict[str, Any]:
     """Judge one pair in both orders: {"preferred": "1", "2", "tie" or None where the orders disagree, "judgements": [...]}.
 
     choice is in the shown frame of each judgement's order, preferred in that of the given responses.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from critic_r1_verl.generate import Completion, Generator, Request
-from critic_r1_verl.records import replacing
+from critic_r1_verl.engines.base import Completion, Engine, Request
+from critic_r1_verl.files import replacing
 
 Key = tuple[Any, ...]
 Line = dict[str, Any]
@@ -72,7 +72,7 @@ class Journal:
 def work_off(
     journal: Journal,
     todo: Callable[[], Iterable[tuple[Key, Work]]],
-    generator: Generator,
+    generator: Engine,
     ask: Callable[[Work], Request],
     tell: Callable[[Work, Sequence[Completion]], Sequence[Line]],
     label: str,

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import Completion, Generator, Request, Sampling
+from critic_r1_verl.engines.base import Completion, Engine, Request, Sampling
 from critic_r1_verl.journal import Journal, Key, work_off
-from critic_r1_verl.prompts import Order, Template, critic_text
-from critic_r1_verl.records import PairRecord, RecordFile
+from critic_r1_verl.prompts import Template, critic_text
+from critic_r1_verl.records import ORDERS, Order, PairRecord, RecordFile
 from critic_r1_verl.verdict import parse_verdict
 
-ORDERS: tuple[Order, ...] = ("12", "21")
 THINK_TAGS = ("<think>", "</think>")
 
 _Work = tuple[PairRecord, Order, int]
@@ -44,7 +43,7 @@ class Protocol:
 
 def judge(
     pairs: Collection[PairRecord] | RecordFile[PairRecord],
-    generator: Generator,
+    generator: Engine,
     protocol: Protocol,
     out: Path,
     *,

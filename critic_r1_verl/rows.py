@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import PairRecord, QuestionRecord, path_problem, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import Order, PairRecord, QuestionRecord, path_problem
 from critic_r1_verl.reward import compute_score
 
 Row = dict[str, Any]
@@ -61,10 +62,10 @@ _WRONG_ANSWER = "-987654321"
 """An answer that no question has: the opposite of a right one."""
 
 
-def verdict_row(record: PairRecord, order: prompts.Order, *, template: prompts.Template, split: str, index: int) -> Row:
+def verdict_row(record: PairRecord, order: Order, *, template: prompts.Template, split: str, index: int) -> Row:
     """The row that asks which response is better, shown in the order "12" or "21"; its ground truth is in that shown frame."""
     content = prompts.critic_text(record, order, template)
-    better = record.preferred if record.preferred == "tie" else str(1 + order.index(record.preferred))
+    better = record.shown(order).preferred
     extra = {"index": index, "pair_id": record.pair_id, "order": order, "template_sha": template.sha, "split": split}
     return _row(record, content, style="verdict", ground_truth=better, extra=extra)
 
@@ -82,13 +83,13 @@ def row_sha(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**row, "extra_info": extra}, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
 
-def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
+def balanced_orders(records: Sequence[Labelled]) -> list[Order]:
     """For each record, by position, the order in which training shows it.
 
     Within each label the records are sorted by the hash of their pair_id and alternate between "12" and "21". So the preferred response
     stands first in half of the rows (within one; ties apart), and no order depends on chance or on the sequence of the records.
     """
-    orders: list[prompts.Order] = ["12"] * len(records)
+    orders: list[Order] = ["12"] * len(records)
     for label in ("1", "2", "tie"):
         positions = [position for position, record in enumerate(records) if record.preferred == label]
         positions.sort(key=lambda position: hashlib.sha256(records[position].pair_id.encode()).digest())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import Generator, in_order
+from critic_r1_verl.engines.base import Engine, in_order
 from critic_r1_verl.judge import ORDERS, Protocol, request
 from critic_r1_verl.records import PairRecord, QuestionRecord
 from critic_r1_verl.verdict import parse_verdict, without_tags
@@ -40,7 +40,7 @@ def majority(samples: Samples) -> list[dict[str, Any]]:
 
 
 def self_critique(
-    questions: Sequence[QuestionRecord], samples: Samples, generator: Generator, protocol: Protocol, *, root: Path
+    questions: Sequence[QuestionRecord], samples: Samples, generator: Engine, protocol: Protocol, *, root: Path
 ) -> list[dict[str, Any]]:
     """A knock-out: neighbours meet, winners go on, an odd one out goes on unjudged.
 
@@ -77,7 +77,7 @@ def self_critique(
 def _second_wins(
     by_id: dict[str, QuestionRecord],
     meetings: list[tuple[str, dict[str, Any], dict[str, Any]]],
-    generator: Generator,
+    generator: Engine,
     protocol: Protocol,
     root: Path,
 ) -> dict[tuple[str, int, int], bool | None]:

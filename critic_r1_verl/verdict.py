@@ -16,7 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Choice = Literal["1", "2", "tie"]
+from critic_r1_verl.records import Choice
+
 Status = Literal["parsed", "missing", "unclosed", "ambiguous"]
 
 _THINK, _END_THINK, _BOX = "<think>", "</think>", "\\boxed{"

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import critic_r1_verl
-from critic_r1_verl import prompts, rows
-from data_prep import contamination, lengths, shards, sources, writing
-from data_prep.corpus import Record, SchemaError
-from data_prep.images import ImageStore, Limits, remove_unused
+from critic_r1_verl import prompts, rows, tokens
+from critic_r1_verl.images import Limits
+from critic_r1_verl.records import Record
+from data_prep import contamination, shards, sources, writing
+from data_prep.corpus import SchemaError
+from data_prep.image_store import ImageStore, remove_unused
 
 SHARD_ROWS = 512
 DEFAULT_VAL = 64
@@ -100,8 +102,8 @@ def build(out: Path, corpora: Sequence[Corpus], options: Options, beside: Beside
 
 
 def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options, beside: Beside | None) -> dict[str, Any]:
-    processor = lengths.load_processor(options.base) if options.base else None
-    meter = lengths.meter(processor, work) if processor else None
+    processor = tokens.load_processor(options.base) if options.base else None
+    meter = tokens.meter(processor, work) if processor else None
     limits = Limits(*options.pixels, meter.limits.factor) if meter else Limits(*options.pixels)
     tasks = _plan(out, work, corpora, options, limits, meter)
     # Before the rows are converted, which takes long: a benchmark that cannot be read stops the build.
@@ -120,7 +122,7 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options, b
     splits = _split(keys, options)
     critic, policy = prompts.load(options.critic_template), prompts.load(options.policy_template)
     written = {split: writing.write_rows(out, split, _entries(splits[split], tasks, options), critic, policy) for split in SPLITS}
-    num_checked = lengths.check(meter, processor, written["train"].sample, out) if meter else 0
+    num_checked = tokens.check(meter, processor, written["train"].sample, out) if meter else 0
     companions = beside(ImageStore(out, limits)) if beside else writing.Companions()
 
     summaries = list(written.values())
@@ -156,7 +158,7 @@ def _build(out: Path, work: Path, corpora: Sequence[Corpus], options: Options, b
 
 
 def _plan(
-    out: Path, work: Path, corpora: Sequence[Corpus], options: Options, limits: Limits, meter: lengths.Meter | None
+    out: Path, work: Path, corpora: Sequence[Corpus], options: Options, limits: Limits, meter: tokens.Meter | None
 ) -> list[shards.Task]:
     """The shards to convert. What an earlier build left in work stays if it was converted in the same way, else it goes."""
     found = {corpus.name: _find(corpus, work) for corpus in corpora}
@@ -459,12 +461,12 @@ def _split(keys: list[Key], options: Options) -> dict[str, list[Key]]:
 def _entries(keys: Sequence[Key], tasks: Sequence[shards.Task], options: Options) -> Iterator[writing.Entry]:
     pairs = [key for key in keys if key.style == "verdict"]
     orders = iter(rows.balanced_orders(pairs))
-    for key, (record, tokens) in zip(keys, _read_records(keys, tasks), strict=True):
+    for key, (record, num_tokens) in zip(keys, _read_records(keys, tasks), strict=True):
         if key.style == "math":
-            yield record, shards.ORDERS[:1], tokens
+            yield record, shards.ORDERS[:1], num_tokens
         else:
             order = next(orders)
-            yield record, shards.ORDERS if options.both_orders else (order,), tokens
+            yield record, shards.ORDERS if options.both_orders else (order,), num_tokens
 
 
 def _read_records(keys: Sequence[Key], tasks: Sequence[shards.Task]) -> Iterator[tuple[Record, list[int]]]:

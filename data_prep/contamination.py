@@ -34,11 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import benchmarks
-from critic_r1_verl.records import PairRecord, QuestionRecord, read_jsonl
+from critic_r1_verl.images import BadImage, Limits, prepare
+from critic_r1_verl.records import PairRecord, QuestionRecord, Record, RecordFile
 from data_prep import inspection, sources
 from data_prep.corpora import MODULES
-from data_prep.corpus import BadImage, Record, SchemaError, Skip
-from data_prep.images import ImageStore, Limits, prepare
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
 from data_prep.validate import stream_rows
 
 MAX_DISTANCE = 8
@@ -154,7 +155,7 @@ def _from_records(benchmark: str, file: Path) -> Iterator[Item]:
         with file.open("rb") as stream:
             first = next(filter(bytes.strip, stream), b"")
     kind: Any = QuestionRecord if b'"answer":' in first else PairRecord
-    for record in read_jsonl(file, kind):
+    for record in list(RecordFile(Path(file), kind)):
         yield _item(benchmark, record, file.parent)
 
 

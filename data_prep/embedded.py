@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import Image, replacing, write_jsonl
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import Image, write_jsonl
 from data_prep import digits, recipe
 from data_prep.build import Corpus, Options, build
-from data_prep.images import ImageStore
+from data_prep.image_store import ImageStore
 from data_prep.writing import Companions
 
 BASE = "tiny"

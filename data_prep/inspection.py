@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import prompts, report
-from critic_r1_verl.metrics import Estimate, estimate, paired_difference
-from critic_r1_verl.records import path_problem, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import path_problem
 from critic_r1_verl.rows import Row
+from critic_r1_verl.scoring.estimates import Estimate, estimate, paired_difference
 from data_prep.validate import SPLITS, stream_rows
 
 Figures = dict[str, Any]

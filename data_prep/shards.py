@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import rows
-from critic_r1_verl.prompts import Order, Template
-from critic_r1_verl.records import PairRecord, QuestionRecord, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import BadImage, Limits
+from critic_r1_verl.prompts import Template
+from critic_r1_verl.records import ORDERS, Order, PairRecord, QuestionRecord, Record
+from critic_r1_verl.tokens import Meter
 from data_prep.corpora import MODULES
-from data_prep.corpus import BadImage, Record, SchemaError, Skip
-from data_prep.images import ImageStore, Limits
-from data_prep.lengths import Meter
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
 from data_prep.sources import File, Table
 
 Counts = dict[str, Any]
 """{"read", "kept", "skipped": {reason: number}}; kept + skipped = read."""
 
-ORDERS: tuple[Order, ...] = ("12", "21")
 TOO_LONG = "prompt too long"
 
 

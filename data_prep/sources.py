@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from critic_r1_verl.records import replacing
+from critic_r1_verl.files import replacing
 from data_prep.corpus import SchemaError, Skip
 
 KINDS = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import prompts, rows
-from critic_r1_verl.records import QuestionRecord
+from critic_r1_verl.records import Order, QuestionRecord, Record
 from data_prep import shards
-from data_prep.corpus import Record
 
 CHECKED_ROWS = 8
 
-Entry = tuple[Record, Sequence[prompts.Order], Sequence[int]]
+Entry = tuple[Record, Sequence[Order], Sequence[int]]
 """A record, the orders in which it is shown (of a question one), and its prompt's tokens in each order of shards.ORDERS, if measured."""
 
 

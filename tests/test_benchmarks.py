@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from critic_r1_verl import benchmarks, prompts, rows, scores
+from critic_r1_verl import benchmarks, prompts, rows
 from critic_r1_verl.benchmarks import mm_rlhf_rewardbench, mmrb2, multi_crit, multimodal_rewardbench, reading, tally, vl_rewardbench
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.scoring import score as scores
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests/fixtures/benchmarks"
@@ -569,7 +570,7 @@ def test_the_1250_public_rows(tmp_path, monkeypatch):
     assert sum(record.preferred == "1" for record in records) == 1_245
     assert len({record.images for record in records}) == 1_225
     # 25 ids twice, and so 25 pairs of items that share an image.
-    from critic_r1_verl.scores import score
+    from critic_r1_verl.scoring.score import score
 
     baselines = score(lines_with_status(records), records, "vl_rewardbench")["baselines"]
     expected = json.loads((ROOT / "tests/golden/scores.json").read_text(encoding="utf-8"))["longer_wins"]

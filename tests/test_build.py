@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from critic_r1_verl import records, rows
+from critic_r1_verl.images import Limits
 from data_prep import __main__ as command
 from data_prep import build, contamination, recipe, shards, validate
 from data_prep.corpora import pairs as pairs_module
 from data_prep.corpus import SchemaError
-from data_prep.images import Limits
 
 OPTIONS = build.Options(pixels=(784, 200_704), val=5)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import cli, doctor, launch, reaper
-from critic_r1_verl.doctor import Finding
+from critic_r1_verl import cli, devices, supervise
+from critic_r1_verl.training import doctor, launch
+from critic_r1_verl.training.doctor import Finding
 
 FATAL = [Finding("ok", "fine"), Finding("fatal", "the data are gone", "run `make prep`")]
 SOUND = [Finding("ok", "fine")]
@@ -24,8 +25,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(
         os, "environ", {name: value for name, value in os.environ.items() if name not in ("VERL_PLATFORM", "RAY_ADDRESS", cli.DEBUG)}
     )
-    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
-    monkeypatch.setattr(reaper, "leftovers", list)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    monkeypatch.setattr(supervise, "leftovers", list)
     return tmp_path
 
 
@@ -50,7 +51,7 @@ def training(machine, monkeypatch):
 
     trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
     monkeypatch.setattr(doctor, "examine", examine)
-    monkeypatch.setattr(doctor, "compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
+    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
     monkeypatch.setattr(doctor, "claim", lambda config: None)
     monkeypatch.setattr(launch, "train", train)
     return seen
@@ -104,9 +105,9 @@ def test_overrides_may_stand_around_the_flags(machine, monkeypatch):
 
 
 def test_doctor_cleans_up_first(machine, monkeypatch, capsys):
-    left, done = [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
-    monkeypatch.setattr(reaper, "leftovers", lambda: left)
-    monkeypatch.setattr(reaper, "reap", lambda run: done.append(run) or left.clear())
+    left, done = [supervise.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
+    monkeypatch.setattr(supervise, "leftovers", lambda: left)
+    monkeypatch.setattr(supervise, "reap", lambda run: done.append(run) or left.clear())
     monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: SOUND if done else FATAL)
     assert cli.main(["doctor", "--clean"]) == 0
     assert done == ["abc"]
@@ -134,7 +135,7 @@ TINY = ["+recipe/base=tiny", "+recipe/hardware=cpu"]
 )
 def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, monkeypatch, capsys, environment, gpus, overrides, trained):
     os.environ.update(environment)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     assert cli.main(["train", "--recipe", "critic_r1_plus", *overrides]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert training.trained == ("critic_r1_plus", trained or overrides)
@@ -208,7 +209,7 @@ def test_measure(machine, fake, capsys):
         (machine / file).parent.mkdir(exist_ok=True)
         (machine / file).write_text("")
     calls = []
-    fake("generate", VllmGenerator=lambda model: (str(model), os.environ["VERL_PLATFORM"]))
+    fake("generate", VllmEngine=lambda model: (str(model), os.environ["VERL_PLATFORM"]))
     fake("measure", measure=lambda *arguments: calls.append(arguments) or {"critic_accuracy": {"value": 0.5, "n": 8, "ci95": [0.25, 0.75]}})
     assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs", "--name", "base"]) == 0
     assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs"]) == 0
@@ -385,20 +386,20 @@ def test_judging_is_refused_before_the_model_is_loaded(machine, capsys, words, s
 @pytest.mark.parametrize(
     ("words", "gpus", "made"),
     [
-        (["--model", "m"], 0, ("VllmGenerator", "m", 1)),
-        (["--model", "m"], 1, ("VllmGenerator", "m", 1)),
-        (["--model", "m"], 8, ("Replicas", 8, "m", 1)),
-        (["--model", "m", "--tensor-parallel", "2"], 8, ("Replicas", 4, "m", 2)),
-        (["--model", "m", "--tensor-parallel", "8"], 8, ("VllmGenerator", "m", 8)),
-        (["--model", "m", "--data-parallel", "2"], 0, ("Replicas", 2, "m", 1)),
-        (["--endpoint", "http://h/v1", "--model", "m"], 8, ("Endpoint", "http://h/v1", "m")),
+        (["--model", "m"], 0, ("VllmEngine", "m", 1)),
+        (["--model", "m"], 1, ("VllmEngine", "m", 1)),
+        (["--model", "m"], 8, ("EnginePool", 8, "m", 1)),
+        (["--model", "m", "--tensor-parallel", "2"], 8, ("EnginePool", 4, "m", 2)),
+        (["--model", "m", "--tensor-parallel", "8"], 8, ("VllmEngine", "m", 8)),
+        (["--model", "m", "--data-parallel", "2"], 0, ("EnginePool", 2, "m", 1)),
+        (["--endpoint", "http://h/v1", "--model", "m"], 8, ("OpenAIEngine", "http://h/v1", "m")),
     ],
 )
 def test_which_engine(machine, monkeypatch, fake, words, gpus, made):
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
-    fake("generate", VllmGenerator=lambda model, max_model_len, tensor_parallel: ("VllmGenerator", model, tensor_parallel))
-    fake("replicas", Replicas=lambda count, model, max_model_len, tensor_parallel: ("Replicas", count, model, tensor_parallel))
-    fake("endpoint", Endpoint=lambda url, model, **options: ("Endpoint", url, model))
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    fake("generate", VllmEngine=lambda model, max_model_len, tensor_parallel: ("VllmEngine", model, tensor_parallel))
+    fake("replicas", EnginePool=lambda count, model, max_model_len, tensor_parallel: ("EnginePool", count, model, tensor_parallel))
+    fake("endpoint", OpenAIEngine=lambda url, model, **options: ("OpenAIEngine", url, model))
     arguments = cli.parse(["eval", "--benchmark", "mmrb2", "--out", "o", *words])
     assert cli._engine(arguments)[0] == made
 

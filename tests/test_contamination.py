@@ -15,12 +15,12 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
+from critic_r1_verl.images import Limits, prepare
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile, write_jsonl
 from critic_r1_verl.rows import verdict_row, write_manifest, write_parquet
 from data_prep import contamination
 from data_prep.contamination import COMMON_IMAGES, Match
 from data_prep.corpus import Skip
-from data_prep.images import Limits, prepare
 
 LIMITS = Limits(262_144, 4_194_304)
 LONG = "Which of the two flags beside the town hall was raised first, according to the plaque?"
@@ -119,7 +119,7 @@ def test_copies_of_a_picture_are_found(root: Path, benchmark, make, copy) -> Non
     record = pair(store(root, copy(make(3))))
     match = find_one(record, root, bench)
     assert match and match.reason == "image: looks the same" and contamination.MIN_CORRELATION <= match.score <= 1
-    assert match.item_id == contamination.read_jsonl(bench, QuestionRecord)[3].question_id
+    assert match.item_id == list(RecordFile(Path(bench), QuestionRecord))[3].question_id
     assert (match.record_id, match.source, match.benchmark) == (record.pair_id, "train", bench)
 
 
@@ -142,7 +142,7 @@ def test_a_picture_is_compared_as_it_is_prepared_for_training(root: Path, benchm
     see_through = Picture.new("RGBA", (60, 60), (0, 0, 0, 0))
     ImageDraw.Draw(see_through).ellipse((10, 20, 40, 55), fill="red")
     bench = benchmark([(see_through, "What shape?")])
-    data, _, _ = prepare((Path(bench).parent / contamination.read_jsonl(bench, QuestionRecord)[0].images[0].path).read_bytes(), LIMITS)
+    data, _, _ = prepare((Path(bench).parent / next(iter(RecordFile(Path(bench), QuestionRecord))).images[0].path).read_bytes(), LIMITS)
     match = find_one(pair(store(root, Picture.open(io.BytesIO(data)))), root, bench)
     assert match and match.reason == "image: same pixels"
 
@@ -159,7 +159,7 @@ def test_one_of_several_pictures_is_enough_and_the_strongest_match_is_told(root:
     bench = benchmark([(crop(0), "First?"), (large, "Second?")])
     record = pair(store(root, crop(50)), store(root, jpeg(crop(0), 50)), store(root, large, "BMP"), question=BATTLE)
     match = find_one(record, root, bench)
-    assert match and match.item_id == contamination.read_jsonl(bench, QuestionRecord)[1].question_id
+    assert match and match.item_id == list(RecordFile(Path(bench), QuestionRecord))[1].question_id
 
 
 def test_a_picture_that_does_not_open_is_named(root: Path, benchmark) -> None:

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from critic_r1_verl import prompts
+from critic_r1_verl.images import BadImage, Limits
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
 from data_prep import shards
 from data_prep.corpora import MODULES, critic_prompt
 from data_prep.corpora.record import named_images
-from data_prep.corpus import BadImage, SchemaError, Skip
-from data_prep.images import ImageStore, Limits
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
 from data_prep.shards import corpus_module
 from data_prep.sources import Table, find
 

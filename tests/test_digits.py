@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from critic_r1_verl import rows
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile
 from critic_r1_verl.verdict import parse_answer, parse_verdict
 from data_prep import digits, embedded, validate, writing
 
@@ -100,7 +100,9 @@ def test_built_rows_are_sound_and_balanced(world: Path) -> None:
 
 def test_no_scan_is_on_two_sides(world: Path) -> None:
     by_split = {split: set(scans) for split, scans in digits.splits().items()}
-    records = read_jsonl(world / "test_pairs.jsonl", PairRecord) + read_jsonl(world / "test_questions.jsonl", QuestionRecord)
+    records = list(RecordFile(Path(world / "test_pairs.jsonl"), PairRecord)) + list(
+        RecordFile(Path(world / "test_questions.jsonl"), QuestionRecord)
+    )
     used = {int(scan.removeprefix("scan-")) for record in records for scan in record.group.split("+")}
     assert used <= by_split["test"]
     with pytest.raises(ValueError, match="ink seen before"):

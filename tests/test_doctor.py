@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import doctor, prompts, reaper, rows
+from critic_r1_verl import devices, prompts, rows, supervise
 from critic_r1_verl.records import Image, PairRecord
+from critic_r1_verl.training import doctor
+from critic_r1_verl.training.compose import compose
 
 REAL_COMPOSE = doctor.compose
 REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
@@ -87,7 +89,7 @@ class World:
         return doctor.examine("critic_r1", self.overrides(*more, hardware=hardware))
 
     def compose(self, *more: str):
-        return doctor.compose("critic_r1", self.overrides(*more))
+        return compose("critic_r1", self.overrides(*more))
 
     def save_checkpoint(self, config, step: int = 10) -> Path:
         folder = Path(config.trainer.default_local_dir)
@@ -117,8 +119,8 @@ def real_world(tmp_path, sound_data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(reaper, "leftovers", list)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
+    monkeypatch.setattr(supervise, "leftovers", list)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
     monkeypatch.setattr(doctor, "_available_memory", lambda: 8 * GIB)
     # The machine and the environment that run the tests are not what is tested here.
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
@@ -159,7 +161,7 @@ def test_a_sound_run_has_nothing_to_say(real_world):
 def test_nothing_heavy_is_imported():
     code = """
 import sys
-from critic_r1_verl import doctor
+from critic_r1_verl.training import doctor
 doctor.examine("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"], deep=False)
 print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datasets") if name in sys.modules])
 """
@@ -272,8 +274,8 @@ def test_two_builds_of_vllm_at_once(world, monkeypatch):
 )
 def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, remedy):
     monkeypatch.setenv("VERL_PLATFORM", platform)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
-    case = doctor._Case("critic_r1", [*hardware], doctor.compose("critic_r1", [*hardware]), False)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    case = doctor._Case("critic_r1", [*hardware], compose("critic_r1", [*hardware]), False)
     (finding,) = doctor._check_devices(case)
     assert finding.level == level
     assert what in finding.what
@@ -283,22 +285,22 @@ def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, rem
 @pytest.mark.parametrize("environment, gpus, hardware", [({}, 8, ()), ({"RAY_ADDRESS": "auto"}, 0, ())])
 def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware):
     monkeypatch.delenv("VERL_PLATFORM")
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    (finding,) = doctor._check_devices(doctor._Case("critic_r1", [], doctor.compose("critic_r1", list(hardware)), False))
+    (finding,) = doctor._check_devices(doctor._Case("critic_r1", [], compose("critic_r1", list(hardware)), False))
     assert finding.level == "ok"
 
 
 def test_the_line_to_type_can_be_typed(world):
     override = "data.train_files=[a b.parquet]"
-    case = doctor._Case("critic_r1", [override], doctor.compose("critic_r1", [override]), False)
+    case = doctor._Case("critic_r1", [override], compose("critic_r1", [override]), False)
     (finding,) = doctor._check_devices(case)
     assert f"'{override}'" in finding.remedy
 
 
 def test_batches_for_eight_gpus(world):
-    case = doctor._Case("critic_r1", [], doctor.compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
+    case = doctor._Case("critic_r1", [], compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
     assert [finding.level for finding in doctor._check_batches(case)] == ["fatal"]
 
 
@@ -338,7 +340,7 @@ def test_an_occupied_port(world):
 
 
 def test_leftovers(world, monkeypatch):
-    monkeypatch.setattr(reaper, "leftovers", lambda: [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)])
+    monkeypatch.setattr(supervise, "leftovers", lambda: [supervise.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)])
     only(world.examine(), "warning", "process 17 (ray::WorkerDict), 1 shared-memory segment(s)", "critic-r1 doctor --clean")
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image as Picture
 
-from critic_r1_verl import evaluate, scores
+from critic_r1_verl import evaluate
+from critic_r1_verl.engines.base import Completion, Sampling
 from critic_r1_verl.evaluate import Place, Settings
-from critic_r1_verl.generate import Completion, Sampling
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.scoring import score as scores
 
 GREEDY = Settings(Sampling(8))
 

@@ -9,7 +9,7 @@ import pytest
 
 from critic_r1_verl import prompts
 from critic_r1_verl.answer import answer
-from critic_r1_verl.generate import Sampling
+from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.journal import Journal
 from critic_r1_verl.judge import Protocol, judge
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import launch, reaper
+from critic_r1_verl import supervise
+from critic_r1_verl.training import launch
 
 CASES = json.loads((Path(__file__).parent / "golden" / "launch_causes.json").read_text())
 
@@ -67,7 +68,7 @@ def test_the_command_is_verls_own():
 
 
 def test_a_run_is_followed_and_its_environment_is_its_own(fake_main, monkeypatch, capsys):
-    monkeypatch.setenv(reaper.RUN, "outer")
+    monkeypatch.setenv(supervise.RUN, "outer")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     seen = []
     assert launch.train("critic_r1", ["1", "3", "end"], log_path=fake_main, on_step=seen.append) == 0

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import data_prep.__main__
-from critic_r1_verl import cli, doctor
+from critic_r1_verl import cli
+from critic_r1_verl.training.compose import compose
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "recipe/README.md", "examples/digits/README.md", "CONTRIBUTING.md")
@@ -36,7 +37,7 @@ def test_it_is_a_command(file: str, command: str, monkeypatch: pytest.MonkeyPatc
     elif words[:3] == ["python", "-m", "verl.trainer.main_ppo"]:
         assert words[3].startswith("+recipe=")
         overrides = [word for word in words[4:] if word not in ("--cfg", "job")]
-        config = doctor.compose(words[3].removeprefix("+recipe="), overrides)
+        config = compose(words[3].removeprefix("+recipe="), overrides)
         assert config.trainer.experiment_name.startswith(config.critic_r1.name)
     elif words[0] == "critic-r1":
         assert callable(cli.parse(words[1:]).run)

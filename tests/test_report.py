@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from critic_r1_verl import evaluate, report
-from critic_r1_verl.generate import Sampling
+from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"quoted\" 'single' \u202e\x00 ]]> <!-- -->"

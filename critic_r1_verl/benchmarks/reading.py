@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from critic_r1_verl.records import Image, PairRecord, path_problem, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import Image, PairRecord, path_problem
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}

@@ -8,7 +8,8 @@ the CPU part ends the process with one message instead.
 import os
 import sys
 
-from critic_r1_verl import cpu, experiment
+from critic_r1_verl import cpu
+from critic_r1_verl.training import experiment
 
 MAIN_PPO = "verl.trainer.main_ppo"
 
@@ -90,10 +91,10 @@ if cpu.requested():
     try:
         _install()
         if _is_driver():
-            from critic_r1_verl import reaper
+            from critic_r1_verl import supervise
 
             for key, value in ENVIRONMENT.items():
                 os.environ.setdefault(key, value)
-            reaper.attach()
+            supervise.attach()
     except Exception as error:
         raise SystemExit(f"critic-r1: the CPU backend cannot start: {error}") from error

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile
 from critic_r1_verl.report import benchmarks
 from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, bar, dot_chart, line_chart, running_mean
 
@@ -313,7 +314,7 @@ def _take_turns(groups: Sequence[list[str]], limit: int) -> list[str]:
 def _pair_examples(run_dir: Path) -> Json:
     """{counts: {outcome: pairs}, total, examples}: outcomes of the first judgement in order 12, and pairs taken from them in turn."""
     path = run_dir / "data" / "test_pairs.jsonl"
-    records = {record.pair_id: record for record in read_jsonl(_existing(path), PairRecord)}
+    records = {record.pair_id: record for record in list(RecordFile(Path(_existing(path)), PairRecord))}
     models = {name: _judgements(run_dir / f"{name}_judgements.jsonl") for name in ("base", "trained")}
     shared = sorted({pair for pair, order in models["base"] if order == "12" and (pair, order) in models["trained"]})
     outcome = {pair: OUTCOMES[models["base"][pair, "12"]["correct"], models["trained"][pair, "12"]["correct"]] for pair in shared}
@@ -354,7 +355,7 @@ def _judgements(path: Path) -> dict[tuple[str, str], Json]:
 def _question_examples(run_dir: Path) -> Json:
     """{num_mixed, total, examples}: questions on which the trained model's samples disagree come first."""
     path = run_dir / "data" / "test_questions.jsonl"
-    records = {record.question_id: record for record in read_jsonl(_existing(path), QuestionRecord)}
+    records = {record.question_id: record for record in list(RecordFile(Path(_existing(path)), QuestionRecord))}
     samples: dict[str, list[Json]] = {}
     for line in _read_lines(run_dir / "trained_answers.jsonl", ("question_id", "sample", "kind", "answer", "correct", "text")):
         if line["kind"] == "sample":

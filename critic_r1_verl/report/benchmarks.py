@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import scores
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.report.charts import Dot, dot_chart
+from critic_r1_verl.scoring import score as scores
 
 Json = dict[str, Any]
 

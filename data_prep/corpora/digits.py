@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from critic_r1_verl.images import BadImage
+from critic_r1_verl.records import Record
 from data_prep import digits
-from data_prep.corpus import BadImage, Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = digits.SOURCE
 HUB = None

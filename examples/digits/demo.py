@@ -17,8 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from critic_r1_verl import cli, cpu, doctor, launch, measure, metrics, report
-from critic_r1_verl.records import replacing
+from critic_r1_verl import cli, cpu, measure, report
+from critic_r1_verl.files import replacing
+from critic_r1_verl.scoring import estimates
+from critic_r1_verl.training import launch
+from critic_r1_verl.training.compose import compose
 
 
 def main() -> int:
@@ -122,7 +125,7 @@ class Demo:
             "--name",
             name,
         )
-        summary = metrics.summarise(*measure.load(self.out, name))
+        summary = estimates.summarise(*measure.load(self.out, name))
         return f"critic {summary['critic_accuracy']['value']:.1%}, policy {summary['policy_accuracy']['value']:.1%}"
 
     def train(self) -> str:
@@ -141,7 +144,7 @@ class Demo:
         ]
 
     def export(self) -> str:
-        checkpoints = self.out / "checkpoints" / doctor.compose("critic_r1", self._overrides()).trainer.experiment_name
+        checkpoints = self.out / "checkpoints" / compose("critic_r1", self._overrides()).trainer.experiment_name
         self._call("export", "-m", "critic_r1_verl.cli", "export", str(checkpoints), "--out", str(self.trained))
         return str(self.trained)
 
@@ -149,9 +152,9 @@ class Demo:
         start = time.monotonic()
         base, trained = (measure.load(self.out, name) for name in ("base", "trained"))
         numbers = {
-            "base": metrics.summarise(*base),
-            "trained": metrics.summarise(*trained),
-            "difference": metrics.difference(base, trained),
+            "base": estimates.summarise(*base),
+            "trained": estimates.summarise(*trained),
+            "difference": estimates.difference(base, trained),
             "stages": self.seconds,
             "setup": {
                 "corpus": "scanned handwritten digits of scikit-learn, splits disjoint by scan",

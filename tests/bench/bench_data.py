@@ -137,15 +137,14 @@ def compare(num_rows: int, num_runs: int) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-        from critic_r1_verl import tiny
-        from data_prep import lengths
+        from critic_r1_verl import tiny, tokens
 
         raw, base = folder / "raw", folder / "base"
         raw.mkdir()
         tiny.build([" ".join(WORDS)] * 3, base)
         see_as_7b(base)
         file = write_corpus(raw, num_rows, (800, 600), num_rows)
-        processor = lengths.load_processor(str(base))
+        processor = tokens.load_processor(str(base))
         # Imports and first calls.
         warm = folder / "warm"
         warm.mkdir()
@@ -155,19 +154,18 @@ def compare(num_rows: int, num_runs: int) -> list[dict[str, float]]:
 
 
 def one_run(folder: Path, file: Path, base: Path, processor: Any, run: int) -> dict[str, float]:
-    from critic_r1_verl import rows
-    from data_prep import lengths
+    from critic_r1_verl import rows, tokens
 
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    with timed(lengths, "check") as fixed:
+    with timed(tokens, "check") as fixed:
         spent = {"build": seconds(lambda: run_build(file, out, base)), "limit": seconds(lambda: reencode(file.parent))}
     num_rows, num_train = len(list(file.parent.glob("*.jpg"))), len(rows.read_rows(out / "train.parquet"))
     kept: list[int] = []
     # verl's filter keeps what it found: a new folder for each run.
     spent["filter"] = seconds(lambda: kept.append(run_filter(out, processor, folder / f"cache{run}"))) * num_rows / num_train
     assert kept == [num_train], "the build measured, so verl's filter finds nothing left to drop"
-    meter = lengths.meter(processor, folder)
+    meter = tokens.meter(processor, folder)
     spent["lengths"] = seconds(lambda: measure_lengths(out, meter)) * num_rows / num_train
     return {
         "rows": num_rows,

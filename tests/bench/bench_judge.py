@@ -36,7 +36,7 @@ from typing import Any
 os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 TOKENS = 24
 ENGINE = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-"""How VllmGenerator sets up the engine on a CPU, for those of others."""
+"""How VllmEngine sets up the engine on a CPU, for those of others."""
 SETTLE_SECONDS = 2
 """Between runs: threads of the engine that has just worked spin for a while, on the cores that the next one needs."""
 SLOW_RUNS = 2
@@ -84,11 +84,12 @@ def judging(generator: Any, folder: Path, protocol: Any) -> Callable[[], Any]:
 
 def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float]:
     from critic_r1_verl import prompts
-    from critic_r1_verl.generate import Sampling, VllmGenerator
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.vllm import VllmEngine
     from critic_r1_verl.judge import ORDERS, Protocol, request
     from critic_r1_verl.records import PairRecord, RecordFile
 
-    generator = VllmGenerator(folder / "base")
+    generator = VllmEngine(folder / "base")
     protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
     requests = [
         request(pair, order, protocol, folder / "data")
@@ -220,16 +221,16 @@ def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | N
     import httpx
 
     from critic_r1_verl import prompts
-    from critic_r1_verl.endpoint import Endpoint
-    from critic_r1_verl.generate import Sampling
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.openai_client import OpenAIEngine
     from critic_r1_verl.judge import Protocol
 
     protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
     with served(folder / "base") as url:
-        many = Endpoint(url)
+        many = OpenAIEngine(url)
         ways = {
             "endpoint": timed(judging(many, folder, protocol)),
-            "one_at_a_time": timed(judging(Endpoint(url, in_flight=1), folder, protocol)),
+            "one_at_a_time": timed(judging(OpenAIEngine(url, in_flight=1), folder, protocol)),
         }
         if lmms_eval:
             write_prompts(folder)
@@ -248,11 +249,11 @@ def write_prompts(folder: Path) -> None:
     """Our prompts as lmms-eval's task reads them: prompts.jsonl with {image, text, preferred}, the image before the text."""
     from critic_r1_verl import prompts
     from critic_r1_verl.judge import ORDERS
-    from critic_r1_verl.records import PairRecord, read_jsonl
+    from critic_r1_verl.records import PairRecord, RecordFile
 
     template = prompts.load("critic_short")
     with (folder / "prompts.jsonl").open("w") as stream:
-        for pair in read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord):
+        for pair in list(RecordFile(Path(folder / "data" / "test_pairs.jsonl"), PairRecord)):
             for order in ORDERS:
                 text = prompts.critic_text(pair, order, template).removeprefix("<image>")
                 shown = pair if order == "12" else pair.swap()
@@ -263,7 +264,7 @@ def write_prompts(folder: Path) -> None:
 def against_lmms_eval_in_process(folder: Path, num_pairs: int, python: Path, pairs_per_second: float) -> dict[str, float]:
     """Each run a process, as it loads an engine of its own; pairs_per_second are ours in process.
 
-    VllmGenerator has told this environment to keep the engine in its process, which is faster on a CPU: so lmms-eval has it as ours does.
+    VllmEngine has told this environment to keep the engine in its process, which is faster on a CPU: so lmms-eval has it as ours does.
     """
     write_prompts(folder)
     found = {}
@@ -299,7 +300,8 @@ def peak_memory(num_pairs: int) -> dict[str, float]:
 
 def peak(folder: Path) -> None:
     from critic_r1_verl import evaluate
-    from critic_r1_verl.generate import Sampling, VllmGenerator
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.vllm import VllmEngine
 
     def mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -307,7 +309,7 @@ def peak(folder: Path) -> None:
     settings = evaluate.Settings(Sampling(TOKENS), template="critic_short")
     (place,) = evaluate.places([str(folder / "data" / "test_pairs.jsonl")], folder / "out")
     with evaluate.loaded(place, settings) as records:
-        generator = VllmGenerator(folder / "base")
+        generator = VllmEngine(folder / "base")
         loaded = mib()
         evaluate.evaluate(generator, place, records, settings, {})
     print(json.dumps({"loaded_mib": loaded, "peak_mib": mib()}))

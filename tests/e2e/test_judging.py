@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import reaper
+from critic_r1_verl import supervise
 
 ENVIRONMENT = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 
@@ -65,7 +65,7 @@ def test_two_engines_judge_as_one(world: Path, undisturbed: dict) -> None:
     assert score == undisturbed
     assert lines(world, "two") == lines(world, "whole")
     deadline = time.monotonic() + 30
-    while leftovers := [run for run in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
+    while leftovers := [run for run in supervise.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
         assert time.monotonic() < deadline, leftovers
         time.sleep(0.2)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import generate, judge, prompts, reaper
-from critic_r1_verl.records import PairRecord, read_jsonl
+from critic_r1_verl import judge, prompts, supervise
+from critic_r1_verl.engines.base import Sampling
+from critic_r1_verl.engines.vllm import VllmEngine
+from critic_r1_verl.records import PairRecord, RecordFile
 
 STEPS = 2
 
@@ -66,7 +68,7 @@ def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> Non
     (driver,) = drivers(process.pid)
     os.kill(driver, signal.SIGKILL)
     assert process.wait(timeout=120) != 0
-    assert reaper.leftovers() == []
+    assert supervise.leftovers() == []
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
     resumed = subprocess.run(command(world), env=environment(), cwd=world, timeout=900, check=False)
@@ -81,10 +83,10 @@ def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> Non
     (experiment,) = (world / "checkpoints").iterdir()
     export = [sys.executable, "-m", "critic_r1_verl.cli", "export", str(experiment), "--out", str(world / "trained")]
     assert subprocess.run(export, env=environment(), check=False).returncode == 0
-    pairs = read_jsonl(world / "data" / "test_pairs.jsonl", PairRecord)[:4]
+    pairs = list(RecordFile(Path(world / "data" / "test_pairs.jsonl"), PairRecord))[:4]
     os.environ.update(VERL_PLATFORM="cpu", HF_HUB_OFFLINE="1")
-    generator = generate.VllmGenerator(world / "trained", max_model_len=512)
-    protocol = judge.Protocol(prompts.load("critic_short"), generate.Sampling(16))
+    generator = VllmEngine(world / "trained", max_model_len=512)
+    protocol = judge.Protocol(prompts.load("critic_short"), Sampling(16))
     first, second = (judge.request(pair, "12", protocol, world / "data") for pair in pairs[:2])
     with pytest.raises(ValueError, match="does not open"):
         list(generator.generate([first, replace(second, images=(world / "none.png",))]))

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one seam between this package and a model that writes text: requests in, texts out as they are done.
+"""vLLM in this process as an Engine."""
 
-VllmGenerator runs vLLM in this process; replicas.py runs several of it, endpoint.py asks a server, and tests put their own object with the
-same `generate` in its place.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from critic_r1_verl.engines.base import Completion, Done, Request
 
 MAX_RUNNING = 256
 """Requests that an engine works on at once; vLLM's own default depends on the GPU."""
@@ -16,74 +13,13 @@ MAX_TAKEN = MAX_RUNNING + 32
 """Requests that an engine holds, their pictures decoded: enough that a finished one is replaced at once, whatever number is to come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a text is drawn. temperature 0 is greedy; top_p in (0, 1]; the same seed gives the same texts again on the same machine."""
-
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    samples: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt with one literal <image> for each picture, how its texts are drawn, and what errors call it."""
-
-    prompt: str
-    images: tuple[Path, ...]
-    sampling: Sampling
-    name: str = "a prompt"
-
-    def parts(self) -> list[str | Path]:
-        """The prompt's texts with the pictures in their places."""
-        texts = self.prompt.split("<image>")
-        if len(texts) != len(self.images) + 1:
-            raise ValueError(f"{self.name}: {len(texts) - 1} <image> in the prompt, {len(self.images)} images")
-        woven: list[str | Path] = [texts[0]]
-        for image, text in zip(self.images, texts[1:], strict=True):
-            woven += [image, text]
-        return [part for part in woven if part != ""]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A text and what it took; an endpoint may not tell the tokens."""
-
-    text: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-
-Done = tuple[int, list[Completion]]
-"""The place of a request among those given, from 0, and its texts, as many as its sampling asks for."""
-
-
-class Generator(Protocol):
-    name: str
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        """Each request's texts as soon as they are there, in any order; requests are taken as there is room, neighbours together.
-
-        ValueError for a request that cannot be worked on, OSError for a broken machine or connection: what was yielded before stands.
-        """
-        ...
-
-
-def in_order(generator: Generator, requests: Sequence[Request]) -> list[list[Completion]]:
-    """The texts of all requests, in their order."""
-    done = dict(generator.generate(requests))
-    return [done[number] for number in range(len(requests))]
-
-
-class VllmGenerator:
+class VllmEngine:
     """vLLM in this process, on whatever device it finds; on the CPU in float32, since the small model loses digits in half precision."""
 
     def __init__(self, model: str | Path, max_model_len: int | None = None, tensor_parallel: int = 1) -> None:
         import os
 
-        from critic_r1_verl import cpu, reaper
+        from critic_r1_verl import cpu, supervise
 
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # Output for programs is on stdout.
@@ -101,7 +37,7 @@ class VllmGenerator:
             options["mm_processor_cache_gb"] = 0
         else:
             # The engine has a process of its own there, so that pictures are prepared while the GPU works; it must not outlive this one.
-            reaper.attach()
+            supervise.attach()
         from transformers import AutoProcessor
         from vllm import LLM
 

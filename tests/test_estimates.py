@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl.metrics import difference, estimate, paired_difference, summarise
+from critic_r1_verl.scoring.estimates import difference, estimate, paired_difference, summarise
 
 GOLDEN = json.loads((Path(__file__).parent / "golden/metrics.json").read_text(encoding="utf-8"))
 KEYS = [

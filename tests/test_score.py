@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import cli, scores
-from critic_r1_verl.metrics import estimate
+from critic_r1_verl import cli
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.scoring import score as scores
+from critic_r1_verl.scoring.estimates import estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = json.loads((ROOT / "tests/golden/scores.json").read_text(encoding="utf-8"))

@@ -105,7 +105,7 @@ def attach(run_id: str | None = None) -> None:
     assert driver is not None
     _write_state(run_id, driver=driver.key, folder=folder)
     os.environ[RUN] = run_id
-    command = [sys.executable, "-m", "critic_r1_verl.reaper", "--run", run_id, "--driver", f"{driver.pid}:{driver.start}"]
+    command = [sys.executable, "-m", "critic_r1_verl.supervise", "--run", run_id, "--driver", f"{driver.pid}:{driver.start}"]
     command += ["--grace-seconds", seconds[0], "--hang-seconds", seconds[1]]
     if tie_to:
         tie = _process(int(tie_to))
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     """The reaper itself: watches until the run is over, then cleans up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    parser = argparse.ArgumentParser(prog="python -m critic_r1_verl.reaper", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m critic_r1_verl.supervise", description=main.__doc__)
     parser.add_argument("--run", required=True, metavar="ID")
     parser.add_argument("--driver", required=True, type=_key, metavar="PID:START")
     parser.add_argument("--tie-to", type=_key, metavar="PID:START")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several engines side by side as one Generator: a process each, with its own share of the machine's GPUs."""
+"""Several engines side by side as one Engine: a process each, with its own share of the machine's GPUs."""
 
 import atexit
 import multiprocessing
@@ -12,16 +12,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import MAX_TAKEN, Done, Request
+from critic_r1_verl.engines.base import Done, Request
+from critic_r1_verl.engines.vllm import MAX_TAKEN
 
 
-class Replicas:
+class EnginePool:
     """`count` VllmGenerators of tensor_parallel GPUs each; neighbours with the same pictures go to the same one, for its prefix cache."""
 
     def __init__(self, count: int, model: str | Path, max_model_len: int | None = None, tensor_parallel: int = 1) -> None:
-        from critic_r1_verl import reaper
+        from critic_r1_verl import supervise
 
-        reaper.attach()
+        supervise.attach()
         self.name = str(model)
         devices = _devices(count * tensor_parallel)
         self._pipes: list[Connection] = []
@@ -83,20 +84,20 @@ class Replicas:
 
 def _devices(count: int) -> list[str]:
     """The first GPUs that this process may use, by their numbers; none where it runs on the CPU."""
-    from critic_r1_verl import cpu, doctor
+    from critic_r1_verl import cpu, devices
 
     if cpu.requested():
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(number) for number in range(doctor.gpu_count())]
-    if len(devices) < count:
-        raise ValueError(f"{count} GPUs are asked for, {len(devices)} are there: lower --data-parallel or --tensor-parallel")
-    return devices
+    found = visible.split(",") if visible else [str(number) for number in range(devices.gpu_count())]
+    if len(found) < count:
+        raise ValueError(f"{count} GPUs are asked for, {len(found)} are there: lower --data-parallel or --tensor-parallel")
+    return found
 
 
 def _work(pipe: Connection, devices: str, model: str, max_model_len: int | None, tensor_parallel: int) -> None:
     """One engine: takes (place, request), sends what generate() yields, ends when the pipe does. The first message says that it is up."""
-    from critic_r1_verl.generate import VllmGenerator
+    from critic_r1_verl.engines.vllm import VllmEngine
 
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -104,7 +105,7 @@ def _work(pipe: Connection, devices: str, model: str, max_model_len: int | None,
     # Always ready to receive: with both sides sending into full pipes, both would wait for ever.
     threading.Thread(target=_receive_all, args=(pipe, inbox), daemon=True).start()
     try:
-        engine = VllmGenerator(model, max_model_len, tensor_parallel)
+        engine = VllmEngine(model, max_model_len, tensor_parallel)
         pipe.send(None)
         while True:
             while not engine.num_taken or not inbox.empty():

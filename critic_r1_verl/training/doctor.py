@@ -6,23 +6,22 @@ The configuration is composed from the installed verl's own YAML with the very o
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from critic_r1_verl import cpu, experiment, reaper
-from critic_r1_verl.records import replacing
+from critic_r1_verl import cpu, devices, supervise
+from critic_r1_verl.files import replacing
+from critic_r1_verl.training import experiment
+from critic_r1_verl.training.compose import compose
 
 Level = Literal["ok", "warning", "fatal"]
 
@@ -119,30 +118,6 @@ def show(findings: list[Finding], *, stderr: bool = False) -> None:
     Console(stderr=stderr, highlight=False).print(table)
 
 
-def compose(recipe: str, overrides: list[str]) -> Any:
-    """verl's configuration (a DictConfig, not resolved) as main_ppo composes it. ValueError with Hydra's reason, in one line."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError("verl is not installed in this Python; run `make setup`")
-    experiment.register()
-    yaml_folder = str(Path(spec.submodule_search_locations[0]) / "trainer" / "config")
-    try:
-        with initialize_config_dir(yaml_folder, version_base=None):
-            config = hydra_compose("ppo_trainer", overrides=[f"+recipe={recipe}", *overrides])
-        # verl resolves everything too, but later and in another process; this includes the name of the run.
-        OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = str(error).split("Config search path")[0]
-        raise ValueError(" ".join(reason.split())) from error
-    return config
-
-
 def claim(config: Any) -> None:
     """Write into the run's folder which run it belongs to. ValueError if this run would resume another run's checkpoint."""
     if problem := _foreign_checkpoint(config):
@@ -154,19 +129,6 @@ def claim(config: Any) -> None:
     }
     with replacing(Path(config.trainer.default_local_dir) / CLAIM) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-@cache
-def gpu_count() -> int:
-    """GPUs that torch sees here, asked in a process of its own; 0 at once on a machine without any driver."""
-    traces = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-    if not (shutil.which("nvidia-smi") or any(Path(trace).exists() for trace in traces)):
-        return 0
-    asked = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True, check=False
-    )
-    last = asked.stdout.strip().rsplit("\n", 1)[-1]
-    return int(last) if last.isdecimal() else 0
 
 
 # Recipe
@@ -294,7 +256,7 @@ def _check_versions(case: _Case) -> Iterator[Finding]:
     else:
         for package, wanted in GPU_VERSIONS.items():
             found = _installed(package)
-            if package == "vllm" and not found and not gpu_count():
+            if package == "vllm" and not found and not devices.gpu_count():
                 # No GPU, no need of it: what is missing then is said with the devices.
                 continue
             if not found or found.split("+")[0] != wanted:
@@ -329,20 +291,20 @@ def _check_devices(case: _Case) -> Iterator[Finding]:
         yield Finding("ok", "the devices are those of a Ray cluster, not looked at from here")
     elif (os.environ.get("VERL_PLATFORM") or "nvidia") not in ("nvidia", "amd"):
         yield Finding("warning", f"devices of VERL_PLATFORM={os.environ['VERL_PLATFORM']} are not counted here")
-    elif not gpu_count():
+    elif not devices.gpu_count():
         yield Finding(
             "fatal",
             "there is no GPU here, and the CPU is used only when asked for",
             f"on the CPU, with the small base: {case.command('+recipe/base=tiny', '+recipe/hardware=cpu')}",
         )
-    elif gpu_count() < wanted:
+    elif devices.gpu_count() < wanted:
         yield Finding(
             "fatal",
-            f"trainer.n_gpus_per_node is {wanted}, but this machine has {gpu_count()} GPU(s)",
-            f"choose another +recipe/hardware=..., or add trainer.n_gpus_per_node={gpu_count()}",
+            f"trainer.n_gpus_per_node is {wanted}, but this machine has {devices.gpu_count()} GPU(s)",
+            f"choose another +recipe/hardware=..., or add trainer.n_gpus_per_node={devices.gpu_count()}",
         )
     else:
-        yield Finding("ok", f"trains on {config.trainer.nnodes} x {wanted} GPU(s); {gpu_count()} here")
+        yield Finding("ok", f"trains on {config.trainer.nnodes} x {wanted} GPU(s); {devices.gpu_count()} here")
 
 
 def _check_space(case: _Case) -> Iterator[Finding]:
@@ -488,7 +450,7 @@ def _check_ports(case: _Case) -> Iterator[Finding]:
 
 
 def _check_leftovers(case: _Case) -> Iterator[Finding]:
-    found = reaper.leftovers()
+    found = supervise.leftovers()
     for leftover in found:
         parts = [f"process {pid} ({title})" for pid, title in leftover.processes]
         parts += [f"{len(leftover.segments)} shared-memory segment(s)"] if leftover.segments else []

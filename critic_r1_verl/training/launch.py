@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from critic_r1_verl import reaper
+from critic_r1_verl import supervise
 
 STEPS_PATH = "VERL_FILE_LOGGER_PATH"
 POLL_SECONDS = 0.25
@@ -89,13 +89,13 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     steps_path = Path(os.environ.get(STEPS_PATH) or log_path.with_suffix(".jsonl")).absolute()
-    environment = {name: value for name, value in os.environ.items() if name != reaper.RUN}
-    environment |= {STEPS_PATH: str(steps_path), reaper.TIE_TO: str(os.getpid())}
-    run_id, folder = reaper.new_id(), None
+    environment = {name: value for name, value in os.environ.items() if name != supervise.RUN}
+    environment |= {STEPS_PATH: str(steps_path), supervise.TIE_TO: str(os.getpid())}
+    run_id, folder = supervise.new_id(), None
     if os.environ.get("VERL_PLATFORM") == "cpu":
         # One machine, one Ray: in a folder of its own it finds no other run's, and leaves nothing. Clusters keep theirs.
-        folder = reaper.new_folder(run_id)
-        environment |= dict.fromkeys((reaper.TMP, "RAY_TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
+        folder = supervise.new_folder(run_id)
+        environment |= dict.fromkeys((supervise.TMP, "RAY_TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
     signals: list[int] = []
     with log_path.open("ab") as log, _kept_steps(steps_path):
         log_start = log.tell()
@@ -123,8 +123,8 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
                 process.wait()
             if folder:
                 # Returns at once where no reaper was attached; the folder is then still there.
-                reaper.wait(run_id, CLEANUP_SECONDS)
-                reaper.remove_folder(folder, run_id)
+                supervise.wait(run_id, CLEANUP_SECONDS)
+                supervise.remove_folder(folder, run_id)
     status = process.returncode if process.returncode >= 0 else 128 - process.returncode
     if signals:
         status = 128 + signals[0]

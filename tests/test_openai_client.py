@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from critic_r1_verl import endpoint
-from critic_r1_verl.endpoint import Endpoint
-from critic_r1_verl.generate import Completion, Request, Sampling
+from critic_r1_verl.engines import openai_client
+from critic_r1_verl.engines.base import Completion, Request, Sampling
+from critic_r1_verl.engines.openai_client import OpenAIEngine
 
 Reply = tuple[int, Any]
 
@@ -73,8 +73,8 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.delenv(endpoint.KEY, raising=False)
+    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.delenv(openai_client.KEY, raising=False)
     servers = []
 
     def start(*arguments: Any, **options: Any) -> Server:
@@ -102,9 +102,9 @@ def request(number: int = 0, images: tuple[Path, ...] = (), **sampling: Any) -> 
 
 def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(b"picture")
-    monkeypatch.setenv(endpoint.KEY, "secret")
+    monkeypatch.setenv(openai_client.KEY, "secret")
     server = serve(lambda body, _: said("first", "second"))
-    generator = Endpoint(server.url, "judge", body={"top_k": 5, "seed": None})
+    generator = OpenAIEngine(server.url, "judge", body={"top_k": 5, "seed": None})
     asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
     assert list(generator.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
     content = [
@@ -129,7 +129,7 @@ def test_many_are_in_flight_but_not_more_than_allowed(serve) -> None:
         return said(prompt_of(body))
 
     server = serve(reply)
-    done = dict(Endpoint(server.url, in_flight=4).generate(request(number) for number in range(20)))
+    done = dict(OpenAIEngine(server.url, in_flight=4).generate(request(number) for number in range(20)))
     assert {place: completions[0].text for place, completions in done.items()} == {number: f"prompt {number}" for number in range(20)}
     assert server.most_at_once == 4
 
@@ -143,7 +143,7 @@ def test_requests_are_taken_as_there_is_room(serve) -> None:
             taken.append(number)
             yield request(number)
 
-    results = Endpoint(server.url, in_flight=3).generate(coming())
+    results = OpenAIEngine(server.url, in_flight=3).generate(coming())
     next(results)
     assert len(taken) == 3
     assert len(list(results)) == 49
@@ -159,7 +159,7 @@ def test_what_the_transport_loses_is_asked_again(serve, failure: int | str) -> N
         return said("well")
 
     server = serve(reply)
-    assert list(Endpoint(server.url, tries=3).generate([request()])) == [(0, [Completion("well", 11, 3)])]
+    assert list(OpenAIEngine(server.url, tries=3).generate([request()])) == [(0, [Completion("well", 11, 3)])]
     assert len(server.asked) == 3
 
 
@@ -172,17 +172,17 @@ def test_a_server_that_stays_away_ends_the_run(serve, failure: int | str, messag
 
     server = serve(reply)
     with pytest.raises(ConnectionError, match=message):
-        list(Endpoint(server.url, tries=3).generate([request()]))
+        list(OpenAIEngine(server.url, tries=3).generate([request()]))
     assert len(server.asked) == 3
 
 
 def test_a_failure_of_many_is_told_once() -> None:
     """At the end of a process asyncio would log each failure that nobody looked at."""
     code = """
-        from critic_r1_verl.endpoint import Endpoint
-        from critic_r1_verl.generate import Request, Sampling
+        from critic_r1_verl.engines.openai_client import OpenAIEngine
+        from critic_r1_verl.engines.base import Request, Sampling
         asked = (Request(f"prompt {number}", (), Sampling(16)) for number in range(32))
-        list(Endpoint("http://127.0.0.1:9/v1", "m", in_flight=32, tries=2).generate(asked))
+        list(OpenAIEngine("http://127.0.0.1:9/v1", "m", in_flight=32, tries=2).generate(asked))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -194,13 +194,13 @@ def test_a_server_that_stalls_ends_the_run(serve) -> None:
     released = threading.Event()
     server = serve(lambda body, number: (released.wait(20), said("late"))[1])
     with pytest.raises(ConnectionError, match=r"ReadTimeout.* 2 times"):
-        list(Endpoint(server.url, tries=2, timeout_seconds=0.2).generate([request()]))
+        list(OpenAIEngine(server.url, tries=2, timeout_seconds=0.2).generate([request()]))
     released.set()
 
 
 def test_nobody_listens() -> None:
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9/v1/models: .*; start the server"):
-        Endpoint("http://127.0.0.1:9/v1")
+        OpenAIEngine("http://127.0.0.1:9/v1")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_nobody_listens() -> None:
 def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, message: str) -> None:
     server = serve(lambda *_: reply)
     with pytest.raises(ValueError, match=f"/v1, pair 0: .*{message}"):
-        list(Endpoint(server.url).generate([request()]))
+        list(OpenAIEngine(server.url).generate([request()]))
     assert len(server.asked) == 1
 
 
@@ -238,7 +238,7 @@ def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, mess
 )
 def test_a_thought_told_apart_stands_in_its_tags(serve, message: dict, text: str) -> None:
     server = serve(lambda *_: (200, {"choices": [{"message": message}]}))
-    assert list(Endpoint(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
+    assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_thought_told_apart_stands_in_its_tags(serve, message: dict, text: str
 def test_the_only_model_or_none(serve, models: Reply, message: str) -> None:
     server = serve(lambda *_: said(""), models=models)
     with pytest.raises(ValueError, match=message):
-        Endpoint(server.url)
+        OpenAIEngine(server.url)
 
 
 def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
@@ -267,7 +267,7 @@ def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
         time.sleep(0.1)
         return 400, {}
 
-    results = Endpoint(serve(reply).url, in_flight=2).generate([request(0), request(1)])
+    results = OpenAIEngine(serve(reply).url, in_flight=2).generate([request(0), request(1)])
     assert next(results)[0] == 0
     with pytest.raises(ValueError, match="status 400"):
         next(results)
@@ -276,7 +276,7 @@ def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
 def test_leaving_early_cancels_what_is_in_flight(serve) -> None:
     released = threading.Event()
     server = serve(lambda body, _: said("quick") if prompt_of(body) == "prompt 0" else (released.wait(20), said("slow"))[1])
-    results = Endpoint(server.url, in_flight=2, timeout_seconds=60).generate([request(0), request(1)])
+    results = OpenAIEngine(server.url, in_flight=2, timeout_seconds=60).generate([request(0), request(1)])
     next(results)
     start = time.monotonic()
     results.close()
@@ -287,5 +287,5 @@ def test_leaving_early_cancels_what_is_in_flight(serve) -> None:
 def test_an_image_that_is_not_there(serve, tmp_path: Path) -> None:
     server = serve(lambda *_: said(""))
     with pytest.raises(ValueError, match=r"gone\.png: the image cannot be read"):
-        list(Endpoint(server.url).generate([request(images=(tmp_path / "gone.png",))]))
+        list(OpenAIEngine(server.url).generate([request(images=(tmp_path / "gone.png",))]))
     assert not server.asked

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server that speaks OpenAI's chat completions (vLLM, SGLang, a gateway, a vendor) as a Generator: many requests in flight, bounded.
+"""A server that speaks OpenAI's chat completions (vLLM, SGLang, a gateway, a vendor) as a Engine: many requests in flight, bounded.
 
 Tried again, with growing pauses, is only what the transport lost: no connection, no answer in time, a status by which a gateway says "not
 now". What a model wrote, however strange, is a text; what a server refuses or cannot say in the protocol ends the run.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.generate import Completion, Done, Request
+from critic_r1_verl.engines.base import Completion, Done, Request
 
 NOT_NOW = (408, 429, 502, 503, 504)
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
@@ -21,7 +21,7 @@ FIRST_ANSWER_SECONDS = 30.0
 KEY = "OPENAI_API_KEY"
 
 
-class Endpoint:
+class OpenAIEngine:
     """url: the API's root, as in http://localhost:8000/v1; model: as the server calls it ("" for the only one it has).
 
     in_flight: requests at once; tries: of one request in all; body: keys that every request carries besides, None to leave one out. The key

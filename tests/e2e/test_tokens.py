@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from critic_r1_verl import tiny
-from data_prep import build, images, lengths
-from data_prep.images import Limits
+from critic_r1_verl import images, tiny, tokens
+from critic_r1_verl.images import Limits
+from data_prep import build
 
 TEXTS = ["Which of the two is better? Think, then answer 1 or 2.", "The plate is blue.\nÜber 3 cups \\boxed{tie}"]
 
@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def processor(base: Path) -> Any:
-    return lengths.load_processor(str(base))
+    return tokens.load_processor(str(base))
 
 
 def some_rows(root: Path) -> list[dict[str, Any]]:
@@ -45,18 +45,18 @@ def some_rows(root: Path) -> list[dict[str, Any]]:
 
 def test_equal_to_the_full_processor(tmp_path: Path, processor: Any) -> None:
     rows = some_rows(tmp_path)
-    meter = lengths.meter(processor, tmp_path)
-    assert lengths.check(meter, processor, rows, tmp_path) == len(rows)
+    meter = tokens.meter(processor, tmp_path)
+    assert tokens.check(meter, processor, rows, tmp_path) == len(rows)
     with pytest.raises(ValueError, match=r"the processor gives .* --no-lengths"):
-        lengths.check(replace(meter, before="x" + meter.before), processor, rows, tmp_path)
+        tokens.check(replace(meter, before="x" + meter.before), processor, rows, tmp_path)
 
 
 def test_a_base_that_is_not_here_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"hf download owner/model-that-is-nowhere .* or build without .* --no-lengths"):
-        lengths.load_processor("owner/model-that-is-nowhere")
+        tokens.load_processor("owner/model-that-is-nowhere")
     with pytest.raises(ValueError, match="holds no processor"):
-        lengths.load_processor(str(tmp_path))
+        tokens.load_processor(str(tmp_path))
 
 
 def test_the_build_drops_long_prompts_with_a_count(tmp_path: Path, base: Path) -> None:

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.records import replacing
-from data_prep.images import Limits, smart_resize
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import Limits, smart_resize
 
 _MARK = "TEXT-OF-THE-PROMPT"
 # qwen_vl_utils 0.0.14, vision_process.py: IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM.

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from critic_r1_verl import benchmarks, metrics
+from critic_r1_verl import benchmarks
 from critic_r1_verl.benchmarks import reading, tally
 from critic_r1_verl.benchmarks.tally import Case, Item
 from critic_r1_verl.judge import ORDERS
 from critic_r1_verl.records import PairRecord, RecordFile
+from critic_r1_verl.scoring import estimates
 
 Score = dict[str, Any]
 Lines = Iterable[Mapping[str, Any]]
@@ -122,9 +123,9 @@ def compare(a: Hits, b: Hits) -> Score:
     return {
         "what": a.what,
         "items": len(before),
-        "a": metrics.estimate(before, clusters),
-        "b": metrics.estimate(after, clusters),
-        "difference": metrics.paired_difference(before, after, clusters),
+        "a": estimates.estimate(before, clusters),
+        "b": estimates.estimate(after, clusters),
+        "difference": estimates.paired_difference(before, after, clusters),
         "mcnemar": {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)},
     }
 
@@ -361,7 +362,7 @@ def _estimates(
     votes = [(_voted(trials[case.pair_id]), cluster) for case, cluster in zip(cases, clusters, strict=True)]
     groups = sorted({case.group for case in cases})
 
-    def of_items(wanted: Callable[[Case], bool] = lambda case: True) -> metrics.Estimate | None:
+    def of_items(wanted: Callable[[Case], bool] = lambda case: True) -> estimates.Estimate | None:
         return _estimate([(right, cluster) for right, case, cluster in strict if wanted(case)])
 
     def of_lines(
@@ -401,12 +402,12 @@ def _estimates(
     }
 
 
-def _estimate(values: Sequence[tuple[float, Hashable]]) -> metrics.Estimate | None:
-    return metrics.estimate([value for value, _ in values], [cluster for _, cluster in values]) if values else None
+def _estimate(values: Sequence[tuple[float, Hashable]]) -> estimates.Estimate | None:
+    return estimates.estimate([value for value, _ in values], [cluster for _, cluster in values]) if values else None
 
 
-def _tokens(values: Sequence[tuple[float, Hashable]]) -> metrics.Estimate | None:
-    """metrics.estimate is for shares: the mean of the share of the largest, scaled back."""
+def _tokens(values: Sequence[tuple[float, Hashable]]) -> estimates.Estimate | None:
+    """estimates.estimate is for shares: the mean of the share of the largest, scaled back."""
     most = max((value for value, _ in values), default=0)
     found = _estimate([(value / most if most else 0.0, cluster) for value, cluster in values])
     return found and {"value": found["value"] * most, "n": found["n"], "ci95": [bound * most for bound in found["ci95"]]}
@@ -503,7 +504,7 @@ def _show_estimates(console: Any, estimates: Score) -> None:
     console.print(table)
 
 
-def _cells(found: metrics.Estimate | None) -> tuple[str, str]:
+def _cells(found: estimates.Estimate | None) -> tuple[str, str]:
     if found is None:
         return "-", ""
     low, high = found["ci95"]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl.generate import Completion, Request, Sampling
-from critic_r1_verl.replicas import Replicas
+from critic_r1_verl.engines.base import Completion, Request, Sampling
+from critic_r1_verl.engines.pool import EnginePool
 
 REQUESTS = [Request(f"{number}", (Path(f"{number // 2}.png"),), Sampling(8)) for number in range(8)]
 
 
-def engines(*answers: Callable[[int, Request], object]) -> Replicas:
+def engines(*answers: Callable[[int, Request], object]) -> EnginePool:
     """One that answers with (place, texts), or with what else its function makes of a request."""
 
     def work(pipe: Connection, answer: Callable[[int, Request], object]) -> None:
@@ -25,7 +25,7 @@ def engines(*answers: Callable[[int, Request], object]) -> Replicas:
         except (EOFError, OSError):
             return
 
-    together = Replicas.__new__(Replicas)
+    together = EnginePool.__new__(EnginePool)
     together.name, together._pipes = "m", []
     for answer in answers:
         ours, theirs = multiprocessing.Pipe()

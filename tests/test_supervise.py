@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import reaper
+from critic_r1_verl import supervise
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,12 +41,12 @@ WORKER = """
 """
 DRIVER = """
     import pathlib, signal, subprocess, sys, time
-    from critic_r1_verl import reaper
+    from critic_r1_verl import supervise
     # A shell that starts the tests in the background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
-    reaper.attach()
-    reaper.attach()
+    supervise.attach()
+    supervise.attach()
     subprocess.run([sys.executable, "worker.py", *sys.argv[1:2], *sys.argv[3:]], check=True, cwd=folder)
     while mode == "sleep" or not (folder / "end").exists():
         time.sleep(0.05)
@@ -65,7 +65,7 @@ class Tree:
             (folder / f"{name}.py").write_text(textwrap.dedent(text))
         self.folder, self.pids, self.run, self.name = folder, [], "", f"{os.getpid()}_{folder.name}"
         command = [sys.executable, *(["parent.py"] if parent else []), "driver.py", str(folder), mode, title, self.name]
-        environment = {"PYTHONPATH": str(ROOT), reaper.GRACE_SECONDS: "0.3", reaper.HANG_SECONDS: "0.5", **environment}
+        environment = {"PYTHONPATH": str(ROOT), supervise.GRACE_SECONDS: "0.3", supervise.HANG_SECONDS: "0.5", **environment}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CRITIC_R1_")}
         self.errors = folder / "stderr"
         with self.errors.open("wb") as errors:
@@ -80,7 +80,7 @@ class Tree:
         self.reaper, self.run = self.state()["reaper"][0], self.state()["run"]
 
     def state(self) -> dict:
-        for path in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json"):
+        for path in supervise.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json"):
             try:
                 state = json.loads(path.read_text())
             except FileNotFoundError:
@@ -91,10 +91,10 @@ class Tree:
         return {}
 
     def segments(self) -> list[str]:
-        return [path.name for path in reaper.SHM.glob(f"*_{self.name}")]
+        return [path.name for path in supervise.SHM.glob(f"*_{self.name}")]
 
     def alive(self) -> list[int]:
-        return [pid for pid in (*self.pids, self.reaper) if reaper._process(pid)]
+        return [pid for pid in (*self.pids, self.reaper) if supervise._process(pid)]
 
     def check_gone(self) -> None:
         wait_for(lambda: not self.alive())
@@ -104,12 +104,12 @@ class Tree:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        if not reaper.wait(self.run or "none", 10):
-            reaper.reap(self.run)
+        if not supervise.wait(self.run or "none", 10):
+            supervise.reap(self.run)
 
 
 def children(pid: int) -> list[int]:
-    return [process.pid for process in reaper._processes().values() if process.parent == pid]
+    return [process.pid for process in supervise._processes().values() if process.parent == pid]
 
 
 def wait_for(condition, seconds: float = 15.0) -> None:
@@ -135,7 +135,7 @@ def tree(tmp_path):
 
 @pytest.mark.parametrize("end", ["exit", signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_driver_ends(tree, tmp_path, end):
-    bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, reaper.RUN: "another"})
+    bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, supervise.RUN: "another"})
     try:
         started = tree("end" if end == "exit" else "sleep")
         if end == "exit":
@@ -156,7 +156,7 @@ def test_the_run_ends_with_the_process_it_is_tied_to(tree):
     assert driver != started.process.pid
     started.process.kill()
     started.check_gone()
-    assert reaper._process(driver) is None
+    assert supervise._process(driver) is None
     assert f"process {started.process.pid}, which started this run, is gone" in started.errors.read_text()
 
 
@@ -182,28 +182,28 @@ def test_idle_workers_may_go(tree):
 
 
 def test_leftovers_of_a_killed_reaper_are_found_and_reaped(tree, tmp_path):
-    made_id = reaper.new_id()
-    folder = reaper.new_folder(made_id)
-    started = tree("sleep", title="VLLM::EngineCore", **{reaper.TMP: str(folder)})
+    made_id = supervise.new_id()
+    folder = supervise.new_folder(made_id)
+    started = tree("sleep", title="VLLM::EngineCore", **{supervise.TMP: str(folder)})
     run_id = started.state()["run"]
     assert run_id == made_id
     with pytest.raises(ValueError, match=f"{run_id} is alive"):
-        reaper.reap(run_id)
-    assert run_id not in [leftover.run for leftover in reaper.leftovers()]
+        supervise.reap(run_id)
+    assert run_id not in [leftover.run for leftover in supervise.leftovers()]
     os.kill(started.reaper, signal.SIGKILL)
     started.process.kill()
     started.process.wait()
-    wait_for(lambda: run_id in [leftover.run for leftover in reaper.leftovers()])
-    (found,) = [leftover for leftover in reaper.leftovers() if leftover.run == run_id]
+    wait_for(lambda: run_id in [leftover.run for leftover in supervise.leftovers()])
+    (found,) = [leftover for leftover in supervise.leftovers() if leftover.run == run_id]
     assert set(found.processes) >= {(pid, "VLLM::EngineCore") for pid in started.pids}
     assert sorted(found.segments) == sorted(started.segments()) and len(found.segments) == 2
     assert found.folder == str(folder)
-    assert not reaper.wait(run_id, 0.1)
-    reaper.reap(run_id)
+    assert not supervise.wait(run_id, 0.1)
+    supervise.reap(run_id)
     started.check_gone()
     assert not folder.exists()
-    assert reaper.wait(run_id, 0.0)
-    reaper.reap(run_id)
+    assert supervise.wait(run_id, 0.0)
+    supervise.reap(run_id)
 
 
 @pytest.mark.parametrize(
@@ -225,50 +225,50 @@ def test_leftovers_of_a_killed_reaper_are_found_and_reaped(tree, tmp_path):
     ],
 )
 def test_essential_titles(title, name):
-    match = reaper.ESSENTIAL.search(title)
+    match = supervise.ESSENTIAL.search(title)
     assert (match[0] if match else None) == name
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({reaper.TIE_TO: "make"}, "CRITIC_R1_TIE_TO=make: not a process id"),
-        ({reaper.HANG_SECONDS: "soon"}, "CRITIC_R1_HANG_SECONDS=soon: not a number of seconds"),
-        ({reaper.TMP: "/"}, "no file .critic_r1_run in it"),
+        ({supervise.TIE_TO: "make"}, "CRITIC_R1_TIE_TO=make: not a process id"),
+        ({supervise.HANG_SECONDS: "soon"}, "CRITIC_R1_HANG_SECONDS=soon: not a number of seconds"),
+        ({supervise.TMP: "/"}, "no file .critic_r1_run in it"),
     ],
 )
 def test_bad_settings_are_refused(monkeypatch, environment, message):
-    monkeypatch.delenv(reaper.RUN, raising=False)
+    monkeypatch.delenv(supervise.RUN, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
-        reaper.attach()
-    assert reaper.RUN not in os.environ
+        supervise.attach()
+    assert supervise.RUN not in os.environ
 
 
 def test_only_own_folders_are_deleted(tmp_path):
-    folder = reaper.new_folder("one")
+    folder = supervise.new_folder("one")
     with pytest.raises(ValueError, match="not the temporary folder of run two"):
-        reaper.remove_folder(folder, "two")
+        supervise.remove_folder(folder, "two")
     link = tmp_path / "link"
     link.symlink_to(folder)
     with pytest.raises(ValueError, match="not the temporary folder"):
-        reaper.remove_folder(link, "one")
+        supervise.remove_folder(link, "one")
     with pytest.raises(ValueError, match="no file"):
-        reaper.remove_folder(tmp_path, "one")
-    reaper.remove_folder(folder, "one")
-    reaper.remove_folder(folder, "one")
+        supervise.remove_folder(tmp_path, "one")
+    supervise.remove_folder(folder, "one")
+    supervise.remove_folder(folder, "one")
     assert not folder.exists()
 
 
 def test_data_that_is_only_read_is_no_segment():
-    path = reaper.SHM / f"critic_test_{os.getpid()}"
+    path = supervise.SHM / f"critic_test_{os.getpid()}"
     path.write_bytes(b"x")
     try:
         inode = path.stat().st_ino
         with path.open("rb"):
-            assert inode not in reaper._held_inodes(os.getpid())
+            assert inode not in supervise._held_inodes(os.getpid())
         with path.open("r+b"):
-            assert inode in reaper._held_inodes(os.getpid())
+            assert inode in supervise._held_inodes(os.getpid())
     finally:
         path.unlink()

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from data_prep import images
-from data_prep.corpus import BadImage
-from data_prep.images import ImageStore, Limits
+from critic_r1_verl import images
+from critic_r1_verl.images import BadImage, Limits
+from data_prep.image_store import ImageStore
 
 LIMITS = Limits(56 * 56, 280 * 280)
 
