@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = ".tmp"
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside path that takes its place when the block ends well, and is removed when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -44,7 +46,7 @@ def file_sha256(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder while the block runs, so that no second process writes into it; a process that dies releases it.
 
-    ValueError if another process holds it.
+    Temporary files that a killed process left directly in the folder are removed. ValueError if another process holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -55,6 +57,8 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"{folder}: another process writes into this folder; wait until it ends, or give another --out") from error
     try:
+        for stale in folder.glob(f".*{_TEMPORARY}"):
+            stale.unlink()
         yield
     finally:
         lock.release()

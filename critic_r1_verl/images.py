@@ -2,15 +2,18 @@
 """Images: decoded once with care, brought within pixel limits, and the size rule of the processors.
 
 An upright RGB or grey PNG or JPEG within the limits is kept byte for byte. Any other is turned upright, laid on white, resized and encoded
-anew: JPEG as JPEG, the rest as PNG.
+anew: JPEG as JPEG, the rest as PNG. An engine takes an image as pixels from open_rgb, or as the bytes of its file from data_uri.
 """
 
+import base64
 import io
 import math
+import mimetypes
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -96,6 +99,36 @@ def prepare(data: bytes, limits: Limits) -> tuple[bytes, str, tuple[int, int]]:
     else:
         result.save(buffer, format="PNG")
     return buffer.getvalue(), suffix, size
+
+
+def decoded(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Any:
+    """The image in a file or in bytes as a PIL.Image, decoded to its end; formats are the only ones to try. BadImage says what is wrong."""
+    from PIL import Image as Pillow
+
+    try:
+        with Pillow.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as picture:
+            picture.load()
+            return picture
+    # Pillow's decoders raise OSError, SyntaxError, struct.error and more on damaged bytes: they all mean the same.
+    except Exception as error:
+        raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
+def open_rgb(path: Path) -> Any:
+    """The image of a file in RGB, as a PIL.Image. ValueError names the file if it does not open."""
+    try:
+        return decoded(path).convert("RGB")
+    except BadImage as error:
+        raise ValueError(f"{path}: the image does not open ({error}); put it back, then run the same command") from error
+
+
+def data_uri(path: Path) -> str:
+    """The bytes of an image file as a data: URI; the server decodes them. ValueError names the file if it cannot be read."""
+    try:
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError as error:
+        raise ValueError(f"{path}: the image cannot be read ({error}); put it back, then run the same command") from error
+    return f"data:{mimetypes.guess_type(path.name)[0] or 'image/png'};base64,{content}"
 
 
 def _resized(picture: Any, size: tuple[int, int]) -> Any:

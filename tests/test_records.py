@@ -145,9 +145,9 @@ def without(key: str, **added) -> bytes:
         (without("images", images=["a.png"]), r"images\[0\]: not a JSON object"),
         (without("preferred", preferred=1), "'preferred'"),
         (b"[]", "not a JSON object"),
-        (b"{", "not a PairRecord"),
+        (b"{", "not a record"),
         (b"\xff\xfe", "utf-8"),
-        (b"[" * 100_000, "not a PairRecord"),
+        (b"[" * 100_000, "not a record"),
     ],
 )
 def test_a_bad_line_is_named_by_file_line_and_key(tmp_path: Path, line, expected):
