@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Against a real HTTP server on this machine that answers, fails, stalls and lies as it is told."""
+"""The client against a real HTTP server on this machine, which each test tells how to answer, fail or stall."""
 
 import base64
 import json
@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,24 @@ from critic_r1_verl.engines import openai_client
 from critic_r1_verl.engines.base import Completion, Request, Sampling
 from critic_r1_verl.engines.openai_client import OpenAIEngine
 
-Reply = tuple[int, Any]
+Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+SOON = {"retry-after-ms": "10"}
+
+
+class Dropped(Exception):
+    """Raised by a reply, closes the connection, after the headers and a part of the body were sent if mid_answer."""
+
+    def __init__(self, mid_answer: bool = False) -> None:
+        self.mid_answer = mid_answer
 
 
 class Server:
-    """url, and what was asked of it. reply(body, number of the request) -> (status, JSON or bytes); raising drops the connection."""
+    """url, and what was asked of it and when. reply(body, number of the request) -> (status, JSON or bytes[, headers]), or Dropped."""
 
     def __init__(self, reply: Callable[[dict, int], Reply], models: Reply = (200, {"data": [{"id": "critic"}]})) -> None:
         self.asked: list[dict] = []
-        self.headers: list[dict] = []
+        self.headers: list[Message] = []
+        self.times: list[float] = []
         self.at_once = self.most_at_once = 0
         lock = threading.Lock()
         server = self
@@ -40,23 +50,26 @@ class Server:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     server.asked.append(body)
-                    server.headers.append(dict(self.headers))
+                    server.headers.append(self.headers)
+                    server.times.append(time.monotonic())
                     number = len(server.asked) - 1
                     server.at_once += 1
                     server.most_at_once = max(server.most_at_once, server.at_once)
                 try:
                     self.answer(*reply(body, number))
-                except ConnectionAbortedError:
+                except Dropped as dropped:
                     self.close_connection = True
+                    if dropped.mid_answer:
+                        self.answer(200, b'{"choices": [', {"Content-Length": "1000"})
                 finally:
                     with lock:
                         server.at_once -= 1
 
-            def answer(self, status: int, content: Any) -> None:
+            def answer(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
                 raw = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(raw)))
+                for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(raw))} | (headers or {})).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(raw)
 
@@ -73,7 +86,6 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    monkeypatch.setattr(openai_client, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.delenv(openai_client.KEY, raising=False)
     servers = []
 
@@ -104,9 +116,9 @@ def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "a.png").write_bytes(b"picture")
     monkeypatch.setenv(openai_client.KEY, "secret")
     server = serve(lambda body, _: said("first", "second"))
-    generator = OpenAIEngine(server.url, "judge", body={"top_k": 5, "seed": None})
+    engine = OpenAIEngine(server.url, "judge", body={"top_k": 5, "top_p": 0.8, "seed": None})
     asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
-    assert list(generator.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
+    assert list(engine.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
     content = [
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(b"picture").decode()}},
         {"type": "text", "text": "\nprompt 0"},
@@ -114,10 +126,18 @@ def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert server.asked == [
         {
             **{"model": "judge", "messages": [{"role": "user", "content": content}], "max_tokens": 16},
-            **{"temperature": 0.5, "top_p": 0.9, "n": 2, "top_k": 5},
+            **{"temperature": 0.5, "top_p": 0.8, "n": 2, "top_k": 5},
         }
     ]
     assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_server_without_a_key(serve, monkeypatch: pytest.MonkeyPatch, key: str | None) -> None:
+    if key is not None:
+        monkeypatch.setenv(openai_client.KEY, key)
+    server = serve(lambda *_: said("well"))
+    assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion("well", 11, 3)])]
 
 
 def test_many_are_in_flight_but_not_more_than_allowed(serve) -> None:
@@ -129,7 +149,7 @@ def test_many_are_in_flight_but_not_more_than_allowed(serve) -> None:
         return said(prompt_of(body))
 
     server = serve(reply)
-    done = dict(OpenAIEngine(server.url, in_flight=4).generate(request(number) for number in range(20)))
+    done = dict(OpenAIEngine(server.url, max_concurrency=4).generate(request(number) for number in range(20)))
     assert {place: completions[0].text for place, completions in done.items()} == {number: f"prompt {number}" for number in range(20)}
     assert server.most_at_once == 4
 
@@ -143,37 +163,75 @@ def test_requests_are_taken_as_there_is_room(serve) -> None:
             taken.append(number)
             yield request(number)
 
-    results = OpenAIEngine(server.url, in_flight=3).generate(coming())
+    results = OpenAIEngine(server.url, max_concurrency=3).generate(coming())
     next(results)
     assert len(taken) == 3
     assert len(list(results)) == 49
 
 
-@pytest.mark.parametrize("failure", [429, 408, 502, 503, 504, "dropped"])
-def test_what_the_transport_loses_is_asked_again(serve, failure: int | str) -> None:
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+def test_a_status_that_says_not_now_is_retried(serve, status: int) -> None:
+    server = serve(lambda body, number: (status, {"error": "not now"}, SOON) if number < 2 else said("well"))
+    assert list(OpenAIEngine(server.url, max_retries=2).generate([request()])) == [(0, [Completion("well", 11, 3)])]
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("mid_answer", [False, True], ids=["before the answer", "in the middle of the answer"])
+def test_a_dropped_connection_is_retried(serve, mid_answer: bool) -> None:
     def reply(body: dict, number: int) -> Reply:
-        if number < 2:
-            if failure == "dropped":
-                raise ConnectionAbortedError
-            return int(failure), {"error": "not now"}
+        if number == 0:
+            raise Dropped(mid_answer)
         return said("well")
 
     server = serve(reply)
-    assert list(OpenAIEngine(server.url, tries=3).generate([request()])) == [(0, [Completion("well", 11, 3)])]
-    assert len(server.asked) == 3
+    assert list(OpenAIEngine(server.url, max_retries=1).generate([request()])) == [(0, [Completion("well", 11, 3)])]
+    assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize(("failure", "message"), [(503, "status 503, 3 times"), ("dropped", "RemoteProtocolError .* 3 times")])
-def test_a_server_that_stays_away_ends_the_run(serve, failure: int | str, message: str) -> None:
-    def reply(body: dict, number: int) -> Reply:
-        if failure == "dropped":
-            raise ConnectionAbortedError
-        return int(failure), {}
+def test_retry_after_is_respected(serve) -> None:
+    """Without the header the client would pause for half a second at most."""
+    server = serve(lambda body, number: said("well") if number else (429, {}, {"Retry-After": "1"}))
+    list(OpenAIEngine(server.url).generate([request()]))
+    assert 0.95 < server.times[1] - server.times[0] < 3
 
-    server = serve(reply)
-    with pytest.raises(ConnectionError, match=message):
-        list(OpenAIEngine(server.url, tries=3).generate([request()]))
-    assert len(server.asked) == 3
+
+def test_pauses_are_bounded_and_differ(serve) -> None:
+    """All requests fail together; if they were retried together, the server would be overrun again."""
+    first: dict[str, float] = {}
+    pauses: list[float] = []
+
+    def reply(body: dict, _: int) -> Reply:
+        now, prompt = time.monotonic(), prompt_of(body)
+        if prompt not in first:
+            first[prompt] = now
+            return 503, {}
+        pauses.append(now - first[prompt])
+        return said("well")
+
+    list(OpenAIEngine(serve(reply).url).generate([request(number) for number in range(16)]))
+    assert len(pauses) == 16
+    assert min(pauses) > 0.3 and max(pauses) < 2
+    assert max(pauses) - min(pauses) > 0.02
+
+
+@pytest.mark.parametrize(
+    ("reply", "max_retries", "message"),
+    [
+        ((503, {}, SOON), 2, r"status 503, in 3 attempt\(s\)"),
+        ((503, {}, SOON), 0, r"status 503, in 1 attempt\(s\)"),
+        ((429, {}, {"Retry-After": "3600"}), 2, r"status 429, in 1 attempt\(s\)"),
+        (Dropped(), 1, r"RemoteProtocolError .*, in 2 attempt\(s\)"),
+    ],
+    ids=["unavailable", "no retries", "asks for an hour", "dropped"],
+)
+def test_a_server_that_stays_away_ends_the_run(serve, reply: Reply | Dropped, max_retries: int, message: str) -> None:
+    def answer(body: dict, _: int) -> Reply:
+        if isinstance(reply, Dropped):
+            raise reply
+        return reply
+
+    with pytest.raises(ConnectionError, match=f"/v1, pair 0: {message}; repair the server"):
+        list(OpenAIEngine(serve(answer).url, max_retries=max_retries).generate([request()]))
 
 
 def test_a_failure_of_many_is_told_once() -> None:
@@ -182,20 +240,27 @@ def test_a_failure_of_many_is_told_once() -> None:
         from critic_r1_verl.engines.openai_client import OpenAIEngine
         from critic_r1_verl.engines.base import Request, Sampling
         asked = (Request(f"prompt {number}", (), Sampling(16)) for number in range(32))
-        list(OpenAIEngine("http://127.0.0.1:9/v1", "m", in_flight=32, tries=2).generate(asked))
+        list(OpenAIEngine("http://127.0.0.1:9/v1", "m", max_concurrency=32, max_retries=1).generate(asked))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "never retrieved" not in done.stderr
-    assert "ConnectError All connection attempts failed, 2 times" in done.stderr.splitlines()[-1]
+    assert "ConnectError All connection attempts failed, in 2 attempt(s)" in done.stderr.splitlines()[-1]
 
 
 def test_a_server_that_stalls_ends_the_run(serve) -> None:
     released = threading.Event()
     server = serve(lambda body, number: (released.wait(20), said("late"))[1])
-    with pytest.raises(ConnectionError, match=r"ReadTimeout.* 2 times"):
-        list(OpenAIEngine(server.url, tries=2, timeout_seconds=0.2).generate([request()]))
+    with pytest.raises(ConnectionError, match=r"ReadTimeout.* 2 attempt"):
+        list(OpenAIEngine(server.url, max_retries=1, timeout_seconds=0.2).generate([request()]))
     released.set()
+
+
+@pytest.mark.parametrize("wrong", [{"max_concurrency": 0}, {"max_retries": -1}, {"timeout_seconds": 0}])
+def test_limits_that_make_no_sense(wrong: dict) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value} "):
+        OpenAIEngine("http://127.0.0.1:9/v1", "m", **wrong)
 
 
 def test_nobody_listens() -> None:
@@ -208,7 +273,10 @@ def test_nobody_listens() -> None:
     [
         ((400, {"error": "context length"}), "status 400: .*context length"),
         ((401, {"error": "no key"}), "status 401"),
+        ((409, {}), "status 409"),
         ((500, {"error": "boom"}), "status 500: .*boom"),
+        ((500, b"two\nlines"), "status 500: two lines$"),
+        ((500, {}, {"x-should-retry": "true"}), "status 500"),
         ((200, b"<html>hello</html>"), "not JSON: '<html>hello"),
         ((200, {"error": "quota"}), r"not 1 choice\(s\) but \{'error': 'quota'\}"),
         ((200, {"choices": []}), r"not 1 choice\(s\)"),
@@ -236,7 +304,7 @@ def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, mess
         ({"content": "<think>a</think>\\boxed{2}", "reasoning_content": "a"}, "<think>a</think>\\boxed{2}"),
     ],
 )
-def test_a_thought_told_apart_stands_in_its_tags(serve, message: dict, text: str) -> None:
+def test_reasoning_from_a_field_of_its_own_stands_in_think_tags(serve, message: dict, text: str) -> None:
     server = serve(lambda *_: (200, {"choices": [{"message": message}]}))
     assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
 
@@ -267,7 +335,7 @@ def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
         time.sleep(0.1)
         return 400, {}
 
-    results = OpenAIEngine(serve(reply).url, in_flight=2).generate([request(0), request(1)])
+    results = OpenAIEngine(serve(reply).url, max_concurrency=2).generate([request(0), request(1)])
     assert next(results)[0] == 0
     with pytest.raises(ValueError, match="status 400"):
         next(results)
@@ -276,7 +344,7 @@ def test_what_was_done_before_a_failure_is_handed_over(serve) -> None:
 def test_leaving_early_cancels_what_is_in_flight(serve) -> None:
     released = threading.Event()
     server = serve(lambda body, _: said("quick") if prompt_of(body) == "prompt 0" else (released.wait(20), said("slow"))[1])
-    results = OpenAIEngine(server.url, in_flight=2, timeout_seconds=60).generate([request(0), request(1)])
+    results = OpenAIEngine(server.url, max_concurrency=2, timeout_seconds=60).generate([request(0), request(1)])
     next(results)
     start = time.monotonic()
     results.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How requests are shared out to engines; the engines are threads here, tests/e2e/test_judging.py runs real ones."""
+"""How requests are distributed among engines. The engines are threads here; tests/e2e/test_judging.py runs real ones."""
 
 import multiprocessing
 import threading
@@ -16,7 +16,7 @@ REQUESTS = [Request(f"{number}", (Path(f"{number // 2}.png"),), Sampling(8)) for
 
 
 def engines(*answers: Callable[[int, Request], object]) -> EnginePool:
-    """One that answers with (place, texts), or with what else its function makes of a request."""
+    """A pool with one engine for each function, which makes (place, texts) or an exception of a place and a request."""
 
     def work(pipe: Connection, answer: Callable[[int, Request], object]) -> None:
         try:

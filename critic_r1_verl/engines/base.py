@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one seam between this package and a model that writes text: requests in, completions out as they finish.
+"""The interface between this package and a model that writes text: requests go in, completions come out as they finish.
 
-vllm.py runs vLLM in this process, pool.py runs several of these side by side, openai_client.py sends requests to a server. Tests replace
-an engine by their own object with the same `generate`.
+vllm.py runs vLLM in this process, pool.py runs several such engines in processes of their own, openai_client.py sends the requests to a
+server. Tests use an object of their own with the same `generate`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a text is drawn. temperature 0 is greedy; top_p in (0, 1]; the same seed gives the same texts again on the same machine."""
+    """How texts are sampled, and how many for each request. temperature 0 is greedy; top_p in (0, 1].
+
+    The same seed gives the same texts again on the same machine.
+    """
 
     max_tokens: int
     temperature: float = 0.0
@@ -24,7 +27,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt with one literal <image> for each picture, how its texts are drawn, and what errors call it."""
+    """A prompt with one literal <image> for each image, how its texts are sampled, and the name that error messages give it."""
 
     prompt: str
     images: tuple[Path, ...]
@@ -32,19 +35,19 @@ class Request:
     name: str = "a prompt"
 
     def parts(self) -> list[str | Path]:
-        """The prompt's texts with the pictures in their places."""
+        """The prompt cut at each <image>, with the image's path in its place. ValueError if their numbers differ."""
         texts = self.prompt.split("<image>")
         if len(texts) != len(self.images) + 1:
             raise ValueError(f"{self.name}: {len(texts) - 1} <image> in the prompt, {len(self.images)} images")
-        woven: list[str | Path] = [texts[0]]
+        parts: list[str | Path] = [texts[0]]
         for image, text in zip(self.images, texts[1:], strict=True):
-            woven += [image, text]
-        return [part for part in woven if part != ""]
+            parts += [image, text]
+        return [part for part in parts if part != ""]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A text and what it took; an endpoint may not tell the tokens."""
+    """A text and its numbers of tokens; None where a server does not return them."""
 
     text: str
     prompt_tokens: int | None
@@ -52,21 +55,24 @@ class Completion:
 
 
 Done = tuple[int, list[Completion]]
-"""The place of a request among those given, from 0, and its texts, as many as its sampling asks for."""
+"""A finished request: its place in the list of requests, from 0, and its texts, as many as its sampling asks for."""
 
 
 class Engine(Protocol):
     name: str
+    """The model, as run folders and error messages name it."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        """Each request's texts as soon as they are there, in any order; requests are taken as there is room, neighbours together.
+        """Yields each request with its texts as soon as they are complete, in any order.
 
-        ValueError for a request that cannot be worked on, OSError for a broken machine or connection: what was yielded before stands.
+        Requests are taken from the iterable only as the engine has room for them. Put requests about the same images next to each other:
+        an engine may decode them once. ValueError for a request that cannot be processed, OSError for a broken machine or connection;
+        the results that were yielded before remain valid.
         """
         ...
 
 
-def in_order(generator: Engine, requests: Sequence[Request]) -> list[list[Completion]]:
+def in_order(engine: Engine, requests: Sequence[Request]) -> list[list[Completion]]:
     """The texts of all requests, in their order."""
-    done = dict(generator.generate(requests))
+    done = dict(engine.generate(requests))
     return [done[number] for number in range(len(requests))]

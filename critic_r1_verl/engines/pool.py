@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several engines side by side as one Engine: a process each, with its own share of the machine's GPUs."""
+"""Several vLLM engines on one machine as one Engine: each runs in a process of its own, on its own share of the GPUs."""
 
 import atexit
 import multiprocessing
@@ -17,56 +17,63 @@ from critic_r1_verl.engines.vllm import MAX_TAKEN
 
 
 class EnginePool:
-    """`count` VllmGenerators of tensor_parallel GPUs each; neighbours with the same pictures go to the same one, for its prefix cache."""
+    """`count` engines of tensor_parallel_size GPUs each.
 
-    def __init__(self, count: int, model: str | Path, max_model_len: int | None = None, tensor_parallel: int = 1) -> None:
+    Consecutive requests with the same images go to the same engine, because its prefix cache then holds them.
+    """
+
+    def __init__(self, count: int, model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> None:
         from critic_r1_verl import supervise
+        from critic_r1_verl.devices import visible_devices
 
         supervise.attach()
         self.name = str(model)
-        devices = _devices(count * tensor_parallel)
+        devices = visible_devices(count * tensor_parallel_size)
         self._pipes: list[Connection] = []
         spawn = multiprocessing.get_context("spawn")
         for number in range(count):
             ours, theirs = spawn.Pipe()
-            share = devices[number * tensor_parallel : (number + 1) * tensor_parallel]
-            spawn.Process(target=_work, args=(theirs, ",".join(share), str(model), max_model_len, tensor_parallel)).start()
-            # Only the child holds its end now, so that its death is the end of the pipe.
+            share = ",".join(devices[number * tensor_parallel_size : (number + 1) * tensor_parallel_size])
+            spawn.Process(target=_work, args=(theirs, share, str(model), max_model_len, tensor_parallel_size)).start()
+            # Now only the child has its end of the pipe open, so the pipe ends when the child dies.
             theirs.close()
             self._pipes.append(ours)
-        # Before multiprocessing's own, which waits for the processes: the end of its pipe ends each.
+        # Runs before multiprocessing's own exit handler, which waits for the processes: each ends when its pipe is closed.
         atexit.register(self.close)
+        # Each engine sends one message when its model is loaded.
         for pipe in self._pipes:
             self._receive(pipe)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        coming = enumerate(requests)
-        taken = dict.fromkeys(self._pipes, 0)
-        pipe, pictures = self._pipes[0], None
+        numbered = enumerate(requests)
+        num_taken = dict.fromkeys(self._pipes, 0)
+        pipe, images = self._pipes[0], None
         try:
-            following = next(coming, None)
-            while following or any(taken.values()):
-                while following:
-                    if following[1].images != pictures or taken[pipe] >= MAX_TAKEN:
-                        pipe, pictures = min(self._pipes, key=taken.__getitem__), following[1].images
-                    if taken[pipe] >= MAX_TAKEN:
+            waiting = next(numbered, None)
+            while waiting or any(num_taken.values()):
+                while waiting:
+                    if waiting[1].images != images or num_taken[pipe] >= MAX_TAKEN:
+                        # Other images, or this engine is full: go on with the engine that has the least to do.
+                        pipe, images = min(self._pipes, key=num_taken.__getitem__), waiting[1].images
+                    if num_taken[pipe] >= MAX_TAKEN:
                         break
-                    # An engine that has ended is still to say what it has done, and why it ended.
+                    # Sending fails if the engine's process has ended. Its last results and its error are still in the pipe and are
+                    # received below, so the failure to send is not an error here.
                     with suppress(ConnectionError):
-                        pipe.send(following)
-                    taken[pipe] += 1
-                    following = next(coming, None)
-                for ready in wait([each for each, number in taken.items() if number]):
+                        pipe.send(waiting)
+                    num_taken[pipe] += 1
+                    waiting = next(numbered, None)
+                for ready in wait([each for each, number in num_taken.items() if number]):
                     assert isinstance(ready, Connection)
-                    taken[ready] -= 1
+                    num_taken[ready] -= 1
                     yield self._receive(ready)
         finally:
-            # After an error, or if the caller stops early, what the engines still send would be taken for the next call's.
-            if any(taken.values()):
+            # After an error, or when the caller stops early, the engines still send results, which the next call would take for its own.
+            if any(num_taken.values()):
                 self.close()
 
     def close(self) -> None:
-        """End the engines."""
+        """End the engines, whose processes stop when their pipes are closed; this object cannot be used afterwards."""
         for pipe in self._pipes:
             pipe.close()
 
@@ -75,37 +82,27 @@ class EnginePool:
             answer = pipe.recv()
         except (EOFError, ConnectionError) as error:
             raise ChildProcessError(
-                f"{self.name}: an engine's process ended; the lines above may say why. The same command goes on"
+                f"{self.name}: an engine's process ended; the lines above may say why. Run the same command again to go on"
             ) from error
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-def _devices(count: int) -> list[str]:
-    """The first GPUs that this process may use, by their numbers; none where it runs on the CPU."""
-    from critic_r1_verl import cpu, devices
+def _work(pipe: Connection, devices: str, model: str, max_model_len: int | None, tensor_parallel_size: int) -> None:
+    """The process of one engine: receives (place, request), sends (place, texts), and ends when the pipe is closed.
 
-    if cpu.requested():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = visible.split(",") if visible else [str(number) for number in range(devices.gpu_count())]
-    if len(found) < count:
-        raise ValueError(f"{count} GPUs are asked for, {len(found)} are there: lower --data-parallel or --tensor-parallel")
-    return found
-
-
-def _work(pipe: Connection, devices: str, model: str, max_model_len: int | None, tensor_parallel: int) -> None:
-    """One engine: takes (place, request), sends what generate() yields, ends when the pipe does. The first message says that it is up."""
+    Its first message is None and says that the model is loaded; an exception that it sends is raised in the parent.
+    """
     from critic_r1_verl.engines.vllm import VllmEngine
 
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
     inbox: queue.SimpleQueue[tuple[int, Request] | None] = queue.SimpleQueue()
-    # Always ready to receive: with both sides sending into full pipes, both would wait for ever.
+    # A thread receives all the time. Otherwise both sides could block for ever, each sending into a pipe that is full.
     threading.Thread(target=_receive_all, args=(pipe, inbox), daemon=True).start()
     try:
-        engine = VllmEngine(model, max_model_len, tensor_parallel)
+        engine = VllmEngine(model, max_model_len=max_model_len, tensor_parallel_size=tensor_parallel_size)
         pipe.send(None)
         while True:
             while not engine.num_taken or not inbox.empty():
