@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from critic_r1_verl import cli
+from critic_r1_verl.lines import Judgement, to_json
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.scoring import compare, measures
 from critic_r1_verl.scoring import score as scores
-from critic_r1_verl.scoring.estimates import estimate
+from critic_r1_verl.scoring.estimates import estimate, mcnemar
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = json.loads((ROOT / "tests/golden/scores.json").read_text(encoding="utf-8"))
 PUBLISHED = ROOT.parent / "shared/data/golden/ixc25_reward/vl_rewardbench_results.json"
-OTHER = {"1": "2", "2": "1"}
 
 
 def record(number, preferred="1", category="general", **more):
@@ -25,14 +26,29 @@ def record(number, preferred="1", category="general", **more):
 
 def judgement(record, order, choice, repeat=0, status="parsed", tokens=10):
     """choice in the shown frame; None for what is not parsed."""
-    preferred = record.preferred if order == "12" else record.swap().preferred
-    line = {"pair_id": record.pair_id, "order": order, "repeat": repeat, "choice": choice, "correct": choice == preferred}
-    return line | {
-        "status": status if choice is None else "parsed",
-        "preferred": preferred,
-        "text": f"\\boxed{{{choice}}}",
-        "completion_tokens": tokens,
-    }
+    preferred = record.shown(order).preferred
+    return Judgement(
+        pair_id=record.pair_id,
+        order=order,
+        repeat=repeat,
+        choice=choice,
+        status=status if choice is None else "parsed",
+        correct=choice == preferred,
+        preferred=preferred,
+        text=f"\\boxed{{{choice}}}",
+        prompt_tokens=None,
+        completion_tokens=tokens,
+        model="m",
+        template_sha="0",
+    )
+
+
+def compared(a, b):
+    """The comparison of two files, and of it what the headline measure says."""
+    ((result,), others) = compare.compare_paths(a, b)
+    assert others == []
+    found = result["differences"]["critic"]
+    return result | found.get("strict", found.get("right"))
 
 
 def both(record, choice_12, choice_21, repeat=0, status="missing"):
@@ -57,8 +73,7 @@ LINES = [
 def write(folder, judgements, records):
     folder.mkdir(exist_ok=True, parents=True)
     write_jsonl(folder / "records.jsonl", records)
-    (folder / "judgements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in judgements), encoding="utf-8")
-    return folder / "judgements.jsonl"
+    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else to_json(line) for line in judgements])
 
 
 def test_two_scores_and_what_they_hide():
@@ -71,19 +86,16 @@ def test_two_scores_and_what_they_hide():
     }
     # By a coin for the order: 1 of 1, 1/2 of 1, 1/2 of 1/2, 0 of 1.
     assert result["official"]["overall"] == pytest.approx(2 / 3.5)
-    values = {name: found and ("value" in found) and found["value"] for name, found in result["estimates"].items()}
+    values = {name: found and found["value"] for name, found in result["critic"].items()}
     assert values["accuracy"] == 4 / 8 and values["strict"] == 1 / 4
     assert values["position_consistency"] == 2 / 4
     assert values["first_share"] == 5 / 7
     assert (values["unparsed"], values["ties"], values["completion_tokens"]) == (1 / 8, 0, 10)
-    assert {name: found["value"] for name, found in result["estimates"]["unparsed_by_status"].items()} == {
-        "missing": 0,
-        "unclosed": 1 / 8,
-        "ambiguous": 0,
-    }
+    assert [values[f"unparsed/{status}"] for status in ("missing", "unclosed", "ambiguous")] == [0, 1 / 8, 0]
+    assert [values[f"strict/{group}"] for group in ("general", "hallucination", "reasoning")] == [1 / 2, 0, 0]
     # Records 1 and 2 have the longer response chosen, record 0 the shorter one, in record 3 both are as long.
     assert (values["accuracy_chosen_longer"], values["accuracy_chosen_shorter"]) == (2 / 4, 1)
-    assert result["estimates"]["accuracy"] == estimate([1, 1, 1, 0, 1, 0, 0, 0], list("aabbccdd")) | {"value": 1 / 2, "n": 8}
+    assert result["critic"]["accuracy"] == estimate([1, 1, 1, 0, 1, 0, 0, 0], list("aabbccdd")).to_json()
     assert result["notes"][0] == "4 items of the benchmark's 1,250"
 
 
@@ -98,14 +110,14 @@ def test_baselines_go_through_the_same_functions():
 def test_a_judge_that_always_says_the_first():
     result = scores.score([line for record in RECORDS for line in both(record, "1", "1")], RECORDS, "vl_rewardbench")
     assert (result["strict"]["overall"], result["official"]["overall"]) == (0, 1 / 2)
-    assert (result["estimates"]["first_share"]["value"], result["estimates"]["position_consistency"]["value"]) == (1, 0)
+    assert (result["critic"]["first_share"]["value"], result["critic"]["position_consistency"]["value"]) == (1, 0)
 
 
 def test_a_judge_that_says_nothing():
     result = scores.score([line for record in RECORDS for line in both(record, None, None)], RECORDS, "vl_rewardbench")
     assert result["official"]["overall"] is None and result["strict"]["overall"] == 0
-    assert result["estimates"]["first_share"] is None and result["estimates"]["unparsed_by_status"]["missing"]["value"] == 1
-    assert result["estimates"]["position_consistency"]["value"] == 0
+    assert result["critic"]["first_share"] is None and result["critic"]["unparsed/missing"]["value"] == 1
+    assert result["critic"]["position_consistency"]["value"] == 0
 
 
 def test_repeats_vote():
@@ -119,7 +131,7 @@ def test_repeats_vote():
 def test_ties_can_be_right():
     tie = record(0, "tie")
     result = scores.score(both(tie, "tie", "tie"), [tie], "pairs")
-    assert (result["strict"]["overall"], result["official"]["overall"], result["estimates"]["ties"]["value"]) == (1, 1, 1)
+    assert (result["strict"]["overall"], result["official"]["overall"], result["critic"]["ties"]["value"]) == (1, 1, 1)
 
 
 def test_an_item_that_stands_twice_counts_twice_and_contradicting_ones_cannot_both_be_right():
@@ -127,14 +139,14 @@ def test_an_item_that_stands_twice_counts_twice_and_contradicting_ones_cannot_bo
     result = scores.score(both(twice[0], "1", "2"), twice, "pairs")
     assert (result["items"], result["pairs"], result["strict"]["overall"]) == (3, 1, 2 / 3)
     # One cluster: the interval says that nothing is known of other pairs.
-    assert result["estimates"]["strict"]["ci95"] == estimate([1, 1, 0], "aaa")["ci95"]
+    assert result["critic"]["strict"] == estimate([1, 1, 0], "aaa").to_json()
 
 
 def test_items_that_share_an_image_or_a_group_share_a_cluster():
     same_image = [record(0), record(1, sha256=f"{0:064x}"), record(2)]
-    assert len(set(scores._clusters(same_image))) == 2
+    assert len(set(measures.clusters_of(same_image))) == 2
     chained = [record(0, group="a"), record(1, group="a", sha256=f"{5:064x}"), record(2, group="b", sha256=f"{5:064x}"), record(3)]
-    assert len(set(scores._clusters(chained))) == 2
+    assert len(set(measures.clusters_of(chained))) == 2
 
 
 def test_the_order_of_the_lines_does_not_matter():
@@ -145,35 +157,41 @@ def test_the_order_of_the_lines_does_not_matter():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; the keys are order"),
-        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not of type str"),
-        ({"pair_id": "0" * 20}, r"judgements.jsonl:1: judges the pair 0{20}, which is not in records.jsonl"),
+        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; a judgement has pair_id, order"),
+        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not a text"),
+        ({"pair_id": "0" * 20}, r"judgements.jsonl: judges the pair 0{20}, which is not in records.jsonl"),
         ({"order": "11"}, r"judgements.jsonl:1: key 'order': '11' is none of '12', '21'"),
-        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not of type int"),
-        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is negative"),
+        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not a whole number"),
+        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is not a whole number"),
         ({"repeat": 1}, r"judgements are missing, the first pair .*; run the same command again"),
         ({"choice": "3"}, r"judgements.jsonl:1: key 'choice': '3' is none of"),
         ({"choice": ["1"]}, r"judgements.jsonl:1: key 'choice': "),
-        ({"choice": None}, r"judgements.jsonl:1: the choice None does not go with the status 'parsed'"),
+        ({"choice": None}, r"judgements.jsonl:1: key 'status': 'parsed' does not go with the choice None"),
         ({"status": "guessed"}, r"judgements.jsonl:1: key 'status': 'guessed' is none of 'parsed'"),
-        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not of type str"),
-        ({"preferred": "tie"}, r"judgements.jsonl:1: the preferred response of .* is another one in records.jsonl"),
-        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is negative"),
+        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not a text"),
+        ({"preferred": "tie", "correct": False}, r"judgements.jsonl: the preferred response of .* is another one in records.jsonl"),
+        ({"correct": False}, r"judgements.jsonl:1: key 'correct': False does not follow from choice '1' and preferred '1'"),
+        ({"correct": 1}, r"judgements.jsonl:1: key 'correct': 1 is not a truth value"),
+        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is not a whole number"),
+        ({"more": 1}, r"judgements.jsonl:1: key 'more' is unknown"),
     ],
 )
 def test_hostile_judgements(tmp_path, change, message):
-    line = {name: value for name, value in (LINES[0] | change).items() if value is not ...}
+    line = {name: value for name, value in (to_json(LINES[0]) | change).items() if value is not ...}
     path = write(tmp_path, [line, *LINES[1:]], RECORDS)
     with pytest.raises(ValueError, match=message):
         scores.score_file(path, "vl_rewardbench")
 
 
+LAST, FIRST = json.dumps(to_json(LINES[-1])), json.dumps(to_json(LINES[0]))
+
+
 @pytest.mark.parametrize(
     "end, message",
     [
-        (json.dumps(LINES[-1])[:-20], r"judgements.jsonl:8: half a line, cut short"),
-        ("", r"judgements.jsonl: 1 judgements are missing, the first pair .*, order 21, repeat 0"),
-        (json.dumps(LINES[-1]) + "\n" + json.dumps(LINES[0]) + "\n", r"judgements.jsonl:9: judges .* again, after .*judgements.jsonl:1"),
+        (LAST[:-20], r"judgements.jsonl:8: the line is cut short"),
+        ("", r"1 judgements are missing, the first pair .*, order 21, repeat 0"),
+        (f"{LAST}\n{FIRST}\n", r"judgements.jsonl:9: the same judgement as in line 1"),
         ("\x00\n", r"judgements.jsonl:8: not JSON"),
         ("[]\n", r"judgements.jsonl:8: \[\] is not a JSON object"),
     ],
@@ -211,7 +229,7 @@ def reproduces_the_published_digits(result):
         GOLDEN["official"]["overall"],
         GOLDEN["official"]["macro"],
     )
-    assert result["strict"]["overall"] is None and len(result["notes"]) == 1
+    assert result["strict"] is None and len(result["notes"]) == 1
 
 
 def test_golden_counts(tmp_path):
@@ -378,8 +396,8 @@ def test_result_files_of_others(tmp_path, benchmark, lines, overall, groups):
     with pytest.raises(ValueError, match=f"these are results of {benchmark}, not of mmrb2"):
         scores.score_file(path, "mmrb2")
     # No benchmark is named here.
-    compared = scores.compare_files(path, path)
-    assert (compared["what"], compared["difference"]["value"]) == (f"{benchmark}, published", 0)
+    found = compared(path, path)
+    assert (found["what"], found["difference"]["value"]) == (f"{benchmark}, published", 0)
 
 
 def test_the_benchmark_that_is_named_is_tried_first(tmp_path):
@@ -474,7 +492,7 @@ def test_mmrb2_as_the_official_code_counts(tmp_path):
     official = scores.score_file(path, "mmrb2")["official"]
     assert (official["overall"], official["groups"]) == (2 / 5, {"edit": 1 / 3, "t2i": 1 / 2})
     # A pair's share of its verdicts, or nothing.
-    assert scores.compare_files(path, path)["a"]["value"] == (1 / 2 + 0 + 0 + 1) / 4
+    assert compared(path, path)["a"]["value"] == (1 / 2 + 0 + 0 + 1) / 4
     with pytest.raises(ValueError, match="these are results of mmrb2, not of multi_crit"):
         scores.score_file(path, "multi_crit")
 
@@ -560,14 +578,14 @@ def test_hostile_result_lines(tmp_path, line, change, message):
     bad = {name: value for name, value in (line | change).items() if value is not ...}
     path = write_lines(tmp_path / "results.jsonl", [line, bad])
     with pytest.raises(ValueError, match=message):
-        scores.compare_files(path, path)
+        compared(path, path)
     path.write_text(json.dumps(line) + "\n" + json.dumps(line)[:-3], encoding="utf-8")
     with pytest.raises(ValueError, match=r"results.jsonl:2: half a line, cut short"):
-        scores.compare_files(path, path)
+        compared(path, path)
 
 
 def test_empty_result_files(tmp_path):
-    with pytest.raises(ValueError, match=r"results.jsonl: empty; give judgements.jsonl, or published results"):
+    with pytest.raises(ValueError, match=r"results.jsonl: empty; give a run folder, judgements.jsonl, or published results"):
         scores.score_file(write_lines(tmp_path / "results.jsonl", []), "vl_rewardbench")
     with pytest.raises(ValueError, match=r"results.jsonl: all 2 requests failed; run the inference again"):
         scores.score_file(write_lines(tmp_path / "results.jsonl", [{"0": None}] * 2), "vl_rewardbench")
@@ -606,18 +624,22 @@ def test_wrong_groups_are_told(tmp_path):
 
 def test_compare(tmp_path):
     better = [*both(RECORDS[0], "1", "2"), *both(RECORDS[1], "2", "1"), *both(RECORDS[2], "1", "2"), *both(RECORDS[3], "1", "2")]
-    result = scores.compare_files(write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", better, RECORDS))
-    assert (result["what"], result["items"], result["a"]["value"], result["b"]["value"]) == ("strict", 4, 1 / 4, 3 / 4)
+    result = compared(write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", better, RECORDS))
+    assert (result["what"], result["a"]["n"], result["a"]["value"], result["b"]["value"]) == ("judgements", 4, 1 / 4, 3 / 4)
     assert result["difference"]["value"] == 1 / 2 and result["difference"]["ci95"][0] < 1 / 2 < result["difference"]["ci95"][1]
-    assert result["mcnemar"] == {"only_a": 0, "only_b": 2, "p": 0.5}
+    assert result["mcnemar"] == {"items": 4, "only_a": 0, "only_b": 2, "p": 0.5}
+    found = result["differences"]["critic"]
+    assert found["accuracy"]["difference"]["value"] == (6 - 4) / 8
+    # One of the two has an unparsed verdict, so the shares are over other judgements and have no paired difference.
+    assert (found["first_share"]["a"]["value"], found["first_share"]["difference"]) == (5 / 7, None)
 
 
 @pytest.mark.parametrize(
     "only_a, only_b, p", [(0, 0, 1), (3, 3, 1), (0, 5, 0.0625), (1, 5, 0.21875), (0, 1_250, 2.0**-1249 * 2 / 2), (600, 650, None)]
 )
 def test_mcnemar_exact(only_a, only_b, p):
-    found = scores.mcnemar(only_a, only_b)
-    assert found == scores.mcnemar(only_b, only_a)
+    found = mcnemar(only_a, only_b)
+    assert found == mcnemar(only_b, only_a)
     assert 0.1 < found < 0.2 if p is None else found == pytest.approx(p if only_b < 1_000 else 0, abs=1e-300)
 
 
@@ -629,10 +651,10 @@ def test_compare_published_results(tmp_path):
         document["out_all"] = document["out_general"] + document["out_hallucination"] + document["out_reasoning"]
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps(document), encoding="utf-8")
-    result = scores.compare_files(*paths)
-    assert (result["items"], result["mcnemar"]["only_b"], round(1_250 * result["difference"]["value"])) == (1_250, 10, 10)
-    with pytest.raises(ValueError, match="vl_rewardbench, published cannot be compared with strict"):
-        scores.compare_files(paths[0], write(tmp_path, LINES, RECORDS))
+    result = compared(*paths)
+    assert (result["mcnemar"]["items"], result["mcnemar"]["only_b"], round(1_250 * result["difference"]["value"])) == (1_250, 10, 10)
+    with pytest.raises(ValueError, match="vl_rewardbench, published cannot be compared with judgements"):
+        compared(paths[0], write(tmp_path, LINES, RECORDS))
 
 
 @pytest.mark.parametrize(
@@ -645,8 +667,8 @@ def test_compare_published_results(tmp_path):
     ],
 )
 def test_published_results_are_paired_by_what_they_are(tmp_path, lines, num_items):
-    result = scores.compare_files(write_lines(tmp_path / "a.jsonl", lines), write_lines(tmp_path / "b.jsonl", lines[::-1]))
-    assert (result["items"], result["a"]["value"], result["mcnemar"]) == (num_items, 1 / 2, {"only_a": 0, "only_b": 0, "p": 1})
+    result = compared(write_lines(tmp_path / "a.jsonl", lines), write_lines(tmp_path / "b.jsonl", lines[::-1]))
+    assert (result["a"]["value"], result["mcnemar"]) == (1 / 2, {"items": num_items, "only_a": 0, "only_b": 0, "p": 1})
 
 
 def test_records_of_something_else():
@@ -659,10 +681,10 @@ def test_records_of_something_else():
 
 def test_compare_other_items(tmp_path):
     paths = write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", LINES[2:], RECORDS[1:])
-    with pytest.raises(ValueError, match=f"item {RECORDS[0].pair_id} is only in the first file"):
-        scores.compare_files(*paths)
-    with pytest.raises(ValueError, match=r"judgements.jsonl: 2 judgements are missing"):
-        scores.compare_files(paths[0], write(tmp_path / "c", LINES[2:], RECORDS))
+    with pytest.raises(ValueError, match=f"{RECORDS[0].pair_id} is only in the first run"):
+        compared(*paths)
+    with pytest.raises(ValueError, match=r"2 judgements are missing"):
+        compared(paths[0], write(tmp_path / "c", LINES[2:], RECORDS))
 
 
 # The commands
@@ -679,7 +701,7 @@ def test_score_command(tmp_path, capsys):
     assert all(part in table for part in ("57.14", "25.00", "position consistency", "longer", "hallucination", "Note: 4 items"))
     path.write_text(path.read_text(encoding="utf-8")[:-5], encoding="utf-8")
     assert cli.main(["score", str(path), "--benchmark", "vl_rewardbench"]) == 1
-    assert "judgements.jsonl:8: half a line" in capsys.readouterr().err
+    assert "judgements.jsonl:8: the line is cut short" in capsys.readouterr().err
 
 
 def test_every_benchmark_prints_a_table(tmp_path, capsys):
@@ -697,6 +719,7 @@ def test_every_benchmark_prints_a_table(tmp_path, capsys):
 def test_compare_command(tmp_path, capsys):
     path = write(tmp_path, LINES, RECORDS)
     assert cli.main(["compare", str(path), str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["difference"]["value"] == 0
+    (comparison,) = json.loads(capsys.readouterr().out)
+    assert comparison["differences"]["critic"]["strict"]["difference"]["value"] == 0
     assert cli.main(["compare", str(path), str(path)]) == 0
     assert "exact McNemar p = 1" in " ".join(capsys.readouterr().out.split())

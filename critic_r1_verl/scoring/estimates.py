@@ -1,81 +1,110 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judgements, answers and selections -> means with 95 % intervals, and paired differences between two models.
+"""Means with 95 % intervals, and paired differences between two models.
 
-An estimate is {"value": mean, "n": number of values, "ci95": [low, high]}. The inputs are the lines of the run directory's jsonl files as
-dictionaries; a line that is missing, doubled or incomplete is a ValueError that names it, never a smaller n.
+The intervals are by hand because no library that the stack has offers cluster-robust means with a bound for events that were never seen.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-Estimate = dict[str, Any]
-Lines = Sequence[Mapping[str, Any]]
-Inputs = tuple[Lines, Lines, Lines]
-"""The judgements, answers and selections of one model."""
 
 _Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 
-_Key = tuple[str, ...]
-"""What a value belongs to: the pair_id or question_id, which is its cluster, then whatever tells values of one cluster apart."""
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean, the number of values it is the mean of, and its 95 % interval (low, high)."""
+
+    value: float
+    n: int
+    ci95: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"value", "n", "ci95": [low, high]}."""
+        return {"value": self.value, "n": self.n, "ci95": list(self.ci95)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Estimate":
+        """The estimate of such a dictionary. ValueError for anything else, also for numbers that are not finite."""
+        if not isinstance(data, Mapping) or not {"value", "n", "ci95"} <= data.keys() or not isinstance(data["ci95"], list):
+            raise ValueError(f'{data!r:.80} is not an estimate {{"value", "n", "ci95"}}')
+        numbers = [data["value"], data["n"], *data["ci95"]]
+        if len(numbers) != 4 or any(type(number) not in (int, float) or not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{data!r:.80}: value, n and the two bounds of ci95 must be finite numbers")
+        return cls(data["value"], data["n"], (data["ci95"][0], data["ci95"][1]))
 
 
-def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
-    """Mean of values in [0, 1] with its 95 % interval, within [0, 1].
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The values of one measure by key, what an estimate or a difference is computed from.
 
-    clusters names for each value the unit it was drawn with (two orders of one pair); by default each value stands alone. The interval
+    A key is a tuple that begins with the name of its item; clusters says which cluster each item was drawn with. A value is a share in
+    [0, 1] or, with bounded=False, any number of 0 or more.
+    """
+
+    values: Mapping[tuple, float]
+    clusters: Mapping[str, Hashable]
+    bounded: bool = True
+
+    def estimate(self) -> Estimate:
+        """The mean of the values. ValueError if there are none."""
+        return estimate(list(self.values.values()), [self.clusters[key[0]] for key in self.values], bounded=self.bounded)
+
+    def difference(self, before: "Values") -> Estimate:
+        """The mean of these values minus those before, key by key. ValueError names a key that only one of the two has."""
+        if unmatched := self.values.keys() ^ before.values.keys():
+            key = min(unmatched, key=str)
+            raise ValueError(f"{', '.join(map(str, key))} is only in the {'second' if key in self.values else 'first'} run")
+        keys = list(before.values)
+        return paired_difference(
+            [before.values[key] for key in keys],
+            [self.values[key] for key in keys],
+            [before.clusters[key[0]] for key in keys],
+            bounded=self.bounded,
+        )
+
+
+def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, bounded: bool = True) -> Estimate:
+    """Mean of values in [0, 1] (bounded=False: of any numbers of 0 or more) with its 95 % interval, within the same bounds.
+
+    clusters names for each value the unit it was drawn with (the two orders of one pair); by default each value stands alone. The interval
     is normal with the cluster-robust variance G / (G - 1) * sum over the G clusters of (sum of residuals)^2 / n^2 (Liang and Zeger 1986).
     Where no cluster deviates it has no width, and the Wilson bound for an event never seen in G draws, z^2 / (G + z^2), takes its place:
-    exactly the Wilson interval for a proportion of 0 or 1. ValueError: no values, a value outside [0, 1], lengths that differ.
+    exactly the Wilson interval for a proportion of 0 or 1; of unbounded values, this share of the largest. ValueError: no values, a value
+    outside the bounds, lengths that differ.
 
-    >>> [round(bound, 3) for bound in estimate([1, 1, 1, 1])["ci95"]]
+    >>> [round(bound, 3) for bound in estimate([1, 1, 1, 1]).ci95]
     [0.51, 1.0]
     """
-    return _estimate(values, clusters, low=0.0)
+    return _estimate(values, clusters, low=0.0, high=1.0 if bounded else math.inf)
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Estimate:
-    """Mean of after - before, values in [0, 1] matched by position, with its 95 % interval within [-1, 1]; otherwise as estimate."""
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None, *, bounded: bool = True
+) -> Estimate:
+    """Mean of after - before, matched by position, with its 95 % interval (bounded: values in [0, 1], interval within [-1, 1])."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before and {len(after)} after cannot be paired")
-    if any(not 0 <= value <= 1 for value in (*before, *after)):
-        raise ValueError("a value is outside [0, 1]")
-    return _estimate([float(b) - float(a) for a, b in zip(before, after, strict=True)], clusters, low=-1.0)
+    high = 1.0 if bounded else math.inf
+    if any(not 0 <= value <= high for value in (*before, *after)):
+        raise ValueError(f"a value is outside [0, {high:g}]")
+    return _estimate([float(b) - float(a) for a, b in zip(before, after, strict=True)], clusters, low=-high, high=high)
 
 
-def summarise(judgements: Lines, answers: Lines, selections: Lines) -> dict[str, Estimate]:
-    """The seven numbers of one model, each an estimate clustered by pair or question.
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value that both are as likely to be the only one who is right.
 
-    critic_accuracy: judgements that are correct, over both orders (unparsed is wrong). position_consistency: pairs, once a repeat, whose
-    two orders prefer the same response (unparsed is inconsistent). unparsed_rate: judgements without a choice. policy_accuracy: greedy
-    answers that are correct; single_accuracy: sampled ones. majority_accuracy, self_critique_accuracy: selections of that method.
+    >>> mcnemar(1, 5)
+    0.21875
     """
-    return {
-        name: estimate(list(values.values()), [key[0] for key in values])
-        for name, values in _values(judgements, answers, selections).items()
-    }
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
-def difference(base_inputs: Inputs, trained_inputs: Inputs) -> dict[str, Estimate]:
-    """For each key of summarise the paired difference, trained - base, on the same pairs and questions.
-
-    ValueError names a pair or question that only one of the two has.
-    """
-    base, trained = _values(*base_inputs), _values(*trained_inputs)
-    differences = {}
-    for name, before in base.items():
-        after = trained[name]
-        if unmatched := before.keys() ^ after.keys():
-            key = min(unmatched)
-            raise ValueError(f"{name}: {_show(key)} is only in the {'base' if key in before else 'trained'} model's lines")
-        differences[name] = paired_difference(list(before.values()), list(after.values()), [key[0] for key in before])
-    return differences
-
-
-def _estimate(values: Sequence[float], clusters: Sequence[Hashable] | None, low: float) -> Estimate:
-    """The estimate for values in [low, 1]."""
+def _estimate(values: Sequence[float], clusters: Sequence[Hashable] | None, low: float, high: float) -> Estimate:
     n = len(values)
     if clusters is None:
         clusters = range(n)
@@ -83,8 +112,8 @@ def _estimate(values: Sequence[float], clusters: Sequence[Hashable] | None, low:
         raise ValueError("no values: there is nothing to average")
     if len(clusters) != n:
         raise ValueError(f"{n} values with {len(clusters)} cluster names")
-    if outside := [value for value in values if not low <= value <= 1]:
-        raise ValueError(f"{outside[0]!r} is outside [{low:g}, 1]")
+    if outside := [value for value in values if not low <= value <= high]:
+        raise ValueError(f"{outside[0]!r} is outside [{low:g}, {high:g}]")
     mean = math.fsum(values) / n
     residuals: dict[Hashable, list[float]] = defaultdict(list)
     for value, cluster in zip(values, clusters, strict=True):
@@ -92,85 +121,7 @@ def _estimate(values: Sequence[float], clusters: Sequence[Hashable] | None, low:
     num_clusters = len(residuals)
     squares = math.fsum(math.fsum(group) ** 2 for group in residuals.values())
     half = _Z * math.sqrt(squares * num_clusters / max(num_clusters - 1, 1)) / n
-    if half < 1e-9:
-        half = _Z**2 / (num_clusters + _Z**2)
-    return {"value": mean, "n": n, "ci95": [max(low, mean - half), min(1.0, mean + half)]}
-
-
-def _values(judgements: Lines, answers: Lines, selections: Lines) -> dict[str, dict[_Key, float]]:
-    """For each metric its values by key, sorted by key so that the order of the lines does not matter."""
-    judged = _index("judgement", judgements, ("pair_id", "repeat", "order"))
-    answered = _index("answer", answers, ("question_id", "kind", "sample"))
-    chosen = _index("selection", selections, ("question_id", "method"))
-    choices = {key: _choice(line) for key, line in judged.items()}
-    answer_correct = {key: _correct("answer", line) for key, line in answered.items()}
-    selection_correct = {key: _correct("selection", line) for key, line in chosen.items()}
-    pairs, questions = {key[0] for key in judged}, {key[0] for key in (*answered, *chosen)}
-
-    # Both orders are required of every pair, so that no position bias hides in what was left out.
-    both_orders: set[_Key] = {(key[1], order) for key in judged for order in ("12", "21")}
-    _check_complete("judgement", judged, pairs, both_orders)
-    values = {
-        "critic_accuracy": {key: _correct("judgement", line) for key, line in judged.items()},
-        "position_consistency": {
-            key[:2]: float((choices[key], choices[*key[:2], "21"]) in {("1", "2"), ("2", "1"), ("tie", "tie")})
-            for key in judged
-            if key[2] == "12"
-        },
-        "unparsed_rate": {key: float(choice is None) for key, choice in choices.items()},
-        "policy_accuracy": {key: value for key, value in answer_correct.items() if key[1] == "greedy"},
-        "single_accuracy": {key: value for key, value in answer_correct.items() if key[1] == "sample"},
-        "majority_accuracy": {key: value for key, value in selection_correct.items() if key[1] == "majority"},
-        "self_critique_accuracy": {key: value for key, value in selection_correct.items() if key[1] == "self_critique"},
-    }
-    for name, by_key in values.items():
-        if not by_key:
-            raise ValueError(f"{name}: there are no lines to compute it from")
-        if name.endswith("_accuracy") and name != "critic_accuracy":
-            _check_complete(name, by_key, questions, {key[1:] for key in by_key})
-    return values
-
-
-def _check_complete(what: str, by_key: Mapping[_Key, Any], clusters: set[str], kinds: set[_Key]) -> None:
-    """Every cluster has every kind of value, and no other."""
-    expected = {(cluster, *kind) for cluster in clusters for kind in kinds}
-    if missing := expected - by_key.keys():
-        raise ValueError(f"{what} {_show(min(missing))} is missing")
-    if unknown := by_key.keys() - expected:
-        raise ValueError(f"{what} {_show(min(unknown))} is none of those expected")
-
-
-def _index(what: str, lines: Lines, names: tuple[str, ...]) -> dict[_Key, Mapping[str, Any]]:
-    indexed: dict[_Key, Mapping[str, Any]] = {}
-    for line in lines:
-        key = tuple(str(_field(what, line, name)) for name in names)
-        if key in indexed:
-            raise ValueError(f"{what} {_show(key)} occurs twice")
-        indexed[key] = line
-    return dict(sorted(indexed.items()))
-
-
-def _field(what: str, line: Mapping[str, Any], name: str) -> Any:
-    if name not in line:
-        raise ValueError(f"{what} {dict(line)!r:.200} has no {name!r}")
-    return line[name]
-
-
-def _choice(line: Mapping[str, Any]) -> str | None:
-    choice = _field("judgement", line, "choice")
-    if choice not in ("1", "2", "tie", None):
-        raise ValueError(f"judgement {dict(line)!r:.200}: the choice is none of '1', '2', 'tie', None")
-    if choice is None and _correct("judgement", line):
-        raise ValueError(f"judgement {dict(line)!r:.200}: correct although it has no choice")
-    return choice
-
-
-def _correct(what: str, line: Mapping[str, Any]) -> float:
-    value = _field(what, line, "correct")
-    if not isinstance(value, bool | int | float):
-        raise ValueError(f"{what} {dict(line)!r:.200}: correct is neither a truth value nor a number")
-    return float(value)
-
-
-def _show(key: _Key) -> str:
-    return f"({', '.join(key)})"
+    scale = high if math.isfinite(high) else max(map(abs, values))
+    if half < 1e-9 * scale or half == 0:
+        half = scale * _Z**2 / (num_clusters + _Z**2)
+    return Estimate(mean, n, (max(low, mean - half), min(high, mean + half)))
