@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a run: it follows the base model, the data and everything that shapes the optimisation.
+"""The name of a run, which changes with the base model, the data and every setting that influences the optimisation.
 
-verl resumes whatever checkpoint lies in checkpoints/<project>/<experiment>. The name therefore ends in a digest of what must be the same
-for a resumed run to be the same run; hardware, logging, the number of steps and the time of saving are not part of it.
+verl resumes any checkpoint that it finds in checkpoints/<project>/<experiment>. The name therefore ends in a digest of everything that must
+be the same when a run is resumed. Hardware, logging, the number of steps and the saving interval are not part of it.
 """
 
 import hashlib
@@ -11,9 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl.files import file_sha256
+
 RESOLVER = "critic_r1_experiment"
 
-# Keys of verl's configuration that shape the optimisation; what only changes speed, memory or logging is left out.
+# Keys of verl's configuration that influence the optimisation. Keys that change only speed, memory or logging are left out.
 OPTIMISATION = (
     "algorithm.adv_estimator",
     "algorithm.norm_adv_by_std_in_grpo",
@@ -81,32 +83,30 @@ def digest(config: Any) -> str:
 
 
 def _data_identity(file: Path) -> str:
-    """The hash of the build's manifest, else of the file itself; a file that is not there yet has only its name (doctor reports it)."""
+    """The hash of the build's manifest or, without one, of the file itself; only the name of a missing file, which doctor reports."""
     for candidate in (file.parent / "manifest.json", file):
         if candidate.is_file():
-            return _sha256(candidate)
+            return file_sha256(candidate)
     return str(file)
 
 
 def _base_identity(path: str) -> list[str]:
-    """A hub name as it stands; a local folder by its config's hash and its weight files' names and sizes (and content, where small)."""
+    """What identifies the base model: its name on the hub, or, for a local folder, its path, its config's hash and its weight files.
+
+    Weights below 100 MB in all are identified by their hashes, larger ones by their sizes, because hashing them would take minutes.
+    """
     folder = Path(path)
     if not (folder / "config.json").is_file():
         return [path]
     weights = sorted(folder.glob("*.safetensors"))
     small = sum(file.stat().st_size for file in weights) < 100_000_000
-    return [str(folder.resolve()), _sha256(folder / "config.json")] + [
-        f"{file.name}:{_sha256(file) if small else file.stat().st_size}" for file in weights
+    return [str(folder.resolve()), file_sha256(folder / "config.json")] + [
+        f"{file.name}:{file_sha256(file) if small else file.stat().st_size}" for file in weights
     ]
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def register() -> None:
-    """Make the resolver known to this process; called wherever verl's configuration is composed or resolved."""
+    """Register the resolver with OmegaConf in this process; called wherever verl's configuration is composed or resolved."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver(RESOLVER, name, replace=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verl checkpoint -> a Hugging Face folder that transformers, vLLM and the next training load."""
+"""Converts a checkpoint of verl into a Hugging Face folder, which transformers, vLLM and the next training can load."""
 
 import contextlib
 import io
@@ -7,19 +7,22 @@ from pathlib import Path
 
 from critic_r1_verl import cpu
 
+TRACKER = "latest_checkpointed_iteration.txt"
+"""The file in which verl writes the number of the last step whose checkpoint is complete."""
+
 
 def latest_step(experiment: Path) -> Path:
     """The last complete global_step_N folder of an experiment. ValueError if there is none."""
-    tracker = experiment / "latest_checkpointed_iteration.txt"
+    tracker = experiment / TRACKER
     if not tracker.is_file():
         raise ValueError(f"{experiment}: no finished checkpoint in this folder; train first, with trainer.save_freq > 0")
     return experiment / f"global_step_{tracker.read_text().strip()}"
 
 
 def export(checkpoint: Path, out: Path) -> None:
-    """Merge checkpoint (a global_step_N folder, or an experiment folder, whose last step is taken) into the folder out, with its processor.
+    """Merge the shards of a checkpoint into the folder out, together with its processor.
 
-    Raises ValueError if checkpoint holds no actor.
+    checkpoint: a global_step_N folder, or the folder of an experiment, of which the last step is taken. ValueError if it holds no actor.
     """
     step = checkpoint if (checkpoint / "actor").is_dir() else latest_step(checkpoint)
     actor = step / "actor"
