@@ -1,48 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small base: a Qwen2.5-VL of 2.5 million parameters with its own tokenizer, built and taught on one CPU in minutes.
+"""Teaches the small base by imitation, on one CPU in minutes: lessons are a JSONL file of {kind, image, prompt, response} by world.py.
 
-It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like any other.
-`build` writes an untaught one; `teach` lets it imitate lessons, a JSONL file of {skill, image, prompt, response}.
+    python examples/digits/teach.py --lessons runs/demo/world/lessons.jsonl --out runs/demo/base
 
 Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
 """
 
+import argparse
 import json
 import math
 import random
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = SPECIAL_TOKENS
-
-# A frequent number, word with the space before it, tag or box's opening becomes one token; bytes make every other text possible.
-PRE_TOKENS = r"</?think>|\\boxed\{| ?\d+| ?\w+|\n|[^\w\s]| +"
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@dataclass(frozen=True)
-class Size:
-    """Widths and depths; heads are 64 wide in the language model and 32 in the vision tower, which vLLM's CPU kernels support."""
-
-    hidden: int = 192
-    layers: int = 4
-    vision_hidden: int = 96
-    vision_layers: int = 2
-    vocabulary: int = 640
+sys.path.insert(0, str(Path(__file__).parent))
+from base import IM_END, IMAGE_PAD, build
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the base is taught: each lesson once, in `steps` batches with the same share of each skill; Muon on matrices, AdamW on the rest.
+    """How the base is taught: each lesson once, in `steps` batches with the same share of each kind; Muon on matrices, AdamW on the rest.
 
     Learning rates are constant after warm_up steps and fall linearly over the last share `decay` of all steps.
     """
@@ -55,91 +36,6 @@ class Teaching:
     seed: int = 0
 
 
-def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -> None:
-    """Write an untaught model, and a tokenizer trained on texts, to the folder out."""
-    import torch
-    from transformers import (
-        GenerationConfig,
-        PreTrainedTokenizerFast,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
-
-    torch.manual_seed(seed)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_train_tokenizer(texts, size.vocabulary),
-        pad_token=PAD,
-        eos_token=IM_END,
-        bos_token=None,
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    heads, part = size.hidden // 64, 64 // 6
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": size.hidden,
-            "intermediate_size": 3 * size.hidden,
-            "num_hidden_layers": size.layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": True,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [32 - 2 * part, part, part]},
-            "bos_token_id": None,
-            "eos_token_id": ids[IM_END],
-            "pad_token_id": ids[PAD],
-        },
-        vision_config={
-            "depth": size.vision_layers,
-            "hidden_size": size.vision_hidden,
-            "intermediate_size": 2 * size.vision_hidden,
-            "num_heads": size.vision_hidden // 32,
-            "out_hidden_size": size.hidden,
-            "window_size": 112,
-            "fullatt_block_indexes": list(range(size.vision_layers)),
-        },
-        image_token_id=ids[IMAGE_PAD],
-        video_token_id=ids[VIDEO_PAD],
-        vision_start_token_id=ids[VISION_START],
-        vision_end_token_id=ids[VISION_END],
-        tie_word_embeddings=True,
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(eos_token_id=ids[IM_END], pad_token_id=ids[PAD])
-    pixels = {"shortest_edge": 56 * 56, "longest_edge": 448 * 448}
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=pixels),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=pixels),
-        chat_template=CHAT_TEMPLATE,
-    )
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-
-
-def _train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PRE_TOKENS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 @dataclass(frozen=True)
 class Lesson:
     """What the model reads and what it should write, in token ids, and the patches of its picture."""
@@ -150,7 +46,7 @@ class Lesson:
 
 
 class Lessons:
-    """Lessons by skill, tokenised once; pictures go through the processor once each."""
+    """Lessons by kind, tokenised once; pictures go through the processor once each."""
 
     def __init__(self, file: Path, base: Path) -> None:
         import torch
@@ -159,7 +55,7 @@ class Lessons:
 
         processor = AutoProcessor.from_pretrained(base, local_files_only=True)
         self.tokenizer = processor.tokenizer
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = read_lessons(file)
         names = sorted({row["image"] for row in rows})
         self._pixels, self._grids = [], []
         for start in range(0, len(names), 256):
@@ -168,10 +64,10 @@ class Lessons:
             self._grids += features["image_grid_thw"].tolist()
             self._pixels += list(torch.split(features["pixel_values"], [math.prod(grid) for grid in features["image_grid_thw"].tolist()]))
         index = {name: number for number, name in enumerate(names)}
-        self.by_skill: dict[str, list[Lesson]] = {}
+        self.by_kind: dict[str, list[Lesson]] = {}
         for row in rows:
             lesson = self._encode(row["prompt"], row["response"] + IM_END, index[row["image"]])
-            self.by_skill.setdefault(row["skill"], []).append(lesson)
+            self.by_kind.setdefault(row["kind"], []).append(lesson)
 
     def _encode(self, prompt: str, response: str, picture: int) -> Lesson:
         content = [{"type": "image"}, {"type": "text", "text": prompt.removeprefix("<image>")}]
@@ -219,21 +115,21 @@ def teach(
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True)
     optimisers = _optimisers(model, teaching)
     rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    shares = {skill: max(1, len(rows) // teaching.steps) for skill, rows in lessons.by_skill.items()}
-    order = {skill: _epochs(rng, len(rows)) for skill, rows in lessons.by_skill.items()}
+    shares = {kind: max(1, len(rows) // teaching.steps) for kind, rows in lessons.by_kind.items()}
+    order = {kind: _epochs(rng, len(rows)) for kind, rows in lessons.by_kind.items()}
     model.train()
     for step in range(teaching.steps):
         factor = min(1.0, (step + 1) / teaching.warm_up, (1 - step / teaching.steps) / teaching.decay)
         for group, rate in zip([group for optimiser in optimisers for group in optimiser.param_groups], rates, strict=True):
             group["lr"] = rate * factor
         total = 0.0
-        for skill, rows in lessons.by_skill.items():
-            inputs, labels = lessons.batch([rows[next(order[skill])] for _ in range(shares[skill])])
+        for kind, rows in lessons.by_kind.items():
+            inputs, labels = lessons.batch([rows[next(order[kind])] for _ in range(shares[kind])])
             hidden = model.model(**inputs).last_hidden_state[:, :-1]
             taught = labels[:, 1:] != -100
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[taught]), labels[:, 1:][taught])
             loss.backward()
-            total += loss.item() / len(lessons.by_skill)
+            total += loss.item() / len(lessons.by_kind)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
@@ -263,3 +159,52 @@ def _epochs(rng: random.Random, count: int) -> Iterator[int]:
         order = list(range(count))
         rng.shuffle(order)
         yield from order
+
+
+def read_lessons(file: Path) -> list[dict[str, str]]:
+    """The lessons of a file. ValueError names the line that is none."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; examples/digits/world.py writes it")
+    lessons = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            lessons.append({key: row[key] for key in ("kind", "image", "prompt", "response")})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}:{number}: not a lesson ({type(error).__name__}: {error}); draw the world again") from error
+    return lessons
+
+
+def texts_of(lessons: Iterable[dict[str, str]]) -> list[str]:
+    """What the tokenizer is trained on."""
+    return [text for lesson in lessons for text in (lesson["prompt"].removeprefix("<image>"), lesson["response"])]
+
+
+def main() -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lessons", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model, as a Hugging Face folder")
+    arguments = parser.parse_args()
+    try:
+        lessons = read_lessons(arguments.lessons)
+    except ValueError as error:
+        raise SystemExit(f"critic-r1: {error}") from error
+    teaching = Teaching()
+    columns = ("teaching", BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
+    with tempfile.TemporaryDirectory() as untaught, Progress(*columns, console=Console(stderr=True)) as progress:
+        build(texts_of(lessons), Path(untaught))
+        task = progress.add_task("teaching", total=teaching.steps, loss=float("nan"))
+
+        def show(step: int, loss: float) -> None:
+            progress.update(task, completed=step, loss=loss)
+
+        teach(arguments.lessons, Path(untaught), arguments.out, teaching, show)
+    print(f"small base: {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
