@@ -45,14 +45,17 @@ SLOW_RUNS = 2
 
 def world(folder: Path, num_pairs: int) -> Path:
     """An untaught base, and held-out pairs."""
-    from critic_r1_verl import tiny
-    from data_prep import embedded
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import small_world
 
-    size = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=num_pairs, test_questions=4)
-    embedded.build_digits(folder / "data", size)
-    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
-    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
-    return folder
+    return small_world.make(folder, test_pairs=num_pairs)
+
+
+def held_out(folder: Path) -> Any:
+    """The test pairs of a world."""
+    from critic_r1_verl.records import PairRecord, RecordFile
+
+    return RecordFile(folder / "data" / "records.jsonl", PairRecord, "test")
 
 
 def timed(work: Callable[[], Any]) -> Callable[[], float]:
@@ -66,46 +69,41 @@ def timed(work: Callable[[], Any]) -> Callable[[], float]:
     return seconds
 
 
-def judging(generator: Any, folder: Path, protocol: Any) -> Callable[[], Any]:
+def judging(engine: Any, folder: Path, critic: Any) -> Callable[[], Any]:
     """The whole work of judging: reading pictures, prompts, texts, verdicts, the journal."""
     from critic_r1_verl.judge import judge
-    from critic_r1_verl.records import PairRecord, RecordFile
 
-    pairs = RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
+    pairs = held_out(folder)
     num_pairs = sum(1 for _ in pairs)
 
     def work() -> None:
         out = folder / "judgements.jsonl"
         out.unlink(missing_ok=True)
-        assert sum(1 for _ in judge(pairs, generator, protocol, out, root=folder / "data")) == 2 * num_pairs
+        assert sum(1 for _ in judge(pairs, engine, critic, out, root=folder / "data")) == 2 * num_pairs
 
     return work
 
 
 def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float]:
     from critic_r1_verl import prompts
+    from critic_r1_verl.critics.pairwise import PairwiseCritic
     from critic_r1_verl.engines.base import Sampling
     from critic_r1_verl.engines.vllm import VllmEngine
-    from critic_r1_verl.judge import ORDERS, Protocol, request
-    from critic_r1_verl.records import PairRecord, RecordFile
+    from critic_r1_verl.records import ORDERS
 
-    generator = VllmEngine(folder / "base")
-    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
-    requests = [
-        request(pair, order, protocol, folder / "data")
-        for pair in RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
-        for order in ORDERS
-    ]
-    texts = [generator._prompt(each)["prompt"] for each in requests]
+    engine = VllmEngine(folder / "base")
+    critic = PairwiseCritic(prompts.load("critic_short"), Sampling(TOKENS))
+    requests = [critic.request(pair, order, folder / "data") for pair in held_out(folder) for order in ORDERS]
+    texts = [engine._prompt(each)["prompt"] for each in requests]
     shown = [{"prompt": text, "images": list(map(str, each.images))} for text, each in zip(texts, requests, strict=True)]
     (folder / "shown.json").write_text(json.dumps(shown))
     with vllm_as_it_comes(folder) as generate:
         ways = {
-            "eval": timed(judging(generator, folder, protocol)),
+            "eval": timed(judging(engine, folder, critic)),
             "vllm_generate": generate,
-            "within_our_engine": timed(generating(generator._llm, folder)),
+            "within_our_engine": timed(generating(engine._llm, folder)),
         }
-        return in_turns(ways, lambda: empty(generator._llm), num_pairs, num_runs)
+        return in_turns(ways, lambda: empty(engine._llm), num_pairs, num_runs)
 
 
 def empty(llm: Any) -> None:
@@ -221,22 +219,22 @@ def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | N
     import httpx
 
     from critic_r1_verl import prompts
+    from critic_r1_verl.critics.pairwise import PairwiseCritic
     from critic_r1_verl.engines.base import Sampling
     from critic_r1_verl.engines.openai_client import OpenAIEngine
-    from critic_r1_verl.judge import Protocol
 
-    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
+    critic = PairwiseCritic(prompts.load("critic_short"), Sampling(TOKENS))
     with served(folder / "base") as url:
         many = OpenAIEngine(url)
         ways = {
-            "endpoint": timed(judging(many, folder, protocol)),
-            "one_at_a_time": timed(judging(OpenAIEngine(url, in_flight=1), folder, protocol)),
+            "endpoint": timed(judging(many, folder, critic)),
+            "one_at_a_time": timed(judging(OpenAIEngine(url, max_concurrency=1), folder, critic)),
         }
         if lmms_eval:
             write_prompts(folder)
             default = max(1, (os.cpu_count() or 2) // 2)
             ways["lmms_eval_on_a_server"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, default)
-            ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.in_flight)
+            ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.max_concurrency)
 
         def empty_server() -> None:
             for cache in ("prefix", "mm", "encoder"):
@@ -248,16 +246,14 @@ def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | N
 def write_prompts(folder: Path) -> None:
     """Our prompts as lmms-eval's task reads them: prompts.jsonl with {image, text, preferred}, the image before the text."""
     from critic_r1_verl import prompts
-    from critic_r1_verl.judge import ORDERS
-    from critic_r1_verl.records import PairRecord, RecordFile
+    from critic_r1_verl.records import ORDERS
 
     template = prompts.load("critic_short")
     with (folder / "prompts.jsonl").open("w") as stream:
-        for pair in list(RecordFile(Path(folder / "data" / "test_pairs.jsonl"), PairRecord)):
+        for pair in held_out(folder):
             for order in ORDERS:
                 text = prompts.critic_text(pair, order, template).removeprefix("<image>")
-                shown = pair if order == "12" else pair.swap()
-                row = {"image": str(folder / "data" / pair.images[0].path), "text": text, "preferred": shown.preferred}
+                row = {"image": str(folder / "data" / pair.images[0].path), "text": text, "preferred": pair.shown(order).preferred}
                 stream.write(json.dumps(row) + "\n")
 
 
@@ -306,12 +302,12 @@ def peak(folder: Path) -> None:
     def mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    settings = evaluate.Settings(Sampling(TOKENS), template="critic_short")
-    (place,) = evaluate.places([str(folder / "data" / "test_pairs.jsonl")], folder / "out")
-    with evaluate.loaded(place, settings) as records:
-        generator = VllmEngine(folder / "base")
+    settings = evaluate.Settings(Sampling(TOKENS), Sampling(TOKENS))
+    (place,) = evaluate.places([], folder / "data", folder / "out")
+    with evaluate.prepared(place, settings.limit):
+        engine = VllmEngine(folder / "base")
         loaded = mib()
-        evaluate.evaluate(generator, place, records, settings, {})
+        evaluate.evaluate(engine, place, settings, {})
     print(json.dumps({"loaded_mib": loaded, "peak_mib": mib()}))
 
 

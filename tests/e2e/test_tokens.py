@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from critic_r1_verl import images, tiny, tokens
+from critic_r1_verl import images, tokens
 from critic_r1_verl.images import Limits
 from data_prep import build
+from data_prep.options import Corpus, Options
 
 TEXTS = ["Which of the two is better? Think, then answer 1 or 2.", "The plate is blue.\nÜber 3 cups \\boxed{tie}"]
 
@@ -20,7 +21,9 @@ TEXTS = ["Which of the two is better? Think, then answer 1 or 2.", "The plate is
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    tiny.build(TEXTS * 5, folder, tiny.Size(hidden=64, layers=1, vision_hidden=32, vision_layers=1))
+    import base
+
+    base.build(TEXTS * 5, folder, base.Size(hidden=64, layers=1, vision_hidden=32, vision_layers=1))
     return folder
 
 
@@ -66,8 +69,8 @@ def test_the_build_drops_long_prompts_with_a_count(tmp_path: Path, base: Path) -
         long = "plate " * 2000 if number % 5 == 0 else "It is blue."
         rows.append({"image": f"{number}.png", "question": f"What is it? {number}", "chosen": long, "rejected": "It is red."})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    corpus = build.Corpus(name="pairs", location=str(tmp_path / "pairs.jsonl"))
-    options = build.Options(base=str(base), max_prompt_tokens=900, pixels=(3136, 200_704), val=2)
+    corpus = Corpus(converter="pairs", location=str(tmp_path / "pairs.jsonl"))
+    options = Options(base=str(base), max_prompt_tokens=900, pixels=(3136, 200_704), val=2)
     manifest = build.build(tmp_path / "out", [corpus], options)
     assert manifest["corpora"]["pairs"]["counts"] == {"read": 20, "kept": 16, "skipped": {"prompt too long": 4}}
     found = manifest["lengths"]
