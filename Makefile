@@ -13,24 +13,24 @@ endif
 KIND := $(if $(filter 0,$(GPU)),cpu,gpu)
 STAMP := .venv/.setup-$(KIND)-$(shell cat constraints/* pyproject.toml | sha256sum | cut -c1-12)
 BIN := .venv/bin
+DEMO := $(BIN)/python examples/digits/demo.py
 
-CORPUS ?= digits
-ifeq ($(KIND) $(CORPUS),cpu digits)
-# The embedded world and the small base; `make demo` and recipe/base/tiny.yaml use the same folders.
+# Without a GPU the embedded world stands in for a corpus, and its small base for the 7B one, in the folders of `make demo`; a base that small
+# says all that it has to say in 64 tokens.
+ifeq ($(KIND)$(CORPUS),cpu)
 DATA ?= runs/demo/data
-BASE ?= runs/demo/base
-PREPARED := $(BASE)/config.json
-NOTICE := no GPU here, so this is the embedded world: the digits in $(DATA) and the small base in $(BASE)
+MODEL ?= runs/demo/trained
+TOKENS ?= --max-tokens 64
 else
+CORPUS ?= llava_critic_grpo
 DATA ?= runs/data
-PREPARED := $(DATA)/manifest.json
-NOTICE := $(CORPUS) in $(DATA); the base is the recipe's, which training loads
+MODEL ?= runs/trained
+TOKENS ?=
 endif
 
-RUN ?= runs/demo
-MODEL ?= $(RUN)/trained
 OUT ?= runs/eval
-CONTROL ?= $(wildcard runs/demo-control/metrics.json)
+AGAINST ?=
+CONTROL ?= $(wildcard runs/demo-control/eval/trained)
 ARGS ?=
 
 # One process more than cores, because some tests wait for others' processes; the end-to-end tests take all cores by themselves.
@@ -46,21 +46,21 @@ $(STAMP):
 	@constraints/install.sh $(KIND) $@
 
 .PHONY: demo
-demo: $(STAMP) ## the whole path on the embedded digits: prepare, measure, train, measure again, report (runs/demo)
-	$(BIN)/python examples/digits/demo.py --out runs/demo $(if $(CONTROL),--control $(CONTROL)) $(ARGS)
+demo: $(STAMP) ## the whole path on the embedded digits: data, small base, measure, train, measure again, report (runs/demo)
+	$(DEMO) --out runs/demo $(if $(CONTROL),--control $(CONTROL)) $(ARGS)
 
 .PHONY: demo-control
 demo-control: $(STAMP) ## the same training with random labels, from the base of `make demo` (runs/demo-control)
-	$(BIN)/python examples/digits/demo.py --out runs/demo-control --random-labels --base-from runs/demo $(ARGS)
+	$(DEMO) --out runs/demo-control --random-labels --base-from runs/demo $(ARGS)
 
-.PHONY: prep prep-notice
-prep: prep-notice $(PREPARED) ## prepare data: CORPUS="NAME[:PATH] ...", else the embedded digits (without a GPU the small base too)
-prep-notice:
-	@echo "prep: $(NOTICE)"
-$(DATA)/manifest.json: $(wildcard data_prep/*.py data_prep/corpora/*.py critic_r1_verl/prompts/*.txt) | prep-notice $(STAMP)
-	$(BIN)/python -m data_prep build $(addprefix --corpus ,$(CORPUS)) --out $(DATA) $(ARGS)
-$(BASE)/config.json: $(DATA)/manifest.json critic_r1_verl/tiny.py
-	$(BIN)/critic-r1 tiny --data $(DATA) --out $(BASE)
+.PHONY: prep
+prep: $(STAMP) ## prepare data: CORPUS="NAME[:PATH] ..." (default: the paper's; without a GPU the embedded digits and their small base)
+ifdef CORPUS
+	$(BIN)/critic-r1 data build $(addprefix --corpus ,$(CORPUS)) --out $(DATA) $(ARGS)
+else
+	@echo "prep: no GPU here, so this is the embedded world: the digits in $(DATA) and their small base in runs/demo/base"
+	$(DEMO) --out runs/demo --until teach $(ARGS)
+endif
 
 .PHONY: train-r1 train-r1-plus
 train-r1: $(STAMP) ## train LLaVA-Critic-R1 on what `make prep` made, after critic-r1 doctor; ARGS are Hydra overrides
@@ -68,13 +68,19 @@ train-r1: $(STAMP) ## train LLaVA-Critic-R1 on what `make prep` made, after crit
 train-r1-plus: $(STAMP) ## the same over the stronger base of R1+
 	$(BIN)/critic-r1 train --recipe critic_r1_plus $(ARGS)
 
+.PHONY: export
+export: $(STAMP) ## CHECKPOINT=folder (of an experiment, or one step of it) as a Hugging Face folder, MODEL
+	$(BIN)/critic-r1 export $(CHECKPOINT) --out $(MODEL) $(ARGS)
+
 .PHONY: eval self-critique
-eval self-critique: $(STAMP) ## judge, answer and self-critique with MODEL=folder on DATA=folder, into OUT=folder
-	$(BIN)/critic-r1 measure --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
+eval: $(STAMP) ## MODEL judges the test pairs of DATA and answers its test questions, into OUT
+	$(BIN)/critic-r1 eval --model $(MODEL) --data $(DATA) --out $(OUT) $(TOKENS) $(ARGS)
+self-critique: $(STAMP) ## MODEL answers each test question several times and picks among its answers, into OUT
+	$(BIN)/critic-r1 select --model $(MODEL) --data $(DATA) --out $(OUT) $(TOKENS) $(ARGS)
 
 .PHONY: report
-report: $(STAMP) ## RUN's numbers as one HTML page, beside the control's if there are any
-	$(BIN)/critic-r1 report $(RUN) $(if $(CONTROL),--control $(CONTROL)) $(ARGS)
+report: $(STAMP) ## the numbers of OUT as one HTML page, beside those of AGAINST=folder if it is given
+	$(BIN)/critic-r1 report $(OUT) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
 .PHONY: test test-unit
 test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the real stack
@@ -106,4 +112,4 @@ bench: $(STAMP) $(LMMS_EVAL)/.installed ## the benchmarks of tests/bench, ratios
 .PHONY: clean
 clean: ## remove .venv, caches and build output; runs/ and checkpoints/ stay
 	rm -rf .venv dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find critic_r1_verl hydra_plugins data_prep examples tests -name __pycache__ -prune -exec rm -rf {} +
+	find critic_r1_verl data_prep hydra_plugins examples tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,70 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions -> answers: one greedy, and N sampled for the selection at test time.
-
-An answer: {question_id, kind, sample, answer, status, correct, text, completion_tokens, model, template_sha}; kind is "greedy" or "sample".
-Whether it is right is decided by the reward of training, style "math".
-"""
+"""Questions -> answers. Whether an answer is right is decided by the reward of training, style "math"."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from critic_r1_verl.generate import Completion, Generator, Request, Sampling
-from critic_r1_verl.journal import Journal, Key, work_off
+from critic_r1_verl.engines.base import Completion, Engine, Request, Sampling
+from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.lines import Answer, Key
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.reward import compute_score
-from critic_r1_verl.verdict import parse_answer
+from critic_r1_verl.verdict import THINK_TAGS, parse_answer, with_think_tags
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a question is answered: the prompt, the sampling, and the tags by which the model marks its thought.
+
+    Answers are of kind "greedy" at temperature 0, else "sample": sampling.samples of them to each question.
+    """
+
+    template: Template
+    sampling: Sampling
+    think_tags: tuple[str, str] = THINK_TAGS
+
+    def __post_init__(self) -> None:
+        if self.sampling.samples < 1:
+            raise ValueError(f"{self.sampling.samples} samples: give 1 or more")
+        if self.sampling.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(f"{self.sampling.samples} samples at temperature 0 are all the same: give a temperature above 0")
+
+    @property
+    def kind(self) -> str:
+        return "sample" if self.sampling.temperature else "greedy"
 
 
 def answer(
-    questions: Sequence[QuestionRecord],
-    generator: Generator,
-    template: Template,
-    out: Path,
-    *,
-    root: Path,
-    samples: int,
-    max_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """One greedy and `samples` sampled answers to each question; images lie under root. Goes on from what out already holds."""
-    samplings = {
-        "greedy": Sampling(max_tokens),
-        "sample": Sampling(max_tokens, temperature=temperature, seed=seed, samples=samples),
-    }
+    questions: Sequence[QuestionRecord], engine: Engine, policy: Policy, out: Path, *, root: Path, label: str = "answering"
+) -> Journal[Answer]:
+    """Answer every question; images lie under root. Resumes from what `out` already holds, which may be answers of the other kind too."""
 
-    def todo() -> Iterator[tuple[Key, tuple[QuestionRecord, str]]]:
-        for question in questions:
-            for kind, sampling in samplings.items():
-                # The last line of each piece of work tells that it is done.
-                yield (question.question_id, kind, sampling.samples - 1), (question, kind)
+    def todo() -> Iterator[tuple[Key, QuestionRecord]]:
+        for question in {question.question_id: question for question in questions}.values():
+            # All samples of a question come in one completion and are written together, so the last one stands for all.
+            yield (question.question_id, policy.kind, policy.sampling.samples - 1), question
 
-    def ask(work: tuple[QuestionRecord, str]) -> Request:
-        question, kind = work
+    def ask(question: QuestionRecord) -> Request:
         images = tuple(root / image.path for image in question.images)
-        return Request(policy_text(question, template), images, samplings[kind], f"question {question.question_id}")
+        return Request(policy_text(question, policy.template), images, policy.sampling, f"question {question.question_id}")
 
-    def tell(work: tuple[QuestionRecord, str], completions: Sequence[Completion]) -> list[dict[str, Any]]:
-        return [_line(*work, number, completion, generator.name, template) for number, completion in enumerate(completions)]
+    def tell(question: QuestionRecord, completions: Sequence[Completion]) -> list[Answer]:
+        return [_answer(question, sample, completion, engine.name, policy) for sample, completion in enumerate(completions)]
 
-    journal = Journal(out, lambda line: (line["question_id"], line["kind"], line["sample"]))
-    return list(work_off(journal, todo, generator, ask, tell, "answering", unit=("questions", len(samplings))))
+    return work_off(Journal(out, Answer), todo, engine, ask, tell, label, unit=("questions", 1))
 
 
-def _line(question: QuestionRecord, kind: str, sample: int, completion: Completion, model: str, template: Template) -> dict[str, Any]:
-    parsed = parse_answer(completion.text)
-    reward = compute_score(question.source, completion.text, question.answer, {"style": "math"})
-    return {
-        "question_id": question.question_id,
-        "kind": kind,
-        "sample": sample,
-        "answer": parsed.text,
-        "status": parsed.status,
-        "correct": reward["acc"] == 1.0,
-        "text": completion.text,
-        "completion_tokens": completion.completion_tokens,
-        "model": model,
-        "template_sha": template.sha,
-    }
+def _answer(question: QuestionRecord, sample: int, completion: Completion, model: str, policy: Policy) -> Answer:
+    text = with_think_tags(completion.text, policy.think_tags)
+    parsed = parse_answer(text)
+    reward = compute_score(question.source, text, question.answer, {"style": "math"})
+    return Answer(
+        question_id=question.question_id,
+        kind=policy.kind,
+        sample=sample,
+        answer=parsed.text,
+        status=parsed.status,
+        correct=reward["acc"] == 1.0,
+        text=text,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        model=model,
+        template_sha=policy.template.sha,
+    )

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A JSONL file that long work appends to as results arrive, and from which a killed run goes on."""
+"""A file of lines that long work appends to as results arrive, and from which a killed run resumes."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
-from critic_r1_verl.generate import Completion, Generator, Request
-from critic_r1_verl.records import replacing
+from critic_r1_verl import lines
+from critic_r1_verl.engines.base import Completion, Engine, Request
+from critic_r1_verl.files import replacing
+from critic_r1_verl.lines import AnyLine, Key
 
-Key = tuple[Any, ...]
-Line = dict[str, Any]
 Work = TypeVar("Work")
 
 
-class Journal:
-    """Lines that carry a unique key; they stay in the file, and only where each begins is held.
+class Journal(Generic[AnyLine]):
+    """The lines of one file, each under its unique key. The lines stay in the file; memory holds only where each of them begins.
 
-    A last line without its end, left by a kill, is dropped and done again.
+    A last line without its newline was cut short by a kill: it is dropped, and its work is done again.
     """
 
-    def __init__(self, path: Path, key: Callable[[Line], Key]) -> None:
-        self.path, self._key = path, key
+    def __init__(self, path: Path, cls: type[AnyLine]) -> None:
+        self.path = path
+        self.cls: type[AnyLine] = cls
         self._start: dict[Key, int] = {}
         if path.is_file():
             with path.open("r+b") as stream:
@@ -31,23 +31,29 @@ class Journal:
                         stream.truncate(start)
                         break
                     try:
-                        self._start[key(json.loads(text))] = start
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise ValueError(f"{path}:{number}: not a line of this run ({error}); delete the file to start again") from error
+                        self._start[lines.decode(text, cls, f"{path}:{number}").key] = start
+                    except ValueError as error:
+                        raise ValueError(f"{error}; delete the file to start again") from error
                     start += len(text)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._start
 
-    def __iter__(self) -> Iterator[Line]:
-        """The lines as they stand in the file, read anew each time."""
-        if self.path.is_file():
-            with self.path.open("rb") as stream:
-                yield from map(json.loads, stream)
+    def __iter__(self) -> Iterator[AnyLine]:
+        """The lines in the order of the file, read anew at each iteration. Of a key that was written twice only the last line counts."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as stream:
+            start = 0
+            for number, text in enumerate(stream, 1):
+                line = lines.decode(text, self.cls, f"{self.path}:{number}")
+                if self._start[line.key] == start:
+                    yield line
+                start += len(text)
 
-    def append(self, lines: Iterable[Line]) -> None:
-        """Written through before it returns. OSError names the file, a full disk's too."""
-        texts = {self._key(line): (json.dumps(line, ensure_ascii=True) + "\n").encode("ascii") for line in lines}
+    def append(self, new: Iterable[AnyLine]) -> None:
+        """Write lines; they are in the file when this returns. OSError names the file, also where the disk is full."""
+        texts = {line.key: lines.encode(line) for line in new}
         try:
             with self.path.open("ab") as stream:
                 start = stream.tell()
@@ -59,7 +65,7 @@ class Journal:
             start += len(text)
 
     def finish(self) -> None:
-        """Sort the file by key: a resumed run ends with the same file as an undisturbed one."""
+        """Sort the file by key, so that a resumed run ends with the same bytes as an undisturbed one."""
         starts: dict[Key, int] = {}
         with self.path.open("a+b") as stream, replacing(self.path) as temporary, temporary.open("wb") as sorted_stream:
             for key in sorted(self._start):
@@ -70,20 +76,20 @@ class Journal:
 
 
 def work_off(
-    journal: Journal,
+    journal: Journal[AnyLine],
     todo: Callable[[], Iterable[tuple[Key, Work]]],
-    generator: Generator,
+    engine: Engine,
     ask: Callable[[Work], Request],
-    tell: Callable[[Work, Sequence[Completion]], Sequence[Line]],
+    tell: Callable[[Work, Sequence[Completion]], Sequence[AnyLine]],
     label: str,
-    running: Callable[[Line], str] = lambda line: "",
+    running: Callable[[AnyLine], str] = lambda line: "",
     unit: tuple[str, int] = ("", 1),
-) -> Journal:
-    """Do what the journal does not have yet under a progress bar, and return it, sorted.
+) -> Journal[AnyLine]:
+    """Do the work that the journal does not hold yet, under a progress bar, and return the journal, sorted.
 
-    todo() gives the work piece by piece, anew each time, under the key of its last line; tell() makes its lines of the texts that its
-    request was answered with. `running` says after each line what they add up to. The bar's speed is in units, of so many pieces of work
-    each.
+    todo() gives the pieces of work, anew at each call, each with the key of its last line. ask() makes the request of a piece, tell() its
+    lines from the completions. running() is called with every line and returns what the bar shows beside it. The bar's speed counts
+    `unit`: its name, and how many pieces of work make one.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -98,12 +104,12 @@ def work_off(
     for key, _ in todo():
         num_all += 1
         num_done += key in journal
-    told = ""
+    shown = ""
     for line in journal:
-        told = running(line)
+        shown = running(line)
     in_work: dict[int, Work] = {}
 
-    def asked() -> Iterator[Request]:
+    def requests() -> Iterator[Request]:
         for place, (_, work) in enumerate(piece for piece in todo() if piece[0] not in journal):
             in_work[place] = work
             yield ask(work)
@@ -117,12 +123,12 @@ def work_off(
         TextColumn("{task.fields[running]}"),
     )
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=num_all, completed=num_done, running=told)
-        for place, completions in generator.generate(asked()):
-            lines = tell(in_work.pop(place), completions)
-            journal.append(lines)
-            for line in lines:
-                told = running(line)
-            progress.update(task, advance=1, running=told)
+        task = progress.add_task(label, total=num_all, completed=num_done, running=shown)
+        for place, completions in engine.generate(requests()):
+            new = tell(in_work.pop(place), completions)
+            journal.append(new)
+            for line in new:
+                shown = running(line)
+            progress.update(task, advance=1, running=shown)
     journal.finish()
     return journal

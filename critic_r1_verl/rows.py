@@ -1,32 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records <-> the rows that verl trains on: schema, parquet files, manifest, and the check of a row against the reward.
+"""Records -> the rows that verl trains on: the schema, the parquet files, and the check of a row against the reward.
 
 A row names its images by paths relative to the folder of its parquet file; extra_info carries what verl hands to compute_score.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import PairRecord, QuestionRecord, path_problem, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import BadImage, decoded
+from critic_r1_verl.records import Order, PairRecord, QuestionRecord, Record, path_problem
 from critic_r1_verl.reward import compute_score
 
 Row = dict[str, Any]
 
+Kind = Literal["pair", "question"]
+"""What a record is, from the corpus to the report."""
+
+KINDS: dict[Kind, tuple[str, str]] = {"pair": ("verdict", "critic"), "question": ("math", "policy")}
+"""Kind of a record -> the values of verl's columns reward_model.style and ability in its rows. This is the only place that maps them."""
+
 GROUP_ROWS = 1_000
 """Rows that are held in memory while a parquet file is written."""
 
+BATCH_ROWS = 256
+"""Rows that are held in memory while a parquet file is read."""
+
 
 class Labelled(Protocol):
-    """What balanced_orders looks at: a PairRecord, or less."""
+    """What balanced_orders needs of a pair: a PairRecord has it, and so has a key of the build's merge."""
 
     @property
-    def pair_id(self) -> str: ...
+    def record_id(self) -> str: ...
 
     @property
     def preferred(self) -> str: ...
@@ -46,7 +56,6 @@ SHAPE: dict[str, Any] = {
         "template_sha": str,
         "split": str,
         "style": str,
-        "row_sha": str,
     },
 }
 """Every column of a row with its type; the parquet schema and the check of a row both follow from it."""
@@ -55,43 +64,48 @@ _LIVE_TOKEN = re.compile(r"<(?:video|audio|\|[^<>|\n]*\|)>")
 """What verl or a chat template would take for structure where only text belongs."""
 
 _PAIR_ID = re.compile("[0-9a-f]{20}")
-_ABILITIES = {"verdict": "critic", "math": "policy"}
+_ABILITIES = dict(KINDS.values())
 
 _WRONG_ANSWER = "-987654321"
 """An answer that no question has: the opposite of a right one."""
 
 
-def verdict_row(record: PairRecord, order: prompts.Order, *, template: prompts.Template, split: str, index: int) -> Row:
+def kind_of(record: Record) -> Kind:
+    return "pair" if isinstance(record, PairRecord) else "question"
+
+
+def record_row(record: Record, order: Any, *, templates: Mapping[str, prompts.Template], split: str, index: int) -> Row:
+    """The row of a pair in an order, or of a question, whose order is "". templates holds a template for each kind."""
+    if isinstance(record, PairRecord):
+        return verdict_row(record, order, template=templates["pair"], split=split, index=index)
+    return math_row(record, template=templates["question"], split=split, index=index)
+
+
+def verdict_row(record: PairRecord, order: Order, *, template: prompts.Template, split: str, index: int) -> Row:
     """The row that asks which response is better, shown in the order "12" or "21"; its ground truth is in that shown frame."""
     content = prompts.critic_text(record, order, template)
-    better = record.preferred if record.preferred == "tie" else str(1 + order.index(record.preferred))
+    better = record.shown(order).preferred
     extra = {"index": index, "pair_id": record.pair_id, "order": order, "template_sha": template.sha, "split": split}
-    return _row(record, content, style="verdict", ground_truth=better, extra=extra)
+    return _row(record, content, ground_truth=better, extra=extra)
 
 
 def math_row(question_record: QuestionRecord, *, template: prompts.Template, split: str, index: int) -> Row:
     """The row that asks the question itself; extra_info.pair_id holds its question_id, and order is empty."""
     content = prompts.policy_text(question_record, template)
     extra = {"index": index, "pair_id": question_record.question_id, "order": "", "template_sha": template.sha, "split": split}
-    return _row(question_record, content, style="math", ground_truth=question_record.answer, extra=extra)
+    return _row(question_record, content, ground_truth=question_record.answer, extra=extra)
 
 
-def row_sha(row: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of all that a row holds but extra_info.row_sha, where a built row has them."""
-    extra = {name: value for name, value in row["extra_info"].items() if name != "row_sha"}
-    return hashlib.sha256(json.dumps({**row, "extra_info": extra}, sort_keys=True).encode("ascii")).hexdigest()[:16]
-
-
-def balanced_orders(records: Sequence[Labelled]) -> list[prompts.Order]:
+def balanced_orders(records: Sequence[Labelled]) -> list[Order]:
     """For each record, by position, the order in which training shows it.
 
     Within each label the records are sorted by the hash of their pair_id and alternate between "12" and "21". So the preferred response
     stands first in half of the rows (within one; ties apart), and no order depends on chance or on the sequence of the records.
     """
-    orders: list[prompts.Order] = ["12"] * len(records)
+    orders: list[Order] = ["12"] * len(records)
     for label in ("1", "2", "tie"):
         positions = [position for position, record in enumerate(records) if record.preferred == label]
-        positions.sort(key=lambda position: hashlib.sha256(records[position].pair_id.encode()).digest())
+        positions.sort(key=lambda position: hashlib.sha256(records[position].record_id.encode()).digest())
         for rank, position in enumerate(positions):
             orders[position] = "12" if rank % 2 == 0 else "21"
     return orders
@@ -140,7 +154,15 @@ def _checked(path: str | Path, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """All rows of a parquet file, in its order. ValueError for a missing file, one that is not parquet, or a missing column."""
+    """All rows of a parquet file, in its order. ValueError as for stream_rows."""
+    return list(stream_rows(path))
+
+
+def stream_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a parquet file, in its order, of which BATCH_ROWS are held at a time.
+
+    ValueError for a missing file, one that is not parquet, or a missing column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,33 +171,26 @@ def read_rows(path: str | Path) -> list[Row]:
     try:
         # One plain file: read_table would take a folder named key=value for a partition.
         with pq.ParquetFile(path) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
+            if missing := [name for name in SHAPE if name not in file.schema_arrow.names]:
+                raise ValueError(f"{path}: column {missing[0]!r} is missing; the columns are {', '.join(file.schema_arrow.names)}")
+            for batch in file.iter_batches(BATCH_ROWS):
+                yield from batch.to_pylist()
+    # Text that is not UTF-8 is found only when it is converted to a Python string.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable parquet file ({error}); prepare the data again") from error
-    if missing := [name for name in SHAPE if name not in table.column_names]:
-        raise ValueError(f"{path}: column {missing[0]!r} is missing; the columns are {', '.join(table.column_names)}")
-    return table.to_pylist()
 
 
-def write_manifest(path: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest as sorted JSON that appears only when complete: where it stands, everything it names was written before it."""
-    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _row(record: PairRecord | QuestionRecord, content: str, *, style: str, ground_truth: str, extra: dict[str, Any]) -> Row:
-    row: Row = {
+def _row(record: Record, content: str, *, ground_truth: str, extra: dict[str, Any]) -> Row:
+    style, ability = KINDS[kind_of(record)]
+    extra = {**extra, "category": record.category, "style": style}
+    return {
         "data_source": record.source,
         "prompt": [{"role": "user", "content": content}],
         "images": [image.path for image in record.images],
-        "ability": _ABILITIES[style],
+        "ability": ability,
         "reward_model": {"style": style, "ground_truth": ground_truth},
-        "extra_info": {**extra, "category": record.category, "style": style},
+        "extra_info": {name: extra[name] for name in SHAPE["extra_info"]},
     }
-    row["extra_info"]["row_sha"] = row_sha(row)
-    row["extra_info"] = {name: row["extra_info"][name] for name in SHAPE["extra_info"]}
-    return row
 
 
 def _arrow_type(shape: Any) -> Any:
@@ -214,8 +229,6 @@ def _prompt_problems(row: Mapping[str, Any]) -> list[str]:
 
 
 def _image_problems(paths: Sequence[str], root: Path) -> list[str]:
-    from PIL import Image
-
     problems = []
     for path in paths:
         if problem := path_problem(path):
@@ -226,17 +239,16 @@ def _image_problems(paths: Sequence[str], root: Path) -> list[str]:
             if not file.is_relative_to(root.resolve()):
                 problems.append(f"image {path!r} is a link that leaves {root}")
                 continue
-            with Image.open(file) as image:
-                image.load()
-        # Pillow's decoders raise OSError, SyntaxError, struct.error and more on hostile bytes: to the row they all mean the same.
-        except Exception as error:
-            problems.append(f"image {path!r} in {root} does not open: {type(error).__name__}: {error}")
+            decoded(file)
+        # A loop of links is a RuntimeError or an OSError.
+        except (BadImage, OSError, RuntimeError) as error:
+            problems.append(f"image {path!r} in {root} does not open: {error}")
     return problems
 
 
 def _reward_problems(row: Mapping[str, Any]) -> list[str]:
     style, gold, extra = row["reward_model"]["style"], row["reward_model"]["ground_truth"], row["extra_info"]
-    if style not in ("verdict", "math") or extra["style"] != style:
+    if style not in _ABILITIES or extra["style"] != style:
         return [f"reward_model.style {style!r} and extra_info.style {extra['style']!r} are not both 'verdict' or both 'math'"]
     if row["ability"] != (ability := _ABILITIES[style]):
         return [f"ability {row['ability']!r} is not {ability!r}, as reward_model.style {style!r} says"]

@@ -16,10 +16,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Choice = Literal["1", "2", "tie"]
+from critic_r1_verl.records import Choice
+
 Status = Literal["parsed", "missing", "unclosed", "ambiguous"]
 
-_THINK, _END_THINK, _BOX = "<think>", "</think>", "\\boxed{"
+THINK_TAGS = ("<think>", "</think>")
+
+_THINK, _END_THINK = THINK_TAGS
+_BOX = "\\boxed{"
 # An escaped brace (or any escaped character) is text, not structure.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _CHOICES: dict[str, Choice] = {"1": "1", "2": "2", "tie": "tie", "response 1": "1", "response 2": "2"}
@@ -182,6 +186,13 @@ def _closing_brace(text: str, start: int) -> int:
             if depth == 0:
                 return match.start()
     return -1
+
+
+def with_think_tags(text: str, tags: tuple[str, str]) -> str:
+    """A text whose thought stands between other tags, (opening, closing), with <think> </think> in their place."""
+    for tag, other in zip(THINK_TAGS, tags, strict=True):
+        text = text.replace(other, tag)
+    return text
 
 
 def without_tags(text: str) -> str:

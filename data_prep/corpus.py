@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord
-
-Record = PairRecord | QuestionRecord
+from critic_r1_verl.records import Image
 
 Put = Callable[[Any], Image]
 """A raw image (bytes, {"bytes", "path"}, a PIL image, or a path relative to the corpus's images) -> the stored one; raises BadImage."""
@@ -30,14 +28,6 @@ class Skip:
     """A row, or one pair of it, that cannot be used. reason is a short closed phrase ("tie"), never content of the row."""
 
     reason: str
-
-
-class BadImage(ValueError):
-    """An image that cannot be used; the builder turns it into Skip("image: <reason>")."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class SchemaError(ValueError):

@@ -1,74 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One shard of raw rows -> records, images and counts. A pure function of a small task, so that any engine can run it anywhere.
+"""One shard of raw rows -> records, images and counts. This is a pure function of a small task, so any process can run it.
 
-A shard's file holds one line a record, {pair_id, preferred, style, tokens, record}, and last a line {counts}. preferred is "1" where the
-response that sorts first is the better one, so that a pair and its swap say the same; for a question it is the answer. tokens are those
-of the prompt in the orders "12" and "21".
+A shard's file holds one line for each record, {record_id, kind, label, tokens, record}, and as its last line {counts}. label is what two
+records of the same content must agree on: for a pair it is "1" if the response that sorts first is the better one, so that a pair and its
+swap have the same label; for a question it is the answer. tokens are those of the prompt by order, {"12", "21"} for a pair, {""} for a
+question, and empty if lengths are not measured.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import rows
-from critic_r1_verl.prompts import Order, Template
-from critic_r1_verl.records import PairRecord, QuestionRecord, replacing
-from data_prep.corpora import MODULES
-from data_prep.corpus import BadImage, Record, SchemaError, Skip
-from data_prep.images import ImageStore, Limits
-from data_prep.lengths import Meter
-from data_prep.sources import File, Table
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import BadImage, Limits
+from critic_r1_verl.prompts import Template
+from critic_r1_verl.records import ORDERS, PairRecord, Record
+from critic_r1_verl.tokens import Meter
+from data_prep import corpora
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
+from data_prep.sources import File
+from data_prep.tables import Table
 
 Counts = dict[str, Any]
 """{"read", "kept", "skipped": {reason: number}}; kept + skipped = read."""
 
-ORDERS: tuple[Order, ...] = ("12", "21")
 TOO_LONG = "prompt too long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Rows start to stop of one file of a corpus, and how to convert them; result is the file to write. names: {theirs: ours}, as pairs."""
+    """Rows start to stop of one file of a corpus, and how to convert them; result is the file to write.
+
+    columns are pairs (column of the file, column that the converter expects). templates holds one for each kind of record.
+    """
 
     corpus: str
+    converter: str
     file: File
-    names: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...]
     start: int
     stop: int
     out: Path
     result: Path
     limits: Limits
     allow_remote: bool
-    critic: Template
-    policy: Template
+    templates: Mapping[str, Template]
     meter: Meter | None
     max_prompt_tokens: int
 
 
-def corpus_module(name: str) -> Any:
-    """The module of a corpus. ValueError lists the names there are."""
-    if name not in MODULES:
-        raise ValueError(f"--corpus {name}: no such corpus; there are {', '.join(sorted(MODULES))}")
-    return import_module(MODULES[name])
-
-
 def convert_shard(task: Task) -> Counts:
-    """Convert a task's rows and return {read, kept, skipped}; at once if its file is there already.
+    """Convert a task's rows and return {read, kept, skipped}; a task whose file is there already is not done again.
 
-    SchemaError, ValueError and, of a full disk, OSError name file and row; RuntimeError is a mistake in a converter, and names them too.
+    SchemaError, ValueError and OSError (a full disk) name the file and the row; so does RuntimeError, which is a mistake in a converter.
     """
     if task.result.exists():
         return read_counts(task.result)
-    module = corpus_module(task.corpus)
+    module = corpora.load(task.converter)
     store = ImageStore(task.out, task.limits, task.file.images, task.allow_remote)
     skipped: Counter[str] = Counter()
     kept = 0
-    table = _table(task.file.path, task.names, task.file.path.stat().st_mtime_ns)
+    table = _table(task.file.path, task.columns, task.file.path.stat().st_mtime_ns)
     with replacing(task.result) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for number, raw in enumerate(table.rows(task.start, task.stop), start=task.start):
             where = f"{task.corpus}: {task.file.path}: row {number}"
@@ -102,18 +100,6 @@ def read_counts(result: Path) -> Counts:
         return json.loads(stream.readlines()[-1])["counts"]
 
 
-def record_of(line: dict[str, Any]) -> Record:
-    """The record of a line."""
-    return (PairRecord if line["style"] == "verdict" else QuestionRecord).from_json(line["record"])
-
-
-def rows_of(record: Record, orders: Iterable[Order], critic: Template, policy: Template, *, split: str, index: int) -> list[rows.Row]:
-    """The rows of a record: of a pair one for each order, numbered from index on; of a question one."""
-    if isinstance(record, QuestionRecord):
-        return [rows.math_row(record, template=policy, split=split, index=index)]
-    return [rows.verdict_row(record, order, template=critic, split=split, index=number) for number, order in enumerate(orders, start=index)]
-
-
 def _convert(module: Any, raw: dict[str, Any], store: ImageStore, where: str) -> list[Record | Skip]:
     try:
         converted = list(module.convert(raw, store.put))
@@ -132,27 +118,28 @@ def _convert(module: Any, raw: dict[str, Any], store: ImageStore, where: str) ->
 
 
 def _line(record: Record, task: Task, store: ImageStore, where: str) -> dict[str, Any] | Skip:
-    built = rows_of(record, ORDERS, task.critic, task.policy, split="train", index=0)
-    tokens = []
+    kind = rows.kind_of(record)
+    orders = ORDERS if kind == "pair" else ("",)
+    built = {order: rows.record_row(record, order, templates=task.templates, split="train", index=0) for order in orders}
+    tokens = {}
     if task.meter:
         sizes = [store.sizes[image.sha256] for image in record.images]
-        tokens = [task.meter.tokens(row["prompt"][0]["content"], sizes) for row in built]
-        if max(tokens) > task.max_prompt_tokens:
+        tokens = {order: task.meter.tokens(row["prompt"][0]["content"], sizes) for order, row in built.items()}
+        if max(tokens.values()) > task.max_prompt_tokens:
             return Skip(TOO_LONG)
     # The images were decoded a moment ago.
-    problems = [problem for row in built for problem in rows.check_row(row, task.out, open_images=False)]
+    problems = [problem for row in built.values() for problem in rows.check_row(row, task.out, open_images=False)]
     if isinstance(record, PairRecord):
         if problems:
-            raise RuntimeError(f"{where}: what was built from it fails: {problems[0]}")
-        preferred = record.preferred if record.response_1 <= record.response_2 else record.swap().preferred
-        line = {"pair_id": record.pair_id, "preferred": preferred, "style": "verdict"}
+            raise RuntimeError(f"{where}: the row built from it fails the check: {problems[0]}")
+        label: str = record.preferred if record.response_1 <= record.response_2 else record.swap().preferred
     else:
         if problems:
             return Skip("answer does not earn the reward")
-        line = {"pair_id": record.question_id, "preferred": record.answer, "style": "math"}
-    return {**line, "tokens": tokens, "record": record.to_json()}
+        label = record.answer
+    return {"record_id": record.record_id, "kind": kind, "label": label, "tokens": tokens, "record": record.to_json()}
 
 
-@lru_cache(maxsize=4)
-def _table(path: Path, names: tuple[tuple[str, str], ...], changed: int) -> Table:
-    return Table(path, dict(names))
+@lru_cache(maxsize=1)
+def _table(path: Path, columns: tuple[tuple[str, str], ...], changed: int) -> Table:
+    return Table(path, dict(columns))

@@ -1,58 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records -> the parquet file of one split, in flat memory, and what the manifest says about it."""
+"""Records -> the rows of one split and its part of records.jsonl, in flat memory, and what the manifest says about them."""
 
 import hashlib
-import os
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from critic_r1_verl import prompts, rows
-from critic_r1_verl.records import QuestionRecord
-from data_prep import shards
-from data_prep.corpus import Record
+from critic_r1_verl import rows
+from critic_r1_verl.data_folder import rows_file
+from critic_r1_verl.prompts import Template
+from critic_r1_verl.records import PairRecord, Record
 
 CHECKED_ROWS = 8
 
-Entry = tuple[Record, Sequence[prompts.Order], Sequence[int]]
-"""A record, the orders in which it is shown (of a question one), and its prompt's tokens in each order of shards.ORDERS, if measured."""
-
-
-@contextmanager
-def alone(out: Path, work: Path) -> Iterator[None]:
-    """Keep other builds out of a data folder. The lock is the system's, so it ends with this process, however that ends.
-
-    ValueError names the process that holds the folder.
-    """
-    import fcntl
-
-    work.mkdir(parents=True, exist_ok=True)
-    file = work / "lock"
-    with file.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A build that ends takes its lock's file with it, perhaps between the two lines before.
-            mine = file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat())
-        except BlockingIOError:
-            mine = False
-        if not mine:
-            stream.seek(0)
-            raise ValueError(
-                f"{out}: another build writes here (process {stream.read() or 'unknown'}); wait for its end, or give another --out"
-            )
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield
+Entry = tuple[Record, Sequence[str], Mapping[str, int]]
+"""A record, the orders in which it is shown ("" of a question), and its prompt's tokens by order, empty if they were not measured."""
 
 
 @dataclass
 class Written:
-    """What went into one parquet file: rows, pairs and questions, images {path: sha256}, prompt tokens, labels as stored and as shown."""
+    """What was written of one split: rows, records by kind, images {path: sha256}, prompt tokens, labels as stored and as shown."""
 
     num_rows: int = 0
     records: Counter[str] = field(default_factory=Counter)
@@ -63,70 +34,53 @@ class Written:
     sample: list[rows.Row] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        return {"rows": self.num_rows, "pairs": self.records["verdict"], "questions": self.records["math"]}
+        return {"rows": self.num_rows, "pairs": self.records["pair"], "questions": self.records["question"]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Companions:
-    """What a build writes beside its rows: files, images {sha256: path}, and what the manifest says of them under names of its own."""
-
-    files: Sequence[str] = ()
-    images: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def write_rows(out: Path, split: str, entries: Iterable[Entry], critic: prompts.Template, policy: prompts.Template) -> Written:
-    """Write out/<split>.parquet: of each pair a row for each of its orders, of each question one row."""
+def write_split(out: Path, split: str, entries: Iterable[Entry], templates: Mapping[str, Template], records: TextIO) -> Written:
+    """Write the parquet file of a split, a row for each order of each record, and each record as a line of `records`."""
     written = Written()
 
     def stream() -> Iterator[rows.Row]:
         for record, orders, tokens in entries:
-            built = shards.rows_of(record, orders, critic, policy, split=split, index=written.num_rows)
-            written.num_rows += len(built)
+            record = replace(record, split=split)
+            records.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
             written.images.update((image.path, image.sha256) for image in record.images)
-            style = built[0]["reward_model"]["style"]
-            written.records[style] += 1
-            if not isinstance(record, QuestionRecord):
+            written.records[rows.kind_of(record)] += 1
+            for order in orders:
+                row = rows.record_row(record, order, templates=templates, split=split, index=written.num_rows)
+                written.num_rows += 1
+                if isinstance(record, PairRecord):
+                    written.shown[row["reward_model"]["ground_truth"]] += 1
+                if len(written.sample) < CHECKED_ROWS:
+                    written.sample.append(row)
+                yield row
+            if isinstance(record, PairRecord):
                 written.stored[record.preferred] += 1
-                written.shown.update(row["reward_model"]["ground_truth"] for row in built)
-            if tokens:
-                written.tokens.extend(tokens[shards.ORDERS.index(order)] for order in orders)
-            written.sample += built[: CHECKED_ROWS - len(written.sample)]
-            yield from built
+            written.tokens.extend(tokens[order] for order in orders if tokens)
 
-    rows.write_parquet(out / f"{split}.parquet", stream())
+    rows.write_parquet(out / rows_file(split), stream())
     return written
 
 
 def preferred_first(written: Mapping[str, Written]) -> dict[str, dict[str, float | None]]:
     """The share of preferred responses that stand first, ties apart: before (as the corpora have them) and after (as shown), by split."""
-
-    def share(labels: Counter[str]) -> float | None:
-        decided = labels["1"] + labels["2"]
-        return labels["1"] / decided if decided else None
-
     return {
-        "before": {split: share(summary.stored) for split, summary in written.items()},
-        "after": {split: share(summary.shown) for split, summary in written.items()},
+        "before": {split: share_first(summary.stored) for split, summary in written.items()},
+        "after": {split: share_first(summary.shown) for split, summary in written.items()},
     }
+
+
+def share_first(labels: Mapping[str, int]) -> float | None:
+    """The share of label "1" among "1" and "2"; None if there are neither."""
+    decided = labels["1"] + labels["2"]
+    return labels["1"] / decided if decided else None
 
 
 def image_list(hashes: Iterable[str]) -> dict[str, Any]:
     """How many images there are, and a hash of the sorted list of their hashes."""
     distinct = sorted(set(hashes))
     return {"count": len(distinct), "sha256": hashlib.sha256("\n".join(distinct).encode()).hexdigest()}
-
-
-def file_sha(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the bytes of a build depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("pillow", "pyarrow", "tokenizers", "torch", "transformers")}
 
 
 def distribution(numbers: Sequence[int]) -> dict[str, int | None]:

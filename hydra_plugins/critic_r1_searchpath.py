@@ -8,8 +8,8 @@ module stays light.
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from critic_r1_verl import experiment
 from critic_r1_verl._paths import hydra_root
+from critic_r1_verl.training import experiment
 
 experiment.register()
 

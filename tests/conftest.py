@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 import yaml
 
-from critic_r1_verl.generate import Completion, Done, Request
+from critic_r1_verl.engines.base import Completion, Done, Request
 
 # Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same.
 yaml.SafeLoader = yaml.CSafeLoader

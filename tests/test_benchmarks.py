@@ -7,14 +7,17 @@ import re
 import shutil
 import sys
 import types
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
 
-from critic_r1_verl import benchmarks, prompts, rows, scores
+from critic_r1_verl import benchmarks
 from critic_r1_verl.benchmarks import mm_rlhf_rewardbench, mmrb2, multi_crit, multimodal_rewardbench, reading, tally, vl_rewardbench
-from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.lines import Judgement
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
+from critic_r1_verl.scoring import judged
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests/fixtures/benchmarks"
@@ -38,13 +41,16 @@ def lines(records, *verdicts, texts=None):
                 shown = tally.OTHER.get(choice, choice) if order == "21" else choice
                 text = texts(shown) if texts else f"\\boxed{{{shown}}}"
                 line = {"pair_id": pair_id, "order": order, "repeat": repeat, "choice": None if texts else shown, "text": text}
-                found.append(line | {"status": "missing" if line["choice"] is None else "parsed"})
+                preferred = record.shown(order).preferred
+                line |= {"preferred": preferred, "correct": line["choice"] == preferred, "model": "m", "template_sha": "0"}
+                line |= {"status": "missing" if line["choice"] is None else "parsed", "prompt_tokens": None, "completion_tokens": None}
+                found.append(Judgement(**line))
     return found
 
 
 def official(module, judgements, records):
-    judged = scores.judged_of(judgements, module.parse)
-    return module.official(scores.trials_of(judged, scores.reader(judged)), tally.cases(records, module.group))
+    of_pairs = judged.judged_of(judgements, module.parse)
+    return module.official(judged.trials_of(of_pairs, judged.reader(of_pairs)), tally.cases(records, module.group))
 
 
 def right(record, order):
@@ -226,7 +232,7 @@ def stored(records, out):
     """The records as a benchmark has them: the image under its content's name."""
     return [
         PairRecord(
-            **{name: getattr(r, name) for name in r.to_json()}
+            **{field.name: getattr(r, field.name) for field in fields(r)}
             | {"images": tuple(Image(path=f"images/{i.sha256}.png", sha256=i.sha256) for i in r.images)}
         )
         for r in records
@@ -241,31 +247,28 @@ def test_pairs_from_jsonl(pairs, tmp_path):
         list(benchmarks.load(str(tmp_path / "mine.jsonl"), tmp_path / "out"))
 
 
-@pytest.mark.parametrize("template", ["critic", "critic_short"])
-def test_pairs_from_the_parquet_of_data_prep(pairs, tmp_path, template):
-    loaded = prompts.load(template)
-    made = [
-        rows.verdict_row(pair, order, template=loaded, split="val", index=i)
-        for i, (pair, order) in enumerate(zip(pairs, ("12", "21", "21"), strict=True))
-    ]
-    rows.write_parquet(tmp_path / "val.parquet", made)
-    assert list(benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out")) == stored(pairs, tmp_path)
+def test_a_data_folder_gives_the_pairs_and_questions_of_its_test_split(pairs, tmp_path):
+    from critic_r1_verl.benchmarks import pairs as module
+
+    question = QuestionRecord(images=pairs[0].images, question="Is it red?", answer="yes", source="mine")
+    splits = ("train", "test", "test")
+    records = [replace(record, split=split) for record, split in zip(pairs, splits, strict=True)]
+    write_jsonl(
+        tmp_path / "records.jsonl", [*records, replace(question, split="val"), replace(question, split="test", question="Or blue?")]
+    )
+    assert list(benchmarks.load(str(tmp_path), tmp_path / "out")) == stored(records[1:], tmp_path)
+    (found,) = module.questions(tmp_path, tmp_path / "out")
+    assert (found.question, found.images[0].sha256) == ("Or blue?", pairs[0].images[0].sha256)
+    (tmp_path / "images/red.png").unlink()
+    with pytest.raises(ValueError, match=r"records.jsonl:2: 'images/red.png' is in none of"):
+        list(benchmarks.load(str(tmp_path), tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"records.jsonl:5: 'images/red.png' is in none of"):
+        list(module.questions(tmp_path, tmp_path / "other"))
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (("extra_info", "template_sha", "0" * 64), r"val.parquet, row 0: its template 000000000000 is none of this version's"),
-        (("extra_info", "pair_id", "0" * 20), r"val.parquet, row 0: its prompt and images do not give the pair 0000"),
-        (("reward_model", "ground_truth", "3"), r"val.parquet, row 0: ground_truth '3' is none of"),
-    ],
-)
-def test_a_parquet_that_is_not_what_it_says(pairs, tmp_path, change, message):
-    row = rows.verdict_row(pairs[0], "12", template=prompts.load("critic"), split="val", index=0)
-    row[change[0]][change[1]] = change[2]
-    rows.write_parquet(tmp_path / "val.parquet", [row])
-    with pytest.raises(ValueError, match=message):
-        list(benchmarks.load(str(tmp_path / "val.parquet"), tmp_path / "out"))
+def test_rows_are_no_benchmark(tmp_path):
+    with pytest.raises(ValueError, match=r"val.parquet': rows are not read as a benchmark; give their data folder"):
+        benchmarks.module(str(tmp_path / "val.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -496,11 +499,11 @@ def test_the_official_prompt_is_read_by_the_official_grammar():
         right,
         texts=lambda shown: f"<think>Answer 3</think>\\boxed{{{tally.OTHER[shown]}}}? Overall Judgment: Answer {shown} is better.",
     )
-    assert scores.reader(scores.judged_of(own, vl_rewardbench.parse)) == "own"
+    assert judged.reader(judged.judged_of(own, vl_rewardbench.parse)) == "own"
     assert official(vl_rewardbench, own, FOUR)["overall"] == 1
     ours = lines(FOUR, right)
-    ours[0]["text"] = "<think>Therefore, Answer 2 is better.</think> \\boxed{1}"
-    assert scores.reader(scores.judged_of(ours, vl_rewardbench.parse)) == "box"
+    ours[0] = replace(ours[0], text="<think>Therefore, Answer 2 is better.</think> \\boxed{1}")
+    assert judged.reader(judged.judged_of(ours, vl_rewardbench.parse)) == "box"
     assert official(vl_rewardbench, ours, FOUR)["overall"] == 1
     # An answer that does not exist is not the rejected one.
     third = lines(FOUR, right, texts=lambda shown: "Therefore, Answer 3 is better.")
@@ -569,16 +572,12 @@ def test_the_1250_public_rows(tmp_path, monkeypatch):
     assert sum(record.preferred == "1" for record in records) == 1_245
     assert len({record.images for record in records}) == 1_225
     # 25 ids twice, and so 25 pairs of items that share an image.
-    from critic_r1_verl.scores import score
+    from critic_r1_verl.scoring.score import score
 
-    baselines = score(lines_with_status(records), records, "vl_rewardbench")["baselines"]
+    baselines = score(lines(records, first), records, "vl_rewardbench")["baselines"]
     expected = json.loads((ROOT / "tests/golden/scores.json").read_text(encoding="utf-8"))["longer_wins"]
     assert {name: round(100 * value, 1) for name, value in baselines["longer wins"]["strict"]["groups"].items()} == expected
     assert (baselines["first wins"]["official"]["overall"], baselines["first wins"]["strict"]["overall"]) == (pytest.approx(0.5), 0)
-
-
-def lines_with_status(records):
-    return [line | {"status": "parsed", "completion_tokens": 1} for line in lines(records, first)]
 
 
 def test_a_jpeg_with_a_second_picture_is_a_jpeg(tmp_path):

@@ -7,21 +7,26 @@ import json
 import os
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from critic_r1_verl import records, rows
-from data_prep import __main__ as command
-from data_prep import build, contamination, recipe, shards, validate
+from critic_r1_verl import data_folder, prompts, records, rows
+from critic_r1_verl.images import Limits
+from critic_r1_verl.training import recipe
+from data_prep import build, contamination, shards, validate
+from data_prep import cli as command
+from data_prep.choice import quotas_of
 from data_prep.corpora import pairs as pairs_module
 from data_prep.corpus import SchemaError
-from data_prep.images import Limits
+from data_prep.options import Corpus, Options
+from data_prep.plan import plan
 
-OPTIONS = build.Options(pixels=(784, 200_704), val=5)
+OPTIONS = Options(pixels=(784, 200_704), val=5, test=7)
+TEMPLATES = {"pair": prompts.load("critic"), "question": prompts.load("policy")}
 
 
 def write_jsonl(path: Path, raws: list[dict[str, Any]]) -> Path:
@@ -57,16 +62,16 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def corpus(file: Path, **settings: Any) -> build.Corpus:
-    return build.Corpus(name="pairs", location=str(file), **settings)
+def corpus(file: Path, **settings: Any) -> Corpus:
+    return Corpus(converter="pairs", location=str(file), **settings)
 
 
 def read(out: Path) -> dict[str, list[rows.Row]]:
-    return {split: rows.read_rows(out / f"{split}.parquet") for split in build.SPLITS}
+    return {split: rows.read_rows(out / f"{split}.parquet") for split in records.SPLITS}
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def test_rows_are_sound_balanced_and_split_by_image(world: Path) -> None:
@@ -74,15 +79,16 @@ def test_rows_are_sound_balanced_and_split_by_image(world: Path) -> None:
     built = read(world / "out")
     assert [problem for split in built.values() for row in split for problem in rows.check_row(row, world / "out")] == []
     assert manifest["splits"] == {
-        "train": {"rows": 56, "pairs": 56, "questions": 0},
+        "train": {"rows": 50, "pairs": 50, "questions": 0},
         "val": {"rows": 4, "pairs": 4, "questions": 0},
-    }, "each set of records that share an image has two, so four fit into five"
+        "test": {"rows": 6, "pairs": 6, "questions": 0},
+    }, "each set of records that share an image has two, so four fit into five and six into seven"
     for split in built.values():
         labels = [row["reward_model"]["ground_truth"] for row in split]
         assert abs(labels.count("1") - labels.count("2")) <= 1
         assert [row["extra_info"]["index"] for row in split] == list(range(len(split)))
     images = [{path for row in split for path in row["images"]} for split in built.values()]
-    assert not images[0] & images[1]
+    assert not images[0] & images[1] and not images[0] & images[2] and not images[1] & images[2]
     assert manifest["images"]["count"] == 30 == len(list((world / "out/images").iterdir()))
     assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 60, "skipped": {}}
     assert manifest["ties"] == {"policy": "keep", "kept": 20, "dropped": 0}
@@ -113,7 +119,7 @@ def test_hostile_rows_are_counted_by_reason(world: Path) -> None:
     ]
     file = write_jsonl(world / "hostile.jsonl", good + [bad for group in hostile.values() for bad in group] + kept)
     out = world / "out"
-    manifest = build.build(out, [corpus(file)], OPTIONS)
+    manifest = build.build(out, [corpus(file)], replace(OPTIONS, val=3, test=3))
     expected = {reason: len(group) for reason, group in hostile.items()}
     assert manifest["corpora"]["pairs"]["counts"] == {"read": 12 + sum(expected.values()), "kept": 12, "skipped": expected}
     built = [row for split in read(out).values() for row in split]
@@ -124,14 +130,14 @@ def test_hostile_rows_are_counted_by_reason(world: Path) -> None:
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_two_builds_give_the_same_bytes(world: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
     build.build(world / "first", [corpus(world / "pairs.jsonl")], OPTIONS)
-    monkeypatch.setattr(build, "SHARD_ROWS", 25)
-    options = build.Options(pixels=OPTIONS.pixels, val=OPTIONS.val, num_workers=num_workers)
+    monkeypatch.setattr("data_prep.plan.SHARD_ROWS", 25)
+    options = replace(OPTIONS, num_workers=num_workers)
     build.build(world / "second", [corpus(world / "pairs.jsonl")], options)
     assert contents(world / "first") == contents(world / "second")
 
 
 def test_a_killed_build_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(build, "SHARD_ROWS", 25)
+    monkeypatch.setattr("data_prep.plan.SHARD_ROWS", 25)
     build.build(world / "whole", [corpus(world / "pairs.jsonl")], OPTIONS)
     calls: list[Path] = []
     convert = pairs_module.convert
@@ -155,11 +161,11 @@ def test_a_killed_build_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_what_was_converted_otherwise_is_not_taken_up(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "_read_keys", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(build, "read_keys", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
     monkeypatch.undo()
-    larger = build.Options(pixels=(3136, 200_704), val=5)
+    larger = replace(OPTIONS, pixels=(3136, 200_704))
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], larger)
     assert "starting over" in capsys.readouterr().err
     sizes = {Image.open(file).size for file in (world / "out/images").iterdir()}
@@ -188,7 +194,7 @@ class Choice:
     ids=str,
 )
 def test_ties_and_quotas(world: Path, case: Choice) -> None:
-    options = build.Options(pixels=OPTIONS.pixels, val=4, **case.settings)
+    options = replace(OPTIONS, val=4, test=4, **case.settings)
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl", **case.corpora)], options)
     counts = manifest["corpora"]["pairs"]["counts"]
     assert {key: counts[key] for key in case.counts} == case.counts
@@ -209,8 +215,8 @@ def test_ties_and_quotas(world: Path, case: Choice) -> None:
     ],
 )
 def test_weights_take_as_much_as_they_allow(weights: tuple, quotas: tuple, available: list[int], taken: list[int]) -> None:
-    corpora = [build.Corpus(name="a", weight=weights[0], quota=quotas[0]), build.Corpus(name="b", weight=weights[1], quota=quotas[1])]
-    assert build._quotas(corpora, available) == taken
+    corpora = [Corpus(converter="a", weight=weights[0], quota=quotas[0]), Corpus(converter="b", weight=weights[1], quota=quotas[1])]
+    assert quotas_of(corpora, available) == taken
 
 
 def test_records_that_share_images_by_a_chain_stay_together(tmp_path: Path) -> None:
@@ -221,19 +227,20 @@ def test_records_that_share_images_by_a_chain_stay_together(tmp_path: Path) -> N
     ]
     file = write_jsonl(tmp_path / "pairs.jsonl", raws)
     for seed in range(3):
-        build.build(tmp_path / "out", [corpus(file)], build.Options(pixels=OPTIONS.pixels, val=12, seed=seed))
-        train, val = read(tmp_path / "out").values()
-        assert len(val) == 10 and not {path for row in train for path in row["images"]} & {path for row in val for path in row["images"]}
+        build.build(tmp_path / "out", [corpus(file)], replace(OPTIONS, val=12, test=10, seed=seed))
+        train, val, test = ({path for row in split for path in row["images"]} for split in read(tmp_path / "out").values())
+        assert [len(split) for split in read(tmp_path / "out").values()] == [30, 10, 10]
+        assert not train & val and not train & test and not val & test
 
 
 def test_both_orders_of_a_pair_are_in_one_split(world: Path) -> None:
-    options = build.Options(pixels=OPTIONS.pixels, val=6, both_orders=True)
+    options = replace(OPTIONS, val=6, both_orders=True)
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
     assert manifest["splits"]["val"] == {"rows": 12, "pairs": 6, "questions": 0}
     for split in read(world / "out").values():
         shown = [(row["extra_info"]["pair_id"], row["extra_info"]["order"]) for row in split]
         assert len(set(shown)) == len(shown) and {pair for pair, _ in shown} == {pair for pair, order in shown if order == "21"}
-    assert manifest["preferred_first"]["after"] == {"train": 0.5, "val": 0.5}
+    assert manifest["preferred_first"]["after"] == {"train": 0.5, "val": 0.5, "test": 0.5}
 
 
 def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +253,7 @@ def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: 
     item = contamination.Item("bench.jsonl", "item", (), "What is it?")
     monkeypatch.setattr(contamination, "load", lambda *_: iter([item]))
     monkeypatch.setattr(contamination, "find", find)
-    options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=["bench.jsonl"])
+    options = replace(OPTIONS, val=4, decontaminate=["bench.jsonl"])
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
     assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 58, "skipped": {"in a benchmark": 2}}
     assert manifest["decontamination"]["benchmarks"] == ["bench.jsonl"]
@@ -264,7 +271,7 @@ def test_a_benchmark_s_pictures_are_prepared_with_the_limits_of_the_build(world:
     records.write_jsonl(
         world / "bench.jsonl", [records.QuestionRecord(images=(image,), question="Another one?", answer="7", source="bench")]
     )
-    options = build.Options(pixels=OPTIONS.pixels, val=4, decontaminate=[str(world / "bench.jsonl")])
+    options = replace(OPTIONS, val=4, decontaminate=[str(world / "bench.jsonl")])
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
     assert manifest["corpora"]["pairs"]["counts"]["skipped"] == {"in a benchmark": 2}
     assert {match["reason"] for match in manifest["decontamination"]["matches"]} == {"image: same pixels"}
@@ -283,11 +290,11 @@ def test_pairs_and_questions_in_one_build(world: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.Table.from_pylist(questions), world / "geometry.parquet")
-    corpora = [corpus(world / "pairs.jsonl"), build.Corpus(name="geometry3k", location=str(world / "geometry.parquet"))]
-    manifest = build.build(world / "out", corpora, build.Options(pixels=OPTIONS.pixels, val=9))
+    corpora = [corpus(world / "pairs.jsonl"), Corpus(converter="geometry3k", location=str(world / "geometry.parquet"))]
+    manifest = build.build(world / "out", corpora, replace(OPTIONS, val=9))
     assert sum(split["questions"] for split in manifest["splits"].values()) == manifest["corpora"]["geometry3k"]["counts"]["kept"] == 8
-    train, val = ({path for row in split for path in row["images"]} for split in read(world / "out").values())
-    assert not train & val
+    train, val, test = ({path for row in split for path in row["images"]} for split in read(world / "out").values())
+    assert not train & val and not train & test and not val & test
     assert [str(problem) for problem in validate.problems(world / "out")] == []
 
 
@@ -347,21 +354,26 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--corpus", "none:x"], "no such corpus; there are digits, "),
+        (["--corpus", "none:x"], "no such corpus; there are geometry3k, "),
         (["--corpus", "pairs:gone.jsonl"], "gone.jsonl: no such file or folder"),
         (["--corpus", "pairs:half.parquet"], "half.parquet: not readable"),
         (["--corpus", "rlaif_v:pairs.jsonl"], "no column 'chosen'; expected"),
         (["--corpus", "pairs:pairs.jsonl", "--corpus", "pairs:pairs.jsonl"], "given twice"),
-        (["--corpus", "digits", "--corpus", "pairs:pairs.jsonl"], "build it alone"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback=3"], "--quota vlfeedback: no such --corpus"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME=VALUE"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=many"], "'many' is not a number"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=-1"], "--quota: '-1' is not a number above 0"),
+        (["--corpus", "gone.py:pairs.jsonl"], "gone.py: no such converter file"),
+        (["--corpus", "broken.py:pairs.jsonl"], r"broken\.py: the converter file cannot be imported: SyntaxError"),
+        (["--corpus", "half.py:pairs.jsonl"], r"half\.py: the converter file does not define HUB, .*convert; see data_prep/corpus\.py"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback:3"], "--quota vlfeedback: no such --corpus"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME:VALUE"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:many"], "'many' is not a number"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:-1"], "--quota: '-1' is not a number above 0"),
         (["--corpus", "pairs:empty.jsonl"], r"pairs: no row in empty\.jsonl"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs=3", "--weight", "pairs=1"], "none a quota"),
-        (["--corpus", "pairs:pairs.jsonl", "--val", "60"], "--val 60: give a number above 0 and below that of the records, 60"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:3", "--weight", "pairs:1"], "none a quota"),
+        (
+            ["--corpus", "pairs:pairs.jsonl", "--val", "60"],
+            "--test 6 --val 60: give numbers above 0 whose sum is below that .*, 60",
+        ),
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
-        (["--corpus", "pairs:pairs.jsonl", "--images", "pairs=nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
+        (["--corpus", "pairs:pairs.jsonl", "--images", "pairs:nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
         (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
         (["--corpus", "pairs:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
         (["--corpus", "pairs:pairs.jsonl", "--template", "nothing"], "no such template"),
@@ -377,9 +389,11 @@ def test_mistakes_are_told_in_a_line(
     monkeypatch.chdir(world)
     (world / "half.parquet").write_bytes(b"PAR1")
     (world / "empty.jsonl").touch()
+    (world / "broken.py").write_text("def convert(")
+    (world / "half.py").write_text("NAME = 'half'\n")
     assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(f"^data_prep: .*{message}", last), last
+    assert re.search(f"^critic-r1: .*{message}", last), last
     assert not (world / "out/manifest.json").exists()
 
 
@@ -388,9 +402,9 @@ def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str])
     raws = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
     file = write_jsonl(world / "other.jsonl", [{renamed.get(key, key): value for key, value in raw_row.items()} for raw_row in raws])
     words = ["build", "--corpus", f"pairs:{file}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
-    assert command.main([*words, *(word for ours, theirs in renamed.items() for word in ("--column", f"{ours}={theirs}"))]) == 0
+    assert command.main([*words, *(word for ours, theirs in renamed.items() for word in ("--column", f"{ours}:{theirs}"))]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["pairs: read 60, kept 60, skipped none", f"{world / 'out'}: train 54 rows, val 6 rows, 30 images"]
+    assert printed == ["pairs: read 60, kept 60, skipped none", f"{world / 'out'}: train 48 rows, val 6 rows, test 6 rows, 30 images"]
 
 
 def test_defaults_are_the_recipes() -> None:
@@ -404,10 +418,124 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     """What a distributed engine would run: the task survives pickling, and a second run finds the work done."""
     import pickle
 
-    [task] = build._plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, Limits(*OPTIONS.pixels), None)
+    [task] = plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, Limits(*OPTIONS.pixels), TEMPLATES, None)
     task = pickle.loads(pickle.dumps(task))
     counts = shards.convert_shard(task)
     before = task.result.stat().st_mtime_ns
     assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
     assert task.result.stat().st_mtime_ns == before
-    assert [shards.record_of(line).question for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
+    assert [line["record"]["question"] for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
+
+
+def test_every_record_is_kept_with_its_split_in_the_order_of_the_rows(world: Path) -> None:
+    build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
+    kept = list(records.read_records(world / "out/records.jsonl"))
+    expected = [(row["extra_info"]["pair_id"], split) for split, built in read(world / "out").items() for row in built]
+    assert [(record.record_id, record.split) for record in kept] == expected
+    assert {record.split for record in kept} == set(records.SPLITS)
+
+
+CONVERTER = """
+from critic_r1_verl.records import PairRecord
+
+NAME, HUB, CONFIG, SPLIT, REVISION, LICENCE, GRADE = "mine", None, None, "train", "", "cc0", "A"
+COLUMNS = {"picture", "good", "bad"}
+
+
+def convert(raw, put):
+    texts = {"response_1": raw["good"], "response_2": raw["bad"], "preferred": "1", "source": NAME, "split": raw.get("side") or ""}
+    return [PairRecord(images=(put(raw["picture"]),), question="Which?", **texts)]
+"""
+
+
+def own_corpus(folder: Path, sides: list[str], pictures: list[int] | None = None) -> Corpus:
+    """A converter of the user's own beside rows that name their splits ("" for none)."""
+    (folder / "mine.py").write_text(CONVERTER)
+    numbers = pictures or list(range(len(sides)))
+    raws = [
+        {"picture": picture(folder, shown), "good": f"good {number}", "bad": "bad", "side": side}
+        for number, (side, shown) in enumerate(zip(sides, numbers, strict=True))
+    ]
+    return Corpus(converter=str(folder / "mine.py"), location=str(write_jsonl(folder / "own.jsonl", raws)))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_converter_of_ones_own_names_the_splits(tmp_path: Path, num_workers: int) -> None:
+    own = own_corpus(tmp_path, ["train"] * 20 + ["val"] * 3 + ["test"] * 5)
+    options = Options(pixels=OPTIONS.pixels, num_workers=num_workers)
+    manifest = build.build(tmp_path / "out", [own], options)
+    assert {name: split["pairs"] for name, split in manifest["splits"].items()} == {"train": 20, "val": 3, "test": 5}
+    converter = manifest["corpora"]["mine"]["converter"]
+    assert converter == {"file": "mine.py", "sha256": hashlib.sha256(CONVERTER.encode()).hexdigest()}
+    assert [str(problem) for problem in validate.problems(tmp_path / "out")] == []
+
+
+def test_a_split_that_no_record_names_is_drawn_from_those_that_name_none(tmp_path: Path) -> None:
+    own = own_corpus(tmp_path, ["test"] * 5 + [""] * 20)
+    manifest = build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels, val=4))
+    assert {name: split["pairs"] for name, split in manifest["splits"].items()} == {"train": 16, "val": 4, "test": 5}
+    with pytest.raises(ValueError, match="--test 3: there are records that name the split test themselves"):
+        build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels, test=3))
+    with pytest.raises(ValueError, match="no record for the val split: every record names its split"):
+        build.build(tmp_path / "out", [own_corpus(tmp_path, ["test"] * 5 + ["train"] * 20)], Options(pixels=OPTIONS.pixels))
+
+
+def test_a_record_that_shares_an_image_with_a_held_out_one_is_skipped_with_a_count(tmp_path: Path) -> None:
+    sides, pictures = ["train"] * 10 + ["val"] * 2 + ["test"] * 2, [*range(8), 20, 30, 20, 21, 30, 31]
+    manifest = build.build(tmp_path / "out", [own_corpus(tmp_path, sides, pictures)], Options(pixels=OPTIONS.pixels))
+    counts = manifest["corpora"]["mine"]["counts"]
+    assert counts["skipped"] == {"shares an image with the test split": 1, "shares an image with the val split": 1}
+    assert {name: split["pairs"] for name, split in manifest["splits"].items()} == {"train": 8, "val": 2, "test": 2}
+
+
+def test_another_converter_file_is_another_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = own_corpus(tmp_path, ["train"] * 8 + ["val", "test"])
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "read_keys", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels))
+    (tmp_path / "mine.py").write_text(CONVERTER.replace('"Which?"', '"Which one?"'))
+    build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels))
+    assert "starting over" in capsys.readouterr().err
+    assert {record.question for record in records.read_records(tmp_path / "out/records.jsonl")} == {"Which one?"}
+
+
+def test_of_a_record_that_stands_in_two_splits_the_held_out_one_stays(tmp_path: Path) -> None:
+    own = own_corpus(tmp_path, ["train"] * 5 + ["val"] * 2 + ["test"] * 2)
+    lines = (tmp_path / "own.jsonl").read_text().splitlines()
+    again = [json.loads(lines[0]) | {"side": "test"}, json.loads(lines[8]) | {"side": "train"}]
+    write_jsonl(tmp_path / "own.jsonl", [*map(json.loads, lines), *again])
+    manifest = build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels))
+    assert manifest["corpora"]["mine"]["counts"] == {"read": 11, "kept": 9, "skipped": {"duplicate": 2}}
+    kept = {record.response_1: record.split for record in records.RecordFile(tmp_path / "out/records.jsonl", records.PairRecord)}
+    assert kept["good 0"] == kept["good 8"] == "test"
+
+
+def test_the_templates_of_a_build_travel_with_it(world: Path) -> None:
+    (world / "mine.txt").write_text("A: {response_1} B: {response_2} Which answers {question} better?")
+    manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], replace(OPTIONS, template=str(world / "mine.txt")))
+    (world / "mine.txt").unlink()
+    assert list(manifest["files"]) == ["train.parquet", "val.parquet", "test.parquet", "records.jsonl"]
+    templates = data_folder.templates(world / "out")
+    assert (templates["pair"].name, templates["question"]) == ("mine", prompts.load("policy"))
+    assert [str(problem) for problem in validate.problems(world / "out")] == []
+
+
+@pytest.mark.parametrize("name", ["build", "inspect", "validate"])
+def test_the_help_of_each_command_ends_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([name, "--help"])
+    assert re.search(rf"\nexamples?:\n(  critic-r1 data {name} .*\n)+$", capsys.readouterr().out)
+
+
+def test_each_command_answers_in_json(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--corpus", f"pairs:{world / 'pairs.jsonl'}", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", "--json"]
+    assert command.main(["build", *words, "--out", str(world / "out")]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["corpora"]["pairs"] == {"read": 60, "kept": 60, "skipped": {}} and summary["splits"]["test"]["rows"] == 6
+    assert command.main(["validate", str(world / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(world / "out"), "sound": True, "problems": []}
+    assert command.main(["inspect", str(world / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sources"]["pairs"]["rows"] == {"train": 48, "val": 6, "test": 6}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: arguments, exit statuses and messages, with what they call faked."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import cli, doctor, launch, reaper
-from critic_r1_verl.doctor import Finding
+from critic_r1_verl import cli, devices, supervise
+from critic_r1_verl.cli import flags
+from critic_r1_verl.training import doctor, launch
+from critic_r1_verl.training.doctor import Finding
 
 FATAL = [Finding("ok", "fine"), Finding("fatal", "the data are gone", "run `make prep`")]
 SOUND = [Finding("ok", "fine")]
@@ -24,8 +27,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(
         os, "environ", {name: value for name, value in os.environ.items() if name not in ("VERL_PLATFORM", "RAY_ADDRESS", cli.DEBUG)}
     )
-    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
-    monkeypatch.setattr(reaper, "leftovers", list)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    monkeypatch.setattr(supervise, "leftovers", list)
     return tmp_path
 
 
@@ -50,7 +53,7 @@ def training(machine, monkeypatch):
 
     trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
     monkeypatch.setattr(doctor, "examine", examine)
-    monkeypatch.setattr(doctor, "compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
+    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
     monkeypatch.setattr(doctor, "claim", lambda config: None)
     monkeypatch.setattr(launch, "train", train)
     return seen
@@ -68,7 +71,9 @@ except SystemExit as end:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "0 []"
-    assert all(command in done.stdout for command in ("doctor", "train", "tiny", "export", "measure", "score", "compare", "report"))
+    assert all(
+        command in done.stdout for command in ("data", "doctor", "train", "export", "eval", "select", "judge", "score", "compare", "report")
+    )
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["export"], ["report", "a", "b"], ["train", "--nope", "a=1"], ["doctor", "a=1", "--nope"]])
@@ -104,9 +109,9 @@ def test_overrides_may_stand_around_the_flags(machine, monkeypatch):
 
 
 def test_doctor_cleans_up_first(machine, monkeypatch, capsys):
-    left, done = [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
-    monkeypatch.setattr(reaper, "leftovers", lambda: left)
-    monkeypatch.setattr(reaper, "reap", lambda run: done.append(run) or left.clear())
+    left, done = [supervise.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
+    monkeypatch.setattr(supervise, "leftovers", lambda: left)
+    monkeypatch.setattr(supervise, "reap", lambda run: done.append(run) or left.clear())
     monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: SOUND if done else FATAL)
     assert cli.main(["doctor", "--clean"]) == 0
     assert done == ["abc"]
@@ -134,13 +139,13 @@ TINY = ["+recipe/base=tiny", "+recipe/hardware=cpu"]
 )
 def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, monkeypatch, capsys, environment, gpus, overrides, trained):
     os.environ.update(environment)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     assert cli.main(["train", "--recipe", "critic_r1_plus", *overrides]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert training.trained == ("critic_r1_plus", trained or overrides)
     if trained:
         assert training.examined == ("critic_r1_plus", trained, "cpu")
-        assert first.startswith("no GPU here: training the small base on the embedded digits")
+        assert first.startswith("no GPU here: training the small base on the CPU")
     else:
         assert training.examined == ("critic_r1_plus", overrides, environment.get("VERL_PLATFORM"))
         assert first.startswith("step 2")
@@ -179,89 +184,87 @@ def test_train_without_anything_prepared_is_short(machine, capsys):
     assert "Traceback" not in err
 
 
-# The other commands, each with its module faked
+@pytest.fixture
+def engine(machine, monkeypatch, scripted):
+    """What judges, scripted: the first response shown is always better."""
+    model = scripted(lambda *_: "<think>The first is right.</think> \\boxed{1}")
+    monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    return model
+
+
+def write_pairs(folder: Path, name: str = "mine", count: int = 4) -> Path:
+    import hashlib
+
+    from PIL import Image as Picture
+
+    from critic_r1_verl.records import Image, PairRecord, write_jsonl
+
+    (folder / "images").mkdir(exist_ok=True)
+    Picture.new("RGB", (28, 28), "red").save(folder / "images/red.png")
+    image = Image(path="images/red.png", sha256=hashlib.sha256((folder / "images/red.png").read_bytes()).hexdigest())
+    texts = {"response_1": "red", "response_2": "blue", "preferred": "1", "source": "test"}
+    write_jsonl(folder / f"{name}.jsonl", [PairRecord(images=(image,), question=f"{name} {n}?", **texts) for n in range(count)])
+    return folder / f"{name}.jsonl"
+
+
+# export and report
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    """fake("export", export=...) puts a module in the place of critic_r1_verl.export and returns the calls it gets."""
-    import critic_r1_verl
+    """fake("training.export", export=...) puts a module in the place of critic_r1_verl.training.export."""
 
     def put(name: str, **functions):
+        package, _, last = f"critic_r1_verl.{name}".rpartition(".")
         module = types.SimpleNamespace(**functions)
-        monkeypatch.setitem(sys.modules, f"critic_r1_verl.{name}", module)
-        monkeypatch.setattr(critic_r1_verl, name, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"{package}.{last}", module)
+        monkeypatch.setattr(importlib.import_module(package), last, module, raising=False)
 
     return put
 
 
 def test_export(machine, fake, capsys):
     calls = []
-    fake("export", export=lambda *arguments: calls.append(arguments))
+    fake("training.export", export=lambda *arguments: calls.append(arguments))
     assert cli.main(["export", "checkpoints/mine", "--out", "model"]) == 0
     assert calls == [(Path("checkpoints/mine"), Path("model"))]
     assert capsys.readouterr().out == "model: model\n"
 
 
-def test_measure(machine, fake, capsys):
-    for file in ("model/config.json", "data/test_pairs.jsonl", "data/test_questions.jsonl"):
-        (machine / file).parent.mkdir(exist_ok=True)
-        (machine / file).write_text("")
-    calls = []
-    fake("generate", VllmGenerator=lambda model: (str(model), os.environ["VERL_PLATFORM"]))
-    fake("measure", measure=lambda *arguments: calls.append(arguments) or {"critic_accuracy": {"value": 0.5, "n": 8, "ci95": [0.25, 0.75]}})
-    assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs", "--name", "base"]) == 0
-    assert cli.main(["measure", "--model", "model", "--data", "data", "--out", "runs"]) == 0
-    assert calls == [(("model", "cpu"), Path("data"), Path("runs"), name) for name in ("base", "model")]
-    assert "critic_accuracy          0.500  [0.250, 0.750]  n = 8" in capsys.readouterr().out
+def test_report_writes_a_page_and_prints_its_numbers(machine, engine, capsys):
+    for name in ("a", "b"):
+        assert cli.main(["eval", "--model", "m", "--out", name, "--benchmark", str(write_pairs(machine)), "--json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["report", "b", "--against", "a", "--out", "page.html", "--svg", "chart.svg"]) == 0
+    out = capsys.readouterr().out
+    assert "Critic accuracy" in out and out.endswith("report: page.html\n")
+    assert "<svg" in Path("chart.svg").read_text() and "Critic accuracy" in Path("page.html").read_text()
+    assert cli.main(["report", "b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sets"][0]["metrics"]["trained"]["critic"]["accuracy"]["value"] == 0.5
+    assert Path("b/report.html").is_file()
 
 
-def test_measure_looks_before_it_loads(machine, capsys):
-    assert cli.main(["measure", "--model", "none", "--data", "none", "--out", "runs"]) == 1
-    assert capsys.readouterr().err.startswith("critic-r1: none/config.json: no such file")
+def test_score_computes_the_numbers_of_a_run_again(machine, engine, capsys):
+    assert cli.main(["eval", "--model", "m", "--out", "out", "--benchmark", str(write_pairs(machine)), "--json"]) == 0
+    (written,) = json.loads(capsys.readouterr().out)
+    Path("out/mine/metrics.json").unlink()
+    assert cli.main(["score", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [written]
+    assert cli.main(["score", "out", "--benchmark", "pairs"]) == 1
+    assert "a run folder knows its benchmark" in capsys.readouterr().err
+    assert cli.main(["score", "out/mine/judgements.jsonl"]) == 1
+    assert "say with --benchmark whose official score is meant" in capsys.readouterr().err
 
 
-def test_report(machine, fake, capsys):
-    (machine / "metrics.json").write_text('{"a": 1}')
-    (machine / "control.json").write_text('{"a": 2}')
-    calls = []
-    fake(
-        "report",
-        build=lambda run, control: calls.append((run, control)) or run / "report.html",
-        print_table=lambda *both: calls.append(both),
-    )
-    assert cli.main(["report", ".", "--control", "control.json"]) == 0
-    assert calls == [(Path("."), Path("control.json")), ({"a": 1}, {"a": 2})]
-    assert capsys.readouterr().out == "report: report.html\n"
-
-
-def test_tiny(machine, fake, capsys):
-    lessons = [{"skill": "policy", "image": "i.png", "prompt": "<image>\nwhich?", "response": "one"}]
-    (machine / "lessons.jsonl").write_text("".join(json.dumps(lesson) + "\n" for lesson in lessons))
-    calls = []
-
-    def teach(file, base, out, teaching, on_step):
-        assert base.is_dir()
-        calls.append((file, out))
-        on_step(teaching.steps, 0.25)
-
-    fake("tiny", Teaching=lambda: types.SimpleNamespace(steps=7), build=lambda texts, out: calls.append(list(texts)), teach=teach)
-    assert cli.main(["tiny", "--data", ".", "--out", "base"]) == 0
-    assert calls == [["\nwhich?", "one"], (Path("lessons.jsonl"), Path("base"))]
+def test_compare_names_what_is_only_on_one_side(machine, engine, capsys):
+    mine, yours = str(write_pairs(machine)), str(write_pairs(machine, "yours"))
+    assert cli.main(["eval", "--model", "m", "--out", "a", "--benchmark", mine, "--json"]) == 0
+    assert cli.main(["eval", "--model", "m", "--out", "b", "--benchmark", mine, "--benchmark", yours, "--json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", "a", "b", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert out == "small base: base\n"
-    assert "7/7" in err
-
-
-@pytest.mark.parametrize(
-    "text, said",
-    [(None, "no such file; `make prep`"), ("{}\n", "lessons.jsonl:1: not a lesson"), ('{"prompt": 1}\n', "lessons.jsonl:1: not a lesson")],
-)
-def test_tiny_without_lessons(machine, capsys, text, said):
-    if text:
-        (machine / "lessons.jsonl").write_text(text)
-    assert cli.main(["tiny", "--data", ".", "--out", "base"]) == 1
-    assert said in capsys.readouterr().err
+    assert [comparison["what"] for comparison in json.loads(out)] == ["mine"]
+    assert "only in one of the two folders, not compared: yours" in err
 
 
 # Errors
@@ -282,7 +285,7 @@ def test_errors_are_one_line(machine, fake, monkeypatch, capsys, error, status, 
     def fail(*arguments):
         raise error
 
-    fake("export", export=fail)
+    fake("training.export", export=fail)
     assert cli.main(["export", "a", "--out", "b"]) == status
     assert capsys.readouterr().err.strip() == said
     if status == 1:
@@ -292,35 +295,12 @@ def test_errors_are_one_line(machine, fake, monkeypatch, capsys, error, status, 
 
 
 def test_our_own_mistakes_are_not_hidden(machine, fake):
-    fake("export", export=lambda *arguments: 1 / 0)
+    fake("training.export", export=lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["export", "a", "--out", "b"])
 
 
 # Judging
-
-
-@pytest.fixture
-def engine(machine, monkeypatch, scripted):
-    """What judges, scripted: the first response shown is always better."""
-    model = scripted(lambda *_: "<think>The first is right.</think> \\boxed{1}")
-    monkeypatch.setattr(cli, "_engine", lambda arguments: (model, {"kind": "scripted"}))
-    return model
-
-
-def write_pairs(folder: Path, name: str = "mine", count: int = 4) -> Path:
-    import hashlib
-
-    from PIL import Image as Picture
-
-    from critic_r1_verl.records import Image, PairRecord, write_jsonl
-
-    (folder / "images").mkdir(exist_ok=True)
-    Picture.new("RGB", (28, 28), "red").save(folder / "images/red.png")
-    image = Image(path="images/red.png", sha256=hashlib.sha256((folder / "images/red.png").read_bytes()).hexdigest())
-    texts = {"response_1": "red", "response_2": "blue", "preferred": "1", "source": "test"}
-    write_jsonl(folder / f"{name}.jsonl", [PairRecord(images=(image,), question=f"{name} {n}?", **texts) for n in range(count)])
-    return folder / f"{name}.jsonl"
 
 
 def test_eval_shows_each_benchmark_and_all_of_them(machine, engine, capsys):
@@ -337,7 +317,7 @@ def test_eval_shows_each_benchmark_and_all_of_them(machine, engine, capsys):
     ]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "says first"):
+    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "says first", "critic accuracy"):
         assert text in out
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mine", "yours"]
     assert len(engine.asked) == 16
@@ -347,7 +327,7 @@ def test_eval_for_programs(machine, engine, capsys):
     assert cli.main(["eval", "--model", "m", "--out", "out", "--benchmark", str(write_pairs(machine)), "--json"]) == 0
     (score,) = json.loads(capsys.readouterr().out)
     assert (score["official"]["overall"], score["strict"]["overall"]) == (0.5, 0.0)
-    assert json.loads((machine / "out/mine/score.json").read_text()) == score
+    assert json.loads((machine / "out/mine/metrics.json").read_text()) == score
 
 
 @pytest.mark.parametrize(
@@ -369,7 +349,7 @@ def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, te
         (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
         (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "2 times the same"),
         (
-            ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--endpoint", "http://h/v1", "--body", "[]"],
+            ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--base-url", "http://h/v1", "--extra-body", "[]"],
             "not a JSON object",
         ),
         (["judge", "--image", "none.png", "--question", "q", "--response", "a", "--response", "b"], "none.png: no such image file"),
@@ -385,22 +365,25 @@ def test_judging_is_refused_before_the_model_is_loaded(machine, capsys, words, s
 @pytest.mark.parametrize(
     ("words", "gpus", "made"),
     [
-        (["--model", "m"], 0, ("VllmGenerator", "m", 1)),
-        (["--model", "m"], 1, ("VllmGenerator", "m", 1)),
-        (["--model", "m"], 8, ("Replicas", 8, "m", 1)),
-        (["--model", "m", "--tensor-parallel", "2"], 8, ("Replicas", 4, "m", 2)),
-        (["--model", "m", "--tensor-parallel", "8"], 8, ("VllmGenerator", "m", 8)),
-        (["--model", "m", "--data-parallel", "2"], 0, ("Replicas", 2, "m", 1)),
-        (["--endpoint", "http://h/v1", "--model", "m"], 8, ("Endpoint", "http://h/v1", "m")),
+        (["--model", "m"], 0, ("VllmEngine", "m", 1)),
+        (["--model", "m"], 1, ("VllmEngine", "m", 1)),
+        (["--model", "m"], 8, ("EnginePool", 8, "m", 1)),
+        (["--model", "m", "--tensor-parallel-size", "2"], 8, ("EnginePool", 4, "m", 2)),
+        (["--model", "m", "--tensor-parallel-size", "8"], 8, ("VllmEngine", "m", 8)),
+        (["--model", "m", "--data-parallel-size", "2"], 0, ("EnginePool", 2, "m", 1)),
+        (["--base-url", "http://h/v1", "--model", "m"], 8, ("OpenAIEngine", "http://h/v1", "m")),
     ],
 )
 def test_which_engine(machine, monkeypatch, fake, words, gpus, made):
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
-    fake("generate", VllmGenerator=lambda model, max_model_len, tensor_parallel: ("VllmGenerator", model, tensor_parallel))
-    fake("replicas", Replicas=lambda count, model, max_model_len, tensor_parallel: ("Replicas", count, model, tensor_parallel))
-    fake("endpoint", Endpoint=lambda url, model, **options: ("Endpoint", url, model))
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    fake("engines.vllm", VllmEngine=lambda model, max_model_len, tensor_parallel_size: ("VllmEngine", model, tensor_parallel_size))
+    fake(
+        "engines.pool",
+        EnginePool=lambda count, model, max_model_len, tensor_parallel_size: ("EnginePool", count, model, tensor_parallel_size),
+    )
+    fake("engines.openai_client", OpenAIEngine=lambda url, model, **options: ("OpenAIEngine", url, model))
     arguments = cli.parse(["eval", "--benchmark", "mmrb2", "--out", "o", *words])
-    assert cli._engine(arguments)[0] == made
+    assert flags.open_engine(arguments)[0] == made
 
 
 def test_judge_one_pair(machine, engine, capsys):

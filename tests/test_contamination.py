@@ -6,6 +6,7 @@ import io
 import random
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,12 @@ import pytest
 from PIL import Image as Picture
 from PIL import ImageDraw
 
-from critic_r1_verl import prompts
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
-from critic_r1_verl.rows import verdict_row, write_manifest, write_parquet
-from data_prep import contamination
-from data_prep.contamination import COMMON_IMAGES, Match
+from critic_r1_verl.images import Limits, prepare
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile, write_jsonl
+from data_prep import contamination, corpora
+from data_prep.contamination import Match, pictures
+from data_prep.contamination.questions import COMMON_IMAGES, words
 from data_prep.corpus import Skip
-from data_prep.images import Limits, prepare
 
 LIMITS = Limits(262_144, 4_194_304)
 LONG = "Which of the two flags beside the town hall was raised first, according to the plaque?"
@@ -118,8 +118,8 @@ def test_copies_of_a_picture_are_found(root: Path, benchmark, make, copy) -> Non
     bench = benchmark([(make(number), f"Question {number}?") for number in range(5)])
     record = pair(store(root, copy(make(3))))
     match = find_one(record, root, bench)
-    assert match and match.reason == "image: looks the same" and contamination.MIN_CORRELATION <= match.score <= 1
-    assert match.item_id == contamination.read_jsonl(bench, QuestionRecord)[3].question_id
+    assert match and match.reason == "image: looks the same" and pictures.MIN_CORRELATION <= match.score <= 1
+    assert match.item_id == list(RecordFile(Path(bench), QuestionRecord))[3].question_id
     assert (match.record_id, match.source, match.benchmark) == (record.pair_id, "train", bench)
 
 
@@ -142,7 +142,7 @@ def test_a_picture_is_compared_as_it_is_prepared_for_training(root: Path, benchm
     see_through = Picture.new("RGBA", (60, 60), (0, 0, 0, 0))
     ImageDraw.Draw(see_through).ellipse((10, 20, 40, 55), fill="red")
     bench = benchmark([(see_through, "What shape?")])
-    data, _, _ = prepare((Path(bench).parent / contamination.read_jsonl(bench, QuestionRecord)[0].images[0].path).read_bytes(), LIMITS)
+    data, _, _ = prepare((Path(bench).parent / next(iter(RecordFile(Path(bench), QuestionRecord))).images[0].path).read_bytes(), LIMITS)
     match = find_one(pair(store(root, Picture.open(io.BytesIO(data)))), root, bench)
     assert match and match.reason == "image: same pixels"
 
@@ -159,7 +159,7 @@ def test_one_of_several_pictures_is_enough_and_the_strongest_match_is_told(root:
     bench = benchmark([(crop(0), "First?"), (large, "Second?")])
     record = pair(store(root, crop(50)), store(root, jpeg(crop(0), 50)), store(root, large, "BMP"), question=BATTLE)
     match = find_one(record, root, bench)
-    assert match and match.item_id == contamination.read_jsonl(bench, QuestionRecord)[1].question_id
+    assert match and match.item_id == list(RecordFile(Path(bench), QuestionRecord))[1].question_id
 
 
 def test_a_picture_that_does_not_open_is_named(root: Path, benchmark) -> None:
@@ -227,8 +227,8 @@ def test_instructions_that_stand_under_every_question_do_not_count(root: Path, b
 
 
 def test_scripts_without_spaces_have_words_too() -> None:
-    assert contamination.words("图中 有几只猫?") == ["图", "中", "有", "几", "只", "猫"]
-    assert contamination.words("ＡＢＣ < image > don't_stop ¿Qué?") == ["abc", "don", "t", "stop", "qué"]
+    assert words("图中 有几只猫?") == ["图", "中", "有", "几", "只", "猫"]
+    assert words("ＡＢＣ < image > don't_stop ¿Qué?") == ["abc", "don", "t", "stop", "qué"]
 
 
 def test_a_hostile_question_takes_no_long_time(root: Path, benchmark) -> None:
@@ -253,16 +253,14 @@ def test_a_benchmark_of_pairs_and_several_benchmarks(root: Path, benchmark, tmp_
     assert len(found) == 2
 
 
-def test_a_parquet_file_of_rows(root: Path, tmp_path: Path) -> None:
-    folder, template = tmp_path / "rows", prompts.load("critic")
-    items = [pair(store(folder, crop(number)), question=f"{BATTLE} <image> {number}") for number in range(2)]
-    write_parquet(folder / "val.parquet", [verdict_row(item, "21", template=template, split="val", index=0) for item in items])
-    write_manifest(folder / "manifest.json", {"corpora": {}, "templates": {"critic": template.sha}})
-    match = find_one(pair(store(root, crop(50)), question=f"{BATTLE} 1"), root, str(folder / "val.parquet"))
+def test_a_data_folder_is_its_test_split(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    splits = {0: "train", 1: "test"}
+    items = [replace(pair(store(folder, crop(n)), question=f"{BATTLE} <image> {n}"), split=splits[n]) for n in splits]
+    write_jsonl(folder / "records.jsonl", items)
+    match = find_one(pair(store(root, crop(50)), question=f"{BATTLE} 1"), root, str(folder))
     assert match and (match.reason, match.item_id) == ("question: same words", items[1].pair_id)
-    write_manifest(folder / "manifest.json", {"corpora": {}, "templates": {"mine": "0"}})
-    with pytest.raises(ValueError, match=r"val\.parquet: row 0: not made by a prompt template of this checkout"):
-        find_one(pair(store(root, crop(50))), root, str(folder / "val.parquet"))
+    assert find_one(pair(store(root, crop(0)), question="Another?"), root, str(folder)) is None
 
 
 def test_a_corpus(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +272,7 @@ def test_a_corpus(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
     fake = SimpleNamespace(NAME="fake", HUB=None, CONFIG=None, SPLIT="train", REVISION="", COLUMNS={"question"}, convert=convert)
     monkeypatch.setitem(sys.modules, "fake_corpus", fake)
-    monkeypatch.setitem(contamination.MODULES, "fake", "fake_corpus")
+    monkeypatch.setitem(corpora.MODULES, "fake", "fake_corpus")
     image = store(tmp_path, crop(0)).path
     lines = [("broken.png", LONG, "1"), (image, LONG, ""), (image, BATTLE, "2")]
     text = "".join(f'{{"image": "{path}", "question": "{question}", "answer": "{answer}"}}\n' for path, question, answer in lines)
@@ -318,8 +316,8 @@ def test_a_public_benchmark_by_its_name_alone_is_its_hub_id(root: Path, monkeypa
     ("benchmark", "message"),
     [
         ("nowhere.jsonl", r"nowhere\.jsonl: no such file"),
-        ("nowhere.parquet", r"manifest\.json: cannot be read"),
-        ("mmmu", "--decontaminate mmmu: give a .jsonl file"),
+        ("nowhere.parquet", "rows are not read as a benchmark; give their data folder"),
+        ("mmmu", "--decontaminate mmmu: give a data folder, a .jsonl file"),
         ("empty.jsonl", "no item in it can be used"),
     ],
 )

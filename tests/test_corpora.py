@@ -11,14 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from critic_r1_verl import prompts
+from critic_r1_verl.images import BadImage, Limits
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
 from data_prep import shards
-from data_prep.corpora import MODULES, critic_prompt
+from data_prep.corpora import MODULES, critic_prompt, load
 from data_prep.corpora.record import named_images
-from data_prep.corpus import BadImage, SchemaError, Skip
-from data_prep.images import ImageStore, Limits
-from data_prep.shards import corpus_module
-from data_prep.sources import Table, find
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
+from data_prep.sources import find
+from data_prep.tables import Table
 
 HERE = Path(__file__).parent
 GOLDEN = json.loads((HERE / "golden" / "corpora.json").read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ def refuse(raw):
 
 def converted(case, out):
     """What a fixture's rows become, a list for each row, as in the golden table."""
-    module = corpus_module(case["corpus"])
+    module = load(case["corpus"])
     names = case.get("names", {})
     for file in find(str(HERE / "fixtures" / case["file"]), module, None, out):
         table = Table(file.path, names)
@@ -67,7 +68,7 @@ def test_golden_table(case, tmp_path):
 def test_every_corpus_has_a_fixture_and_all_constants():
     assert {case["corpus"] for case in GOLDEN} == set(MODULES)
     for name in MODULES:
-        module = corpus_module(name)
+        module = load(name)
         assert name == module.NAME
         assert all(hasattr(module, constant) for constant in CONSTANTS)
         assert len(Path(module.__file__).read_text(encoding="utf-8").splitlines()) < 80
@@ -100,15 +101,13 @@ MESSAGE = json.dumps([{"role": "user", "content": "#### [Response 1]:\nA\n#### [
         ("mmk12", {"question": "Q", "answer": "1", "image": "0.png"}, "'image': found '0.png'"),
         ("virl39k", {"question": "Q", "answer": "\\boxed{1}", "image": "0.png"}, "'image': found '0.png'"),
         ("thinklite_hard", {"problem": "Q", "answer": "1", "image": "0.png"}, "expected bytes or dict"),
-        ("digits", {"split": "train", "scans": [3], "kind": "colour", "claims": [], "preferred": "1"}, "digits.to_json"),
-        ("digits", {"split": "train", "scans": [1797], "kind": "digit", "claims": [], "preferred": "1"}, "IndexError"),
         ("pairs", {"question": "Q", "response_1": "A", "response_2": "B"}, "['question', 'response_1', 'response_2']"),
         ("pairs", {"question": "Q", "response_1": "A", "response_2": "B", "preferred": "A"}, "found 'A', expected one of '1', '2', 'tie'"),
     ],
 )
 def test_what_is_not_in_the_schema_stops_the_build_and_is_shown(corpus, raw, found):
     with pytest.raises(SchemaError) as error:
-        list(corpus_module(corpus).convert(raw, refuse))
+        list(load(corpus).convert(raw, refuse))
     assert found in str(error.value)
 
 
@@ -135,7 +134,7 @@ HOSTILE = [
 @pytest.mark.parametrize("corpus", sorted(MODULES))
 def test_no_value_makes_a_converter_fail_or_lose_a_row(corpus, tmp_path):
     case = next(case for case in GOLDEN if case["corpus"] == corpus)
-    module = corpus_module(corpus)
+    module = load(corpus)
     file = find(str(HERE / "fixtures" / case["file"]), module, None, tmp_path)[0]
     raw = next(iter(Table(file.path, case.get("names", {})).rows(0, 1)))
     for key in [*raw, None]:
@@ -166,8 +165,8 @@ def _changed(value, rng):
 def test_rows_changed_at_random_are_counted_or_named(case, tmp_path, monkeypatch):
     """Each a shard of its own: kept and skipped add up to read, and what stops a build says row and key."""
     rng = random.Random(case["file"])
-    module = corpus_module(case["corpus"])
-    critic, policy = prompts.load("critic"), prompts.load("policy")
+    module = load(case["corpus"])
+    templates = {"pair": prompts.load("critic"), "question": prompts.load("policy")}
     for file in find(str(HERE / "fixtures" / case["file"]), module, None, tmp_path):
         table = Table(file.path, case.get("names", {}))
         raws = [raw for raw in table.rows(0, len(table)) if isinstance(raw, dict)]
@@ -179,15 +178,15 @@ def test_rows_changed_at_random_are_counted_or_named(case, tmp_path, monkeypatch
             task = shards.Task(
                 corpus=case["corpus"],
                 file=file,
-                names=(),
+                columns=(),
+                converter=case["corpus"],
                 start=0,
                 stop=1,
                 out=tmp_path,
                 result=tmp_path / f"{number}.jsonl",
                 limits=Limits(784, 200_704),
                 allow_remote=False,
-                critic=critic,
-                policy=policy,
+                templates=templates,
                 meter=None,
                 max_prompt_tokens=0,
             )
@@ -225,7 +224,7 @@ def _outcome(module, raw):
     ],
 )
 def test_spellings_of_a_verdict(spelling, preferred):
-    (pair,) = corpus_module("llava_critic_grpo").convert({"question": BRACKETED, "answer": spelling, "image": b"."}, put)
+    (pair,) = load("llava_critic_grpo").convert({"question": BRACKETED, "answer": spelling, "image": b"."}, put)
     assert (pair.question, pair.response_1, pair.response_2, pair.preferred) == ("Q", "A", "B", preferred)
 
 
@@ -259,9 +258,9 @@ def test_hostile_prompts_take_linear_time(piece):
     critic_prompt.parts(f"Question: [Q]\nResponse 1: [A]\nResponse 2: [{text}")
     critic_prompt.parts("Question: [Q]" + " " * 400_000 + text)
     message = json.dumps([{"role": "user", "content": f"#### [Response 1]:\n{text}\n#### [Response 2]:\n{text}"}])
-    list(corpus_module("r1_reward_rl").convert({"question": "Q", "message": message, "answer": ["<answer>1</answer>"], "image": "0"}, put))
+    list(load("r1_reward_rl").convert({"question": "Q", "message": message, "answer": ["<answer>1</answer>"], "image": "0"}, put))
     conversations = [DIALOGUE[0], {"from": "gpt", "value": text + "The better response: [" * 10_000}]
-    list(corpus_module("llava_critic_113k").convert({"conversations": conversations, "image": b"."}, put))
+    list(load("llava_critic_113k").convert({"conversations": conversations, "image": b"."}, put))
     assert time.process_time() - start < 2
 
 

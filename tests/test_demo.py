@@ -14,7 +14,7 @@ assert spec.loader
 demo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(demo)
 
-STAGES = ("prepare", "teach", "measure", "train", "export", "report")
+STAGES = ("draw", "build", "teach", "measure", "train", "export", "report")
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_finished_demo_only_reports_again(tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     demo.Demo(tmp_path, False, None, None).run()
-    assert calls == ["prepare", "teach", "measure base", "train", "export", "measure trained", "report"]
+    assert calls == ["draw", "build", "teach", "measure base", "train", "export", "measure trained", "report"]
     calls.clear()
     capsys.readouterr()
     demo.Demo(tmp_path, False, None, None).run()
     assert calls == ["report"]
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.endswith("did this (done before)") for line in lines[:-1])
 
 
@@ -51,7 +51,8 @@ def test_an_interrupted_demo_goes_on_where_it_was(tmp_path: Path, calls: list[st
         patch.setattr(demo.Demo, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             demo.Demo(tmp_path, False, None, None).run()
-    half_done = tmp_path / "trained_answers.jsonl"
+    half_done = tmp_path / "eval/trained/test/answers.jsonl"
+    half_done.parent.mkdir(parents=True)
     half_done.write_text("{}\n")
     calls.clear()
     demo.Demo(tmp_path, False, None, None).run()
@@ -75,7 +76,15 @@ def test_other_code_does_not_go_on(tmp_path: Path, calls: list[str]) -> None:
 
 
 def test_measurements_of_unknown_origin_are_not_continued(tmp_path: Path, calls: list[str]) -> None:
-    stale = tmp_path / "base_judgements.jsonl"
+    stale = tmp_path / "eval/base/test/judgements.jsonl"
+    stale.parent.mkdir(parents=True)
     stale.write_text("{}\n")
     demo.Demo(tmp_path, False, None, None).run()
     assert not stale.exists()
+
+
+def test_a_demo_may_end_early_and_go_on_later(tmp_path: Path, calls: list[str]) -> None:
+    demo.Demo(tmp_path).run(until="teach")
+    assert calls == ["draw", "build", "teach"]
+    demo.Demo(tmp_path).run()
+    assert calls == ["draw", "build", "teach", "measure base", "train", "export", "measure trained", "report"]

@@ -1,42 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded world: what it claims about its splits, pairs and lessons, checked on what it writes."""
+"""The embedded world: what it claims about its splits, pairs and lessons, checked on what it writes and on what is built of it."""
 
 import hashlib
-import io
 import json
-from dataclasses import replace
+import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from critic_r1_verl import rows
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl
+from critic_r1_verl.images import BadImage
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_records
 from critic_r1_verl.verdict import parse_answer, parse_verdict
-from data_prep import digits, embedded, validate, writing
+from data_prep import cli, validate
+from data_prep.corpus import SchemaError
 
-SIZE = embedded.DigitsSize(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "digits"))
+import corpus
+import teach
+import world
+
+DIGITS = Path(corpus.__file__).parent
+SIZE = world.Size(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
+PINNED = {
+    "train": "0e06d76801117d50",
+    "val": "7002bb150466c990",
+    "test": "7d1097d7959e69c2",
+    "questions": "6769f32590f591f5",
+    "lessons": "237747defb481118",
+}
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
-FILES = ("train.parquet", "val.parquet", "test_pairs.jsonl", "test_questions.jsonl", "lessons.jsonl", "manifest.json")
 
 
-def sha(picture: Any) -> str:
-    """The path under which a picture is stored."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return f"images/{hashlib.sha256(buffer.getvalue()).hexdigest()[:32]}.png"
+def build(folder: Path, *flags: str) -> Path:
+    words = ["build", "--corpus", f"{DIGITS / 'corpus.py'}:{folder / 'rows.jsonl'}", "--base", "tiny", "--no-lengths", "--num-workers", "1"]
+    assert cli.main([*words, "--out", str(folder / "data"), *flags]) == 0
+    return folder / "data"
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    embedded.build_digits(folder, SIZE)
+    world.write(folder, SIZE)
+    build(folder)
     return folder
 
 
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
 def test_splits_use_every_scan_once() -> None:
-    scans = [scan for split in digits.splits().values() for scan in split]
+    scans = [scan for split in corpus.splits().values() for scan in split]
     assert sorted(scans) == list(range(1797))
 
 
@@ -53,102 +70,155 @@ def test_splits_use_every_scan_once() -> None:
     ],
 )
 def test_answers(kind: str, shown: tuple[int, ...], right: int) -> None:
-    assert digits.answer(kind, shown) == right
+    assert corpus.answer(kind, shown) == right
 
 
 def test_the_preferred_response_has_fewer_wrong_statements_and_lessons_say_so() -> None:
     both_flawed = 0
-    for raw in islice(digits.raw_pairs("teach"), 500):
-        scene = raw["scene"]
-        truth = digits.Claim(scene.digits, scene.answer)
-        first, second = (digits.wrong_statements(claim, truth) for claim in raw["claims"])
-        assert raw["preferred"] == ("1" if first < second else "2")
+    for pair in islice(world.pairs("teach", 0), 500):
+        first, second = (world.wrong_statements(claim, pair.scene) for claim in pair.claims)
+        assert pair.preferred == ("1" if first < second else "2")
         both_flawed += min(first, second) > 0
         for checked in (True, False):
-            lesson = digits.critic_lesson(raw, checked)
+            lesson = world.critic_lesson(pair, checked)
             verdict = parse_verdict(lesson)
-            assert (verdict.choice, verdict.format) == (raw["preferred"], True)
+            assert (verdict.choice, verdict.format) == (pair.preferred, True)
             assert lesson.count(" no") == (first + second if checked else 0)
-        parsed = parse_answer(digits.policy_lesson(scene))
-        assert (parsed.text, parsed.format) == (str(scene.answer), True)
+        parsed = parse_answer(world.policy_lesson(pair.scene))
+        assert (parsed.text, parsed.format) == (str(pair.scene.answer), True)
     assert 50 < both_flawed < 150
 
 
-def test_lessons_are_hurried_where_there_is_little_to_work_out(world: Path) -> None:
-    lessons = [json.loads(line) for line in (world / "lessons.jsonl").read_text().splitlines()]
-    styles = {("sum" in row["prompt"], "Response 1" in row["response"]) for row in lessons if row["skill"] == "critic"}
+def test_lessons_are_hurried_where_there_is_little_to_work_out(drawn: Path) -> None:
+    lessons = [json.loads(line) for line in (drawn / "lessons.jsonl").read_text().splitlines()]
+    styles = {("sum" in row["prompt"], "Response 1" in row["response"]) for row in lessons if row["kind"] == "pair"}
     assert {(True, True), (False, False)} <= styles
-    assert set(digits.CHECKED) == {kind for kinds in digits.QUESTIONS.values() for kind in kinds}
+    assert set(world.CHECKED) == {kind for kinds in corpus.QUESTIONS.values() for kind in kinds}
+    assert all((drawn / row["image"]).is_file() for row in lessons)
 
 
 def test_every_scene_can_be_misread() -> None:
     """Three nines once had no misreading with another largest digit, and the build never ended."""
     import random
 
-    scene = digits.Scene((0, 0, 0), (9, 9, 9), "largest")
-    assert digits._claim(random.Random(0), "wrong", scene).answer != 9
+    nine = corpus.load()[1].index(9)
+    scene = corpus.Scene((nine, nine, nine), "largest")
+    assert world._claim(random.Random(0), "wrong", scene).answer != 9
 
 
-def test_built_rows_are_sound_and_balanced(world: Path) -> None:
-    for split, count in (("train", 41), ("val", 8)):
-        built = rows.read_rows(world / f"{split}.parquet")
-        assert len(built) == count
-        assert [problem for row in built for problem in rows.check_row(row, world)] == []
-        labels = [row["reward_model"]["ground_truth"] for row in built]
-        assert abs(labels.count("1") - labels.count("2")) <= 1
+def test_built_rows_are_sound_and_balanced(drawn: Path) -> None:
+    assert [str(problem) for problem in validate.problems(drawn / "data")] == []
+    for split, count in (("train", 41), ("val", 8), ("test", 48)):
+        built = rows.read_rows(drawn / "data" / f"{split}.parquet")
+        labels = [row["reward_model"]["ground_truth"] for row in built if row["reward_model"]["style"] == "verdict"]
+        assert len(built) == count and abs(labels.count("1") - labels.count("2")) <= 1
 
 
-def test_no_scan_is_on_two_sides(world: Path) -> None:
-    by_split = {split: set(scans) for split, scans in digits.splits().items()}
-    records = read_jsonl(world / "test_pairs.jsonl", PairRecord) + read_jsonl(world / "test_questions.jsonl", QuestionRecord)
-    used = {int(scan.removeprefix("scan-")) for record in records for scan in record.group.split("+")}
-    assert used <= by_split["test"]
-    with pytest.raises(ValueError, match="ink seen before"):
-        embedded._check_held_out({f"scan-{digits.splits()['train'][0]}", f"scan-{digits.splits()['test'][0]}"})
-    for split in ("train", "val"):
-        allowed = {sha(digits.picture(raw["scene"])) for raw in islice(digits.raw_pairs(split), 100)}
-        assert {path for row in rows.read_rows(world / f"{split}.parquet") for path in row["images"]} <= allowed
+def test_no_scan_is_on_two_sides(drawn: Path) -> None:
+    allowed = {split: set(scans) for split, scans in corpus.splits().items()}
+    records = list(read_records(drawn / "data" / "records.jsonl"))
+    assert {type(record) for record in records if record.split == "test"} == {PairRecord, QuestionRecord}
+    for record in records:
+        assert {int(scan.removeprefix("scan-")) for scan in record.group.split("+")} <= allowed[record.split]
+    for row in rows_of(drawn):
+        assert set(row["scans"]) <= allowed[row["split"]]
 
 
-def test_two_builds_give_the_same_bytes_and_counts_add_up(world: Path, tmp_path: Path) -> None:
-    embedded.build_digits(tmp_path, SIZE)
-    assert all((world / name).read_bytes() == (tmp_path / name).read_bytes() for name in FILES)
-    manifest = json.loads((world / "manifest.json").read_text())
-    assert manifest["corpora"]["digits"]["counts"] == {"read": 41 + 8, "kept": 41 + 8, "skipped": {}}
-    assert manifest["companions"] == {"test_pairs.jsonl": 24, "test_questions.jsonl": 24, "lessons.jsonl": 40}
-    assert manifest["corpora"]["digits"]["location"] == "embedded"
+def test_two_worlds_are_the_same_and_another_seed_is_another(drawn: Path, tmp_path: Path) -> None:
+    world.write(tmp_path, SIZE)
+    assert all((drawn / name).read_bytes() == (tmp_path / name).read_bytes() for name in ("rows.jsonl", "lessons.jsonl"))
+    assert build(tmp_path).joinpath("manifest.json").read_text() == (drawn / "data/manifest.json").read_text().replace(
+        str(drawn), str(tmp_path)
+    )
+    assert list(world.rows(SIZE, seed=1)) != rows_of(drawn)
 
 
-def test_validate_finds_nothing(world: Path) -> None:
-    assert [str(problem) for problem in validate.problems(world)] == []
+def test_the_content_of_the_world_is_the_one_that_was_measured(drawn: Path) -> None:
+    """The numbers that the project reports rest on these rows and lessons: whoever changes them has to measure again."""
+    rows = world.rows(SIZE, seed=0)
+    of_kind = {split: [row for row in rows if row["split"] == split and row["claims"]] for split in ("train", "val", "test")}
+    of_kind["questions"] = [row for row in rows if not row["claims"]]
+    content = {kind: hashlib.sha256(json.dumps(some).encode()).hexdigest()[:16] for kind, some in of_kind.items()}
+    content["lessons"] = hashlib.sha256((drawn / "lessons.jsonl").read_bytes()).hexdigest()[:16]
+    assert content == PINNED
 
 
-def test_the_control_changes_training_labels_alone(world: Path, tmp_path: Path) -> None:
-    embedded.build_digits(tmp_path, SIZE, random_labels=True)
-    same = {name for name in FILES if (world / name).read_bytes() == (tmp_path / name).read_bytes()}
-    assert same == set(FILES) - {"train.parquet", "manifest.json"}
-    labels = {
-        folder: {
-            row["extra_info"]["pair_id"]: (row["reward_model"]["ground_truth"] == "1") == (row["extra_info"]["order"] == "12")
-            for row in built
-        }
-        for folder, built in ((folder, rows.read_rows(folder / "train.parquet")) for folder in (world, tmp_path))
-    }
-    changed = sum(labels[world][pair] != labels[tmp_path][pair] for pair in labels[world])
+def test_a_picture_that_a_killed_draw_left_half_written_is_drawn_again(drawn: Path, tmp_path: Path) -> None:
+    name = teach.read_lessons(drawn / "lessons.jsonl")[0]["image"]
+    (tmp_path / "images").mkdir()
+    (tmp_path / name).write_bytes((drawn / name).read_bytes()[:40])
+    world.write(tmp_path, SIZE)
+    assert (tmp_path / name).read_bytes() == (drawn / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, "no such file"),
+        ('{"kind": "pair"}\n', r":1: not a lesson \(KeyError: 'image'\)"),
+        ('{"kind": "pair", "image": "a", "prompt": "b", "response": "c"}\n{"kind"\n', ":2: not a lesson"),
+        ("[]\n", ":1: not a lesson"),
+    ],
+)
+def test_a_file_without_lessons_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, found: str) -> None:
+    file = tmp_path / "lessons.jsonl"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["teach.py", "--lessons", str(file), "--out", str(tmp_path / "base")])
+    with pytest.raises(SystemExit, match=f"^critic-r1: .*{found}"):
+        teach.main()
+
+
+def test_the_tokenizer_learns_from_the_texts_without_the_place_of_the_picture(drawn: Path) -> None:
+    lessons = teach.read_lessons(drawn / "lessons.jsonl")
+    assert all(lesson["prompt"].startswith("<image>") for lesson in lessons)
+    texts = teach.texts_of(lessons)
+    assert len(texts) == 2 * len(lessons) and not any("<image>" in text for text in texts)
+
+
+def test_the_control_changes_training_labels_alone(drawn: Path) -> None:
+    changed = 0
+    for plain, control in zip(rows_of(drawn), world.rows(SIZE, 0, random_labels=True), strict=True):
+        assert plain | {"preferred": None} == control | {"preferred": None}
+        changed += plain["preferred"] != control["preferred"]
+        assert plain["split"] == "train" or plain == control
     assert 10 <= changed <= 31
 
 
-def test_a_part_of_the_digits_has_both_splits_and_the_flags_of_any_corpus(tmp_path: Path) -> None:
-    options = replace(embedded.DEFAULT_OPTIONS, limit=40, both_orders=True)
-    manifest = embedded.build_digits(tmp_path, embedded.DigitsSize(1, 1, 90, 10, 2, 2), options)
-    assert manifest["splits"] == {"train": {"rows": 72, "pairs": 36, "questions": 0}, "val": {"rows": 8, "pairs": 4, "questions": 0}}
-    assert [str(problem) for problem in validate.problems(tmp_path)] == []
+@pytest.mark.parametrize(
+    ("flags", "rows_and_pairs", "questions"),
+    [
+        (("--limit", "28"), {"train": (18, 18), "val": (2, 2), "test": (8, 4)}, 4),
+        (("--both-orders",), {"train": (180, 90), "val": (20, 10), "test": (60, 20)}, 20),
+    ],
+)
+def test_a_part_of_the_rows_has_all_splits(tmp_path: Path, flags: tuple[str, ...], rows_and_pairs: dict, questions: int) -> None:
+    world.write(tmp_path, world.Size(1, 1, 90, 10, 20, 20))
+    manifest = json.loads((build(tmp_path, *flags) / "manifest.json").read_text())
+    assert manifest["splits"] == {
+        split: {"rows": rows, "pairs": pairs, "questions": questions if split == "test" else 0}
+        for split, (rows, pairs) in rows_and_pairs.items()
+    }
 
 
-def test_a_second_build_is_refused_and_leaves_the_files_of_the_first(tmp_path: Path) -> None:
-    work = tmp_path / ".build"
-    first = embedded._draw_pairs(work, SIZE, 0, random_labels=False)
-    before = first.read_bytes()
-    with writing.alone(tmp_path, work), pytest.raises(ValueError, match="another build writes here"):
-        embedded.build_digits(tmp_path, SIZE, random_labels=True)
-    assert first.read_bytes() == before
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"kind": "colour"}, "KeyError: 'colour'"),
+        ({"scans": [1797, 0]}, "IndexError"),
+        ({"claims": [1, 2]}, "TypeError"),
+        ({"preferred": "3"}, "'preferred'"),
+        ({"split": "teach"}, "'split'"),
+    ],
+)
+def test_a_row_of_another_form_stops_the_build(drawn: Path, change: dict, found: str) -> None:
+    with pytest.raises(SchemaError, match=found):
+        list(corpus.convert(rows_of(drawn)[0] | change, lambda raw: IMAGE))
+
+
+def test_an_image_that_cannot_be_stored_is_a_skip_for_the_build(drawn: Path) -> None:
+    def refuse(raw: object) -> Iterator[Image]:
+        raise BadImage("none given")
+
+    with pytest.raises(BadImage):
+        corpus.convert(rows_of(drawn)[0], refuse)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sound run of the small base has no finding; each thing that is then broken has one, with its remedy."""
+"""The doctor finds nothing wrong with a sound run of the small base; each thing that a test then breaks gives one finding and a remedy."""
 
 import functools
 import hashlib
@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import doctor, prompts, reaper, rows
+from critic_r1_verl import devices, prompts, rows, supervise
+from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
+from critic_r1_verl.training import doctor
+from critic_r1_verl.training.compose import compose
+from critic_r1_verl.training.doctor import base, machine, recipe
 
 REAL_COMPOSE = doctor.compose
 REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
@@ -49,7 +53,7 @@ def make_data(folder: Path, name: str, count: int = 40) -> Path:
 
 
 def write_manifest(folder: Path) -> None:
-    rows.write_manifest(
+    write_json(
         folder / "manifest.json", {"files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.parquet")}}
     )
 
@@ -87,7 +91,7 @@ class World:
         return doctor.examine("critic_r1", self.overrides(*more, hardware=hardware))
 
     def compose(self, *more: str):
-        return doctor.compose("critic_r1", self.overrides(*more))
+        return compose("critic_r1", self.overrides(*more))
 
     def save_checkpoint(self, config, step: int = 10) -> Path:
         folder = Path(config.trainer.default_local_dir)
@@ -117,12 +121,12 @@ def real_world(tmp_path, sound_data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(reaper, "leftovers", list)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
-    monkeypatch.setattr(doctor, "_available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(supervise, "leftovers", list)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    monkeypatch.setattr(machine, "available_memory", lambda: 8 * GIB)
     # The machine and the environment that run the tests are not what is tested here.
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
-    monkeypatch.setattr(doctor.cpu, "version_problems", list)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
+    monkeypatch.setattr(machine.cpu, "version_problems", list)
     return World(tmp_path, sound_data)
 
 
@@ -159,7 +163,7 @@ def test_a_sound_run_has_nothing_to_say(real_world):
 def test_nothing_heavy_is_imported():
     code = """
 import sys
-from critic_r1_verl import doctor
+from critic_r1_verl.training import doctor
 doctor.examine("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"], deep=False)
 print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datasets") if name in sys.modules])
 """
@@ -170,7 +174,7 @@ print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datase
 def test_processors_are_those_of_the_installed_verl():
     root = importlib.util.find_spec("verl").submodule_search_locations[0]
     source = (Path(root) / "utils" / "tokenizer" / "tokenizer.py").read_text()
-    assert set(re.findall(r'case "(\w+)":', source)) == set(doctor.PROCESSORS)
+    assert set(re.findall(r'case "(\w+)":', source)) == set(base.PROCESSORS)
 
 
 # Recipe
@@ -243,13 +247,13 @@ def test_keys(world, overrides, level, what, remedy):
 
 def test_versions(world, monkeypatch):
     monkeypatch.setattr(
-        doctor.cpu, "version_problems", lambda: ["the CPU backend was made for torch 2.11.0, found 2.9.0: run `make setup`"]
+        machine.cpu, "version_problems", lambda: ["the CPU backend was made for torch 2.11.0, found 2.9.0: run `make setup`"]
     )
     only(world.examine(), "fatal", "found 2.9.0", "make setup")
 
 
 def test_two_builds_of_vllm_at_once(world, monkeypatch):
-    monkeypatch.setattr(doctor, "_installed", lambda package: "0.24.0")
+    monkeypatch.setattr(machine, "installed", lambda package: "0.24.0")
     only(world.examine(), "fatal", "both installed", "make clean setup")
 
 
@@ -272,9 +276,9 @@ def test_two_builds_of_vllm_at_once(world, monkeypatch):
 )
 def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, remedy):
     monkeypatch.setenv("VERL_PLATFORM", platform)
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
-    case = doctor._Case("critic_r1", [*hardware], doctor.compose("critic_r1", [*hardware]), False)
-    (finding,) = doctor._check_devices(case)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    case = doctor.Case("critic_r1", [*hardware], compose("critic_r1", [*hardware]), False)
+    (finding,) = machine.check_devices(case)
     assert finding.level == level
     assert what in finding.what
     assert remedy in finding.remedy
@@ -283,48 +287,48 @@ def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, rem
 @pytest.mark.parametrize("environment, gpus, hardware", [({}, 8, ()), ({"RAY_ADDRESS": "auto"}, 0, ())])
 def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware):
     monkeypatch.delenv("VERL_PLATFORM")
-    monkeypatch.setattr(doctor, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    (finding,) = doctor._check_devices(doctor._Case("critic_r1", [], doctor.compose("critic_r1", list(hardware)), False))
+    (finding,) = machine.check_devices(doctor.Case("critic_r1", [], compose("critic_r1", list(hardware)), False))
     assert finding.level == "ok"
 
 
 def test_the_line_to_type_can_be_typed(world):
     override = "data.train_files=[a b.parquet]"
-    case = doctor._Case("critic_r1", [override], doctor.compose("critic_r1", [override]), False)
-    (finding,) = doctor._check_devices(case)
+    case = doctor.Case("critic_r1", [override], compose("critic_r1", [override]), False)
+    (finding,) = machine.check_devices(case)
     assert f"'{override}'" in finding.remedy
 
 
 def test_batches_for_eight_gpus(world):
-    case = doctor._Case("critic_r1", [], doctor.compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
-    assert [finding.level for finding in doctor._check_batches(case)] == ["fatal"]
+    case = doctor.Case("critic_r1", [], compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
+    assert [finding.level for finding in recipe.check_batches(case)] == ["fatal"]
 
 
 @pytest.mark.parametrize(
     "memory_gib, free_gib, what", [(5.0, 500, "of memory available, 6 GiB are needed"), (8.0, 1, "free in /dev/shm, 2 GiB are needed")]
 )
 def test_memory(world, monkeypatch, memory_gib, free_gib, what):
-    monkeypatch.setattr(doctor, "_available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(machine, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(
-        doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == doctor._SHM else 50 * GIB})
+        machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == machine.SHM else 50 * GIB})
     )
     only(world.examine(), "fatal", what)
 
 
 def test_disk(world, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
     only(world.examine(), "fatal", "3.0 GiB free on the disk of", "max_actor_ckpt_to_keep")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
     for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
-    assert doctor._available_memory() == 400
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.available_memory() == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor._available_memory() > 400
+    assert machine.available_memory() > 400
 
 
 def test_an_occupied_port(world):
@@ -338,7 +342,7 @@ def test_an_occupied_port(world):
 
 
 def test_leftovers(world, monkeypatch):
-    monkeypatch.setattr(reaper, "leftovers", lambda: [reaper.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)])
+    monkeypatch.setattr(supervise, "leftovers", lambda: [supervise.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)])
     only(world.examine(), "warning", "process 17 (ray::WorkerDict), 1 shared-memory segment(s)", "critic-r1 doctor --clean")
 
 
@@ -410,7 +414,7 @@ def test_not_deep_opens_no_row(world):
 
 
 def test_an_unknown_base(world):
-    only(world.examine("actor_rollout_ref.model.path=models/none/here"), "fatal", "no such folder", "critic-r1 tiny --data")
+    only(world.examine("actor_rollout_ref.model.path=models/none/here"), "fatal", "no such folder", "make prep")
 
 
 @pytest.mark.parametrize(
@@ -430,6 +434,14 @@ def test_an_unknown_base(world):
                 '{"weight_map": {"a": "model.safetensors", "b": "2.safetensors"}}'
             ),
             "2.safetensors is missing (1 of 2",
+        ),
+        (
+            lambda base: (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": 1}}'),
+            "weight_map of model.safetensors.index.json does not name a file",
+        ),
+        (
+            lambda base: (base / "model.safetensors.index.json").write_text('{"weight_map": []}'),
+            "weight_map of model.safetensors.index.json does not name a file",
         ),
     ],
 )

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pytest
 from PIL import Image as Picture
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord
-from critic_r1_verl.rows import math_row, verdict_row, write_manifest, write_parquet
+from critic_r1_verl.files import write_json
+from critic_r1_verl.records import SPLITS, Image, PairRecord, QuestionRecord, Record, write_jsonl
+from critic_r1_verl.rows import record_row, write_parquet
 from data_prep import inspection
+from data_prep.inspection import display
+from data_prep.inspection.figures import ALL
+from data_prep.inspection.page import NUM_EXAMPLES
 
-CRITIC, POLICY = prompts.load("critic"), prompts.load("policy")
+TEMPLATES = {"pair": prompts.load("critic"), "question": prompts.load("policy")}
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"q\" 'q' \u202e\x01 ]]> <!-- [bold]x[/bold]"
 LENGTHS = {"tokenizer": "tiny", "max_prompt_tokens": 8192, "min": 40, "median": 1250, "p95": 2000, "max": 4000, "dropped": 3, "checked": 8}
 
@@ -45,13 +50,25 @@ def records(folder: Path) -> list[tuple[PairRecord, str]]:
     ]
 
 
+def write(folder: Path, **shown: list[tuple[Record, str]]) -> None:
+    """The rows of each split, and the records that they show."""
+    stored: dict[str, Record] = {}
+    for split in SPLITS:
+        rows = [record_row(*one, templates=TEMPLATES, split=split, index=i) for i, one in enumerate(shown[split])]
+        write_parquet(folder / f"{split}.parquet", rows)
+        stored |= {record.record_id: replace(record, split=split) for record, _ in shown[split]}
+    write_jsonl(folder / "records.jsonl", stored.values())
+
+
+def held_out(folder: Path) -> dict[str, list[tuple[Record, str]]]:
+    question = QuestionRecord(images=(picture(folder, 2), picture(folder, 3)), question="3 + 4?", answer="7", source="<b>maths</b>")
+    return {"val": [(question, "")], "test": [(replace(question, question="4 + 4?", answer="8"), "")]}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
-    train = [verdict_row(record, order, template=CRITIC, split="train", index=i) for i, (record, order) in enumerate(records(folder))]
-    question = QuestionRecord(images=(picture(folder, 2), picture(folder, 3)), question="3 + 4?", answer="7", source="<b>maths</b>")
-    write_parquet(folder / "train.parquet", train)
-    write_parquet(folder / "val.parquet", [math_row(question, template=POLICY, split="val", index=0)])
+    write(folder, train=records(folder), **held_out(folder))
     seal(folder)
     return folder
 
@@ -66,10 +83,10 @@ def seal(folder: Path, **changes) -> None:
                 "counts": {"read": 1007, "kept": 5, "skipped": {"<i>odd</i>": 2, "empty response": 1000}},
             }
         },
-        "templates": {CRITIC.name: CRITIC.sha, POLICY.name: POLICY.sha},
+        "templates": {kind: {"name": one.name, "sha": one.sha, "text": one.text} for kind, one in TEMPLATES.items()},
         "lengths": LENGTHS,
     }
-    write_manifest(folder / "manifest.json", manifest | changes)
+    write_json(folder / "manifest.json", manifest | changes)
 
 
 def figures(folder: Path, capsys: pytest.CaptureFixture[str], **options) -> dict:
@@ -79,9 +96,9 @@ def figures(folder: Path, capsys: pytest.CaptureFixture[str], **options) -> dict
 
 def test_figures_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures(folder, capsys)
-    assert list(found["sources"]) == ["<b>maths</b>", "alpha", "beta", inspection.ALL]
+    assert list(found["sources"]) == ["<b>maths</b>", "alpha", "beta", ALL]
     alpha = found["sources"]["alpha"]
-    assert (alpha["rows"], alpha["pairs"], alpha["questions"], alpha["unread"]) == ({"train": 5, "val": 0}, 5, 0, 0)
+    assert (alpha["rows"], alpha["pairs"], alpha["questions"]) == ({"train": 5, "val": 0, "test": 0}, 5, 0)
     # Shown: "1" in order 12, "2" in order 21 (so first), "1", "2" in order 12, a tie.
     assert alpha["labels"] == {"1": 3, "2": 1, "tie": 1}
     rules = {name: (rule["value"], rule["n"]) for name, rule in alpha["rules"].items()}
@@ -93,28 +110,24 @@ def test_figures_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     low, high = alpha["lengths"]["preferred"]["ci95"]
     # Standard error of 30, 40, 10, 20 around 25 with n - 1: 12.91 / 2, except that lengths end at the longest.
     assert (low, high) == pytest.approx((25 - 1.96 * 12.91 / 2, 25 + 1.96 * 12.91 / 2), abs=0.01)
-    assert found["sources"][inspection.ALL]["rows"] == {"train": 6, "val": 1}
+    assert found["sources"][ALL]["rows"] == {"train": 6, "val": 1, "test": 1}
     assert found["prompt_tokens"] == LENGTHS and found["corpora"]["alpha"]["counts"]["read"] == 1007
 
 
 def test_a_small_negative_number_is_a_plain_zero() -> None:
-    assert inspection._cell({"value": -0.04, "n": 3, "ci95": [-0.06, -0.01]}, 1) == ("0.0", "−0.1, 0.0")
+    assert display._cell({"value": -0.04, "n": 3, "ci95": [-0.06, -0.01]}, 1) == ("0.0", "−0.1, 0.0")
 
 
-def test_what_is_not_certain_is_counted_and_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_texts_are_measured_like_any(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beta = figures(folder, capsys)["sources"]["beta"]
-    assert (beta["unread"], beta["rules"]["longer"], beta["lengths"]["preferred"]) == (1, None, None)
-    assert beta["rules"]["first_shown"]["value"] == 1
+    assert beta["lengths"]["preferred"]["value"] == len(HOSTILE) and beta["rules"]["first_shown"]["value"] == 1
     maths = figures(folder, capsys)["sources"]["<b>maths</b>"]
-    assert (maths["questions"], maths["pairs"], maths["unread"], maths["rules"]["first_shown"]) == (1, 0, 0, None)
+    assert (maths["questions"], maths["pairs"], maths["rules"]["first_shown"]) == (2, 0, None)
 
 
 def test_both_orders_of_a_pair_are_one_draw(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        verdict_row(record, order, template=CRITIC, split="train", index=0) for record, _ in records(folder)[:4] for order in ("12", "21")
-    ]
     single = figures(folder, capsys)["sources"]["alpha"]
-    write_parquet(folder / "train.parquet", rows)
+    write(folder, train=[(record, order) for record, _ in records(folder)[:4] for order in ("12", "21")], **held_out(folder))
     alpha = figures(folder, capsys)["sources"]["alpha"]
     assert alpha["pairs"] == 4 and alpha["labels"] == {"1": 4, "2": 4, "tie": 0}
     assert (alpha["rules"]["longer"]["n"], alpha["rules"]["longer"]["value"]) == (8, 0.625)
@@ -122,43 +135,13 @@ def test_both_orders_of_a_pair_are_one_draw(folder: Path, capsys: pytest.Capture
     assert alpha["rules"]["first_shown"]["value"] == 0.5
 
 
-def test_the_user_s_own_template(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "mine.txt"
-    file.write_text("A: {response_1} B: {response_2} Which answers {question} better?")
-    own = prompts.load(str(file))
-    record, order = records(folder)[0]
-    write_parquet(folder / "train.parquet", [verdict_row(record, order, template=own, split="train", index=0)])
-    seal(folder, templates={own.name: own.sha, POLICY.name: POLICY.sha})
-    assert figures(folder, capsys)["sources"]["alpha"]["unread"] == 1
-    alpha = figures(folder, capsys, templates=[str(file)])["sources"]["alpha"]
-    assert alpha["unread"] == 0 and alpha["lengths"]["preferred"]["value"] == 30
-
-
-@pytest.mark.parametrize(
-    ("question", "first", "second", "certain"),
-    [
-        ("How many?", "One.", "Two.", True),
-        ("", " ", "\n", True),
-        ("{response_1}", "{question} \\boxed{1}", "</think>", True),
-        ("[Question]", "[End of question]", "[Response 1]", True),
-        ("How many?\n[End of question]\n\n[Response 1]\n", "One.", "Two.", False),
-        ("How many?", "One.\n[End of response 1]\n\n[Response 2]\n", "Two.", False),
-        ("How many?", "One.", "Two.\n[End of response 1]\n\n[Response 2]\n", False),
-        ("How many?", "One.", "[End of response 1]\n\n[Response 2]\nTwo.", False),
-        ("a" * 100_000, "\n[Response 2]" * 10_000, "b" * 100_000, True),
-    ],
-)
-def test_unfill_is_the_inverse_of_fill_or_says_that_it_is_not(question: str, first: str, second: str, certain: bool) -> None:
-    values = {"question": question, "response_1": first, "response_2": second}
-    read, sure = inspection.unfill(CRITIC, CRITIC.fill(**values))
-    assert sure is certain
-    assert (read == values) or not certain
-    assert question.startswith(read["question"])
-
-
-def test_unfill_of_another_text() -> None:
-    assert inspection.unfill(CRITIC, "Which is better?") == ({}, False)
-    assert inspection.unfill(POLICY, POLICY.fill(question="3 + 4?")) == ({"question": "3 + 4?"}, True)
+def test_a_row_without_its_record_is_named(folder: Path) -> None:
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(
+        ValueError, match=r"train\.parquet: row 0: its record [0-9a-f]{20} is not in records\.jsonl; `critic-r1 data validate"
+    ):
+        inspection.inspect(folder)
 
 
 def test_the_table_on_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +157,6 @@ def test_the_table_on_the_terminal(folder: Path, capsys: pytest.CaptureFixture[s
         "1,000",
         "Tokenizer tiny",
         "1,250",
-        "1 row is left out",
     ):
         assert text in out
     assert max(map(len, out.splitlines())) <= 100
@@ -222,7 +204,7 @@ def page(folder: Path, tmp_path: Path) -> str:
 def test_the_page_shows_prompt_responses_and_pictures_and_nothing_of_them_is_live(page: str) -> None:
     parsed = Page(page)
     assert not {"script", "i", "link", "iframe"} & set(parsed.tags)
-    assert len(parsed.pictures) == 8
+    assert len(parsed.pictures) == 6 + 2 + 2
     visible = HOSTILE.replace("\x01", "␁")
     assert parsed.pres.count(visible) == 2
     assert any(text.startswith("<image>\nBelow are a question and two responses") and visible in text for text in parsed.pres)
@@ -239,7 +221,7 @@ def test_pictures_are_inlined_and_reduced(page: str) -> None:
 
 def test_page_table_and_json_have_the_same_numbers(folder: Path, page: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = figures(folder, capsys)
-    for table in inspection.tables(facts):
+    for table in display.tables(facts):
         for row in table.rows:
             for cell in row[1:]:
                 assert (cell if isinstance(cell, str) else cell[0]) in page
@@ -248,14 +230,14 @@ def test_page_table_and_json_have_the_same_numbers(folder: Path, page: str, caps
 def test_the_sample_is_drawn_by_the_seed_and_from_each_source(folder: Path, tmp_path: Path) -> None:
     image = picture(folder, 1)
     many = [pair(image, f"{n} cats", f"{n} dogs", "1") for n in range(200)] + [record for record, _ in records(folder)[5:]]
-    write_parquet(folder / "train.parquet", [verdict_row(one, "12", template=CRITIC, split="train", index=0) for one in many])
+    write(folder, train=[(one, "12") for one in many], **held_out(folder))
 
     def shown(seed: int) -> list[str]:
         inspection.inspect(folder, html=tmp_path / "page.html", as_json=True, seed=seed)
         return re.findall(r"<h3 id=\"row-\d+\">(\w+ row \d+) ", (tmp_path / "page.html").read_text(encoding="utf-8"))
 
     first = shown(0)
-    assert len(first) == inspection.NUM_EXAMPLES and {"train row 200", "val row 0"} <= set(first)
+    assert len(first) == NUM_EXAMPLES and {"train row 200", "val row 0"} <= set(first)
     assert shown(0) == first != shown(1)
 
 

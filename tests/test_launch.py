@@ -2,18 +2,20 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
-from critic_r1_verl import launch, reaper
-
-CASES = json.loads((Path(__file__).parent / "golden" / "launch_causes.json").read_text())
+from critic_r1_verl import supervise
+from critic_r1_verl.training import launch
 
 # Stands in for verl's trainer: writes its step file as verl does, from the step after the last checkpoint on.
 MAIN = """
@@ -24,15 +26,33 @@ MAIN = """
     for step in range(first, last + 1):
         data = {"critic/score/mean": step / 10, "reward/acc/mean": None, "timing_s/step": 8.0}
         steps.write(json.dumps({"step": step, "data": data}).encode() + b"\\n")
-    names = ("CRITIC_R1_RUN", "CRITIC_R1_TIE_TO", "CRITIC_R1_TMP", "RAY_TMPDIR")
+    names = ("CRITIC_R1_RUN", "RAY_TMPDIR")
     print(json.dumps({name: os.environ.get(name) for name in names}), flush=True)
     if mode == "fail":
         sys.exit("Traceback (most recent call last):\\nKeyError: 'prompt'")
+    if mode == "killed":
+        print("step:1 - " + "actor/kl_loss:0.001 - " * 300, flush=True)
+        os.kill(os.getpid(), 9)
     if mode == "sleep":
-        print("asleep", flush=True)
+        print("asleep", os.getpid(), flush=True)
         time.sleep(10)
         print("awake", flush=True)
 """
+
+
+def wait_for(condition, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def ended(pid: int) -> bool:
+    """A process that nobody has asked for its exit status has ended too."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture
@@ -45,18 +65,6 @@ def fake_main(tmp_path, monkeypatch):
     return tmp_path / "runs" / "training.log"
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_explain(case):
-    assert launch.explain("\n".join(case["log"])) == "\n".join(case["explained"])
-
-
-def test_explain_is_short_and_quick_for_a_long_log():
-    log = ("(WorkerDict pid=1) " * 5 + "x" * 200 + "\n") * 20_000 + "ValueError: " + "y" * 10_000
-    started = time.process_time()
-    assert len(launch.explain(log)) < 600
-    assert time.process_time() - started < 10
-
-
 def test_the_command_is_verls_own():
     assert launch._command("critic_r1", ["+recipe/base=tiny"])[1:] == [
         "-m",
@@ -67,7 +75,7 @@ def test_the_command_is_verls_own():
 
 
 def test_a_run_is_followed_and_its_environment_is_its_own(fake_main, monkeypatch, capsys):
-    monkeypatch.setenv(reaper.RUN, "outer")
+    monkeypatch.setenv(supervise.RUN, "outer")
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     seen = []
     assert launch.train("critic_r1", ["1", "3", "end"], log_path=fake_main, on_step=seen.append) == 0
@@ -75,10 +83,8 @@ def test_a_run_is_followed_and_its_environment_is_its_own(fake_main, monkeypatch
     assert seen[0]["data"]["critic/score/mean"] == 0.1
     assert fake_main.with_suffix(".jsonl").read_text().count("\n") == 3
     environment = json.loads(fake_main.read_text().splitlines()[-1])
-    assert environment["CRITIC_R1_RUN"] is None
-    assert environment["CRITIC_R1_TIE_TO"] == str(os.getpid())
-    assert environment["CRITIC_R1_TMP"] == environment["RAY_TMPDIR"]
-    assert not Path(environment["CRITIC_R1_TMP"]).exists()
+    assert environment["CRITIC_R1_RUN"] not in (None, "outer")
+    assert environment["RAY_TMPDIR"] and not Path(environment["RAY_TMPDIR"]).exists()
     shown = capsys.readouterr().err
     assert "3/3" in shown and "score 0.30, 8.0 s a step" in shown
 
@@ -86,8 +92,41 @@ def test_a_run_is_followed_and_its_environment_is_its_own(fake_main, monkeypatch
 def test_off_the_cpu_ray_keeps_its_folder(fake_main, capsys):
     assert launch.train("critic_r1", ["1", "1", "end"], log_path=fake_main, quiet=True) == 0
     environment = json.loads(fake_main.read_text().splitlines()[-1])
-    assert environment["CRITIC_R1_TMP"] is None and environment["RAY_TMPDIR"] == os.environ.get("RAY_TMPDIR")
+    assert environment["RAY_TMPDIR"] == os.environ.get("RAY_TMPDIR")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "nvidia"])
+def test_a_killed_launcher_takes_the_run_with_it(fake_main, platform):
+    program = """
+        import sys
+        from pathlib import Path
+        from critic_r1_verl.training import launch
+        launch._command = lambda recipe, overrides: [sys.executable, sys.argv[1], *overrides]
+        launch.train("critic_r1", ["1", "1", "sleep"], log_path=Path(sys.argv[2]), quiet=True)
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(program), str(fake_main.parents[1] / "main.py"), str(fake_main)]
+    launcher = subprocess.Popen(arguments, env=os.environ | {"VERL_PLATFORM": platform, supervise.GRACE_SECONDS: "0"})
+    wait_for(lambda: fake_main.exists() and "asleep" in fake_main.read_text())
+    environment, (_, pid) = json.loads(fake_main.read_text().splitlines()[-2]), fake_main.read_text().splitlines()[-1].split()
+    state = supervise.SHM / f"critic_r1_run_{os.geteuid()}_{environment['CRITIC_R1_RUN']}.json"
+    wait_for(lambda: state.exists() and json.loads(state.read_text())["supervisor"])
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not state.exists())
+    assert ended(int(pid))
+    assert f"critic-r1: process {launcher.pid}, which started this run, is gone" in fake_main.read_text()
+    assert platform == "nvidia" or not Path(environment["RAY_TMPDIR"]).exists()
+
+
+def test_bad_settings_of_the_supervisor_start_nothing(fake_main, monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv(supervise.HANG_SECONDS, "soon")
+    folders = set(Path(tempfile.gettempdir()).glob("critic_r1_*"))
+    with pytest.raises(ValueError, match="CRITIC_R1_HANG_SECONDS=soon"):
+        launch.train("critic_r1", ["1", "1", "sleep"], log_path=fake_main, quiet=True)
+    assert "asleep" not in fake_main.read_text()
+    assert set(Path(tempfile.gettempdir()).glob("critic_r1_*")) <= folders
 
 
 def test_a_failure_is_one_message(fake_main, capsys):
@@ -99,6 +138,16 @@ def test_a_failure_is_one_message(fake_main, capsys):
     assert message.splitlines()[1] == "  KeyError: 'prompt'"
     assert message.splitlines()[2].startswith("  what to do: ")
     assert message.splitlines()[3] == f"  log: {fake_main}"
+
+
+def test_a_killed_trainer_is_said_to_be_killed(fake_main, capsys):
+    assert launch.train("critic_r1", ["1", "1", "killed"], log_path=fake_main, quiet=True) == 137
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [
+        "training failed with exit status 137",
+        "  the trainer was killed by SIGKILL, perhaps because memory ran out",
+    ]
+    assert lines[2].startswith("  what to do: ") and lines[3:] == [f"  log: {fake_main}"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def names(wheel: Path) -> set[str]:
 def test_top_level(names: set[str]) -> None:
     """verl's own wheel ships packages named tests and scripts, its checkouts one named recipe: ours none of them."""
     info = f"critic_r1_verl-{PROJECT['version']}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"critic_r1_verl", "hydra_plugins", info}
+    assert {name.split("/")[0] for name in names} == {"critic_r1_verl", "data_prep", "hydra_plugins", info}
     assert f"{info}/licenses/LICENSE" in names
 
 
@@ -50,6 +50,8 @@ def test_top_level(names: set[str]) -> None:
         ("critic_r1_verl/prompts", "*.txt", "critic_r1_verl/prompts"),
         ("critic_r1_verl/report", "*.j2", "critic_r1_verl/report"),
         ("critic_r1_verl/report", "*.css", "critic_r1_verl/report"),
+        ("data_prep", "**/*.py", "data_prep"),
+        ("data_prep", "**/*.j2", "data_prep"),
         ("hydra_plugins", "*.py", "hydra_plugins"),
     ],
 )
@@ -68,17 +70,31 @@ def test_entry_points_lead_somewhere(wheel: Path, names: set[str]) -> None:
     for section in entry_points.sections():
         for target in entry_points[section].values():
             module, _, attribute = target.partition(":")
-            assert f"{module.replace('.', '/')}.py" in names
+            path = module.replace(".", "/")
+            assert {f"{path}.py", f"{path}/__init__.py"} & names
             # A target without attribute is imported by verl, which takes seconds: here it is enough that it is there.
             if attribute:
                 assert callable(getattr(importlib.import_module(module), attribute))
 
 
-def test_recipe_composes_from_the_installed_wheel_in_another_directory(wheel: Path, tmp_path: Path) -> None:
-    target, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel installed into a folder of its own."""
+    target = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
+    return target
+
+
+def python(site: Path, folder: Path, *words: str) -> str:
+    """What Python prints in a folder, with the installed wheel alone: -S leaves out the path entry of an editable install."""
+    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{sysconfig.get_path('purelib')}"}
+    done = subprocess.run([sys.executable, "-S", *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_recipe_composes_from_the_installed_wheel_in_another_directory(site: Path, tmp_path: Path) -> None:
     spec = importlib.util.find_spec("verl")
     assert spec and spec.submodule_search_locations
     program = f"""
@@ -90,14 +106,28 @@ import critic_r1_verl, sys
 trainer = config.trainer
 print(json.dumps([critic_r1_verl.__file__, config.algorithm.adv_estimator, trainer.experiment_name, trainer.device, "verl" in sys.modules]))
 """
-    # -S leaves out the path entry of an editable install, so that only the wheel can answer.
-    environment = os.environ | {"PYTHONPATH": f"{target}{os.pathsep}{sysconfig.get_path('purelib')}"}
-    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=elsewhere, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    file, estimator, name, device, verl_imported = json.loads(done.stdout)
-    assert Path(file).is_relative_to(target)
+    file, estimator, name, device, verl_imported = json.loads(python(site, tmp_path, "-c", program))
+    assert Path(file).is_relative_to(site)
     assert (estimator, device, verl_imported) == ("grpo", "cpu", False)
     assert name.startswith("critic_r1_plus-ThinkLite-VL-7B-")
+
+
+def test_the_installed_wheel_builds_and_checks_data_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = []
+    for number in range(30):
+        Image.new("RGB", (560, 560), (8 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": f"What is it? {number}", "chosen": "Red.", "rejected": "Blue."})
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("-m", "critic_r1_verl.cli", "data")
+    built = python(
+        site, tmp_path, *command, "build", "--corpus", "pairs:mine.jsonl", "--no-lengths", "--num-workers", "2", "--out", "built"
+    )
+    assert "kept 30" in built
+    assert "sound" in python(site, tmp_path, *command, "validate", "built")
+    assert json.loads(python(site, tmp_path, *command, "inspect", "built", "--json"))["sources"]
+    assert python(site, tmp_path, "-m", "data_prep", "validate", "built") == python(site, tmp_path, *command, "validate", "built")
 
 
 @pytest.mark.parametrize("stack", ["cpu", "gpu"])

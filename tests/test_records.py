@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, read_jsonl, replacing, write_jsonl
+from critic_r1_verl.files import replacing
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile, write_jsonl
 
 IMAGE = Image(path="images/a.png", sha256="a" * 64)
 OTHER = Image(path="images/b.png", sha256="b" * 64)
@@ -121,10 +122,10 @@ def test_jsonl_keeps_order_and_bytes(tmp_path: Path):
     random.Random(0).shuffle(pairs)
     write_jsonl(tmp_path / "new/one.jsonl", pairs)
     write_jsonl(tmp_path / "two.jsonl", iter(pairs))
-    assert read_jsonl(tmp_path / "new/one.jsonl", PairRecord) == pairs
+    assert list(RecordFile(Path(tmp_path / "new/one.jsonl"), PairRecord)) == pairs
     assert (tmp_path / "new/one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     write_jsonl(tmp_path / "q.jsonl", [make_question()])
-    assert read_jsonl(tmp_path / "q.jsonl", QuestionRecord) == [make_question()]
+    assert list(RecordFile(Path(tmp_path / "q.jsonl"), QuestionRecord)) == [make_question()]
 
 
 GOOD_LINE = json.dumps(make_pair().to_json()).encode()
@@ -144,21 +145,21 @@ def without(key: str, **added) -> bytes:
         (without("images", images=["a.png"]), r"images\[0\]: not a JSON object"),
         (without("preferred", preferred=1), "'preferred'"),
         (b"[]", "not a JSON object"),
-        (b"{", "not a PairRecord"),
+        (b"{", "not a record"),
         (b"\xff\xfe", "utf-8"),
-        (b"[" * 100_000, "not a PairRecord"),
+        (b"[" * 100_000, "not a record"),
     ],
 )
 def test_a_bad_line_is_named_by_file_line_and_key(tmp_path: Path, line, expected):
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(GOOD_LINE + b"\n\n" + line + b"\n")
     with pytest.raises(ValueError, match=rf"pairs\.jsonl:3: .*{expected}"):
-        read_jsonl(path, PairRecord)
+        list(RecordFile(Path(path), PairRecord))
 
 
 def test_a_missing_file_is_one_message(tmp_path: Path):
     with pytest.raises(ValueError, match=r"none\.jsonl: no such file"):
-        read_jsonl(tmp_path / "none.jsonl", PairRecord)
+        list(RecordFile(Path(tmp_path / "none.jsonl"), PairRecord))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):

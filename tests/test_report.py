@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a synthetic run: its numbers, its examples, its safety against hostile text, its errors."""
+"""The report of synthetic runs: its numbers, its examples, its safety against hostile text, its errors."""
 
 import base64
 import hashlib
@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import evaluate, report
-from critic_r1_verl.generate import Sampling
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
+from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
+from critic_r1_verl.records import ORDERS, Image, PairRecord, QuestionRecord, write_jsonl
+from critic_r1_verl.report import collect, figures, page, terminal
+from critic_r1_verl.report.collect import Report
+from critic_r1_verl.scoring.run import Run
+from critic_r1_verl.select import methods
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"quoted\" 'single' \u202e\x00 ]]> <!-- -->"
-CONTROL_SHIFT = -0.031
+NUM_PAIRS, NUM_QUESTIONS, NUM_SAMPLES = 8, 5, 4
+COMMON = {"prompt_tokens": 100, "completion_tokens": 10, "model": HOSTILE, "template_sha": "0"}
 
 
 def png(seed: int) -> bytes:
@@ -34,32 +38,13 @@ def png(seed: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def estimate(value: float, n: int = 512) -> dict:
-    return {"value": value, "n": n, "ci95": [value - 0.04, min(value + 0.04, 1.0)]}
-
-
-def make_metrics(shift: float = 0.0) -> dict:
-    keys = [key for key, _, _ in report.MEASURES]
-    base = {key: estimate(0.5 + 0.05 * index, 1024 if index == 0 else 512) for index, key in enumerate(keys)}
-    trained = {key: estimate(0.6 + 0.05 * index + shift, 1024 if index == 0 else 512) for index, key in enumerate(keys)}
-    difference = {key: estimate(0.1 + shift) for key in keys}
-    base["unparsed_rate"], trained["unparsed_rate"] = estimate(0.0615), estimate(0.0)
-    setup = {"base": "tiny", "recipe": "critic_r1", "seed": 1, "versions": {"verl": "0.9.1", "torch": "2.11.0"}, "hostile": HOSTILE}
-    stages = {"prepare": 12.3, "teach_base": 421.0, "train": 380.5, HOSTILE: 3.0}
-    return {"base": base, "trained": trained, "difference": difference, "stages": stages, "setup": setup}
-
-
-def write_lines(path: Path, lines: list[dict]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def make_run(run: Path) -> Path:
-    """A run of 8 pairs and 5 questions; the verdicts cycle through all outcomes, and some texts are hostile."""
-    (run / "data" / "images").mkdir(parents=True)
+def records(folder: Path) -> tuple[list[PairRecord], list[QuestionRecord]]:
+    """Pairs and questions with their pictures under folder; some texts are hostile."""
+    (folder / "images").mkdir(parents=True)
     images = []
-    for seed in range(8):
+    for seed in range(NUM_PAIRS):
         content = png(seed)
-        (run / "data" / "images" / f"{seed}.png").write_bytes(content)
+        (folder / "images" / f"{seed}.png").write_bytes(content)
         images.append(Image(path=f"images/{seed}.png", sha256=hashlib.sha256(content).hexdigest()))
     pairs = [
         PairRecord(
@@ -69,58 +54,86 @@ def make_run(run: Path) -> Path:
             response_2=f"The right one is {seed + 1}, so the right.",
             preferred="2",
             source="test",
+            category="odd" if seed % 2 else "even",
         )
         for seed, image in enumerate(images)
     ]
     questions = [
         QuestionRecord(images=(image,), question=f"What is the sum of {seed} and this?", answer=str(seed), source="test")
-        for seed, image in enumerate(images[:5])
+        for seed, image in enumerate(images[:NUM_QUESTIONS])
     ]
-    write_jsonl(run / "data" / "test_pairs.jsonl", pairs)
-    write_jsonl(run / "data" / "test_questions.jsonl", questions)
-    for model in ("base", "trained"):
-        judgements, answers, selections = [], [], []
-        for index, pair in enumerate(pairs):
-            right = index % 2 == 0 if model == "base" else index % 4 < 2
-            text = f"<think> {model} looks at {index}. </think> \\boxed{{{2 if right else 1}}}" if index else HOSTILE + "\ud800"
-            line = {"pair_id": pair.pair_id, "repeat": 0, "status": "parsed", "preferred": "2", "text": text}
-            judgements.append(line | {"order": "12", "choice": "2" if right else "1", "correct": right})
-            judgements.append(line | {"order": "21", "choice": None, "status": "missing", "correct": False})
-        for index, question in enumerate(questions):
-            for sample in range(8):
-                right = sample < 2 * index
-                answer = question.answer if right else HOSTILE if sample == 7 else None
-                line = {"question_id": question.question_id, "sample": sample, "answer": answer, "correct": right}
-                answers.append(line | {"kind": "sample", "text": f"sample {sample}: {HOSTILE}\ud800\r"})
-            answers.append(answers[-1] | {"kind": "greedy", "sample": 0, "text": "GREEDY"})
-            selection = {"question_id": question.question_id, "method": "self_critique", "answer": question.answer, "correct": index > 0}
-            selections += [selection, selection | {"method": "majority", "answer": None, "correct": 0.5}]
-        write_lines(run / f"{model}_judgements.jsonl", judgements)
-        write_lines(run / f"{model}_answers.jsonl", answers)
-        write_lines(run / f"{model}_selections.jsonl", selections)
-    write_lines(
-        run / "training.jsonl",
-        [
-            {
-                "step": step,
-                "data": {
-                    "reward/acc/mean": 0.9 - 0.35 * math.exp(-step / 15) + 0.04 * math.sin(2.3 * step),
-                    "reward/format/mean": 1 - 0.1 * math.exp(-step / 4),
-                    "reward/unparsed/mean": 0.2 * math.exp(-step / 5),
-                    "critic/score/mean": 0.9 - 0.33 * math.exp(-step / 15),
-                    "response_length/mean": 61.5 - 0.1 * step,
-                },
+    return pairs, questions
+
+
+def write_lines(path: Path, lines: list) -> None:
+    path.write_bytes(b"".join(encode(line) for line in sorted(lines, key=lambda line: line.key)))
+
+
+def make_run(folder: Path, period: int) -> Path:
+    """folder/test: verdicts that are right in order 12 in one half of each period of pairs, never in order 21; samples right more and more.
+
+    The judge of the matches always says the first, so every match is undecided.
+    """
+    run = folder / "test"
+    pairs, questions = records(run)
+    write_jsonl(run / "records.jsonl", [*pairs, *questions])
+    judgements, answers, matches = [], [], []
+    for index, pair in enumerate(pairs):
+        right = index % period < period / 2
+        text = f"<think> looks at {index}. </think> \\boxed{{{2 if right else 1}}}" if index else HOSTILE + "\ud800"
+        line = {"pair_id": pair.pair_id, "repeat": 0, "text": text} | COMMON
+        choice = "2" if right else "1"
+        judgements.append(Judgement(**line, order="12", choice=choice, status="parsed", correct=right, preferred="2"))
+        judgements.append(Judgement(**line, order="21", choice=None, status="missing", correct=False, preferred="1"))
+    for index, question in enumerate(questions):
+        for sample in range(NUM_SAMPLES):
+            right = sample < index
+            answer = question.answer if right else HOSTILE if sample == NUM_SAMPLES - 1 else None
+            line = {
+                "answer": answer,
+                "status": "parsed" if answer else "missing",
+                "correct": right,
+                "text": f"sample {sample}: {HOSTILE}\ud800\r",
             }
-            for step in range(1, 61)
-        ],
-    )
-    (run / "metrics.json").write_text(json.dumps(make_metrics()), encoding="utf-8")
-    return run
+            answers.append(Answer(question_id=question.question_id, kind="sample", sample=sample, **line, **COMMON))
+        answers.append(Answer(question_id=question.question_id, kind="greedy", sample=0, **line | {"text": "GREEDY"}, **COMMON))
+    samples = methods.by_question(answers)
+    for question_id in samples:
+        for first, second in ((0, 1), (2, 3), (0, 2)):
+            key = {"question_id": question_id, "first": first, "second": second}
+            matches += [Match(**key, order=order, choice="1", status="parsed", text=HOSTILE, **COMMON) for order in ORDERS]
+    selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
+    for lines in (judgements, answers, matches, selections):
+        write_lines(run / lines[0].FILE, lines)
+    source = {"source": {"benchmark": "pairs", "location": "x", "limit": 0}}
+    (run / "config.json").write_text(json.dumps(source | {"judge": {"model": HOSTILE}}), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "demo")
+def runs(tmp_path: Path) -> Path:
+    """base/ and trained/, each with a run `test`, and the steps of a training."""
+    make_run(tmp_path / "base", 2)
+    make_run(tmp_path / "trained", 4)
+    steps = [
+        {
+            "step": step,
+            "data": {
+                "reward/acc/mean": 0.9 - 0.35 * math.exp(-step / 15) + 0.04 * math.sin(2.3 * step),
+                "reward/format/mean": 1 - 0.1 * math.exp(-step / 4),
+                "reward/unparsed/mean": 0.2 * math.exp(-step / 5),
+                "critic/score/mean": 0.9 - 0.33 * math.exp(-step / 15),
+                "response_length/mean": 61.5 - 0.1 * step,
+            },
+        }
+        for step in range(1, 61)
+    ]
+    (tmp_path / "training.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="utf-8")
+    return tmp_path
+
+
+def report_of(runs: Path, **options: Path) -> Report:
+    return collect.collect(runs / "trained", against=runs / "base", training=runs / "training.jsonl", **options)
 
 
 class Page(HTMLParser):
@@ -140,193 +153,202 @@ class Page(HTMLParser):
         self.words += data
 
 
-def page_of(run: Path, **options: Path) -> Page:
-    return Page(report.build(run, **options).read_text(encoding="utf-8"))
+def page_of(report: Report, out: Path) -> Page:
+    page.write(report, out)
+    return Page(out.read_text(encoding="utf-8"))
 
 
-def test_numbers_come_from_metrics(run: Path) -> None:
-    page = page_of(run)
+def words_of(report: Report, out: Path) -> str:
+    return re.sub(r"\s+", " ", page_of(report, out).words)
+
+
+def test_the_page_shows_the_numbers_of_the_files(runs: Path) -> None:
+    report = report_of(runs)
+    (found,) = report.sets
+    base, trained = (found.metrics[role]["critic"]["accuracy"] for role in ("base", "trained"))
+    # One half of the pairs is right in one of two orders, in both runs.
+    assert (base["value"], trained["value"], base["n"]) == (0.25, 0.25, 16)
+    words = words_of(report, runs / "report.html")
     for expected in (
+        "25.0",
+        "Critic accuracy",
+        "Unparsed verdicts",
         "50.0",
-        "46.0, 54.0",
-        "60.0",
-        "+10.0",
-        "+6.0, +14.0",
-        "1,024",
-        "6.2",
-        "−4.0, 4.0",
-        "7 min 01 s",
-        "13 min 37 s",
+        "Self-critique",
+        "Greedy answer",
         "60 steps",
+        "even",
+        "Official",
     ):
-        assert expected in page.words, expected
-    assert "verl 0.9.1, torch 2.11.0" in page.words
-    assert "Not in training.jsonl: Time per step, seconds (timing_s/step)." in page.words
-    assert "Accuracy of sampled verdicts: 59.8 % → 89.6 %" in re.sub(r"\s+", " ", page.words)
+        assert expected in words, expected
+    low, high = found.differences["trained"]["differences"]["critic"]["accuracy"]["difference"]["ci95"]
+    assert f"{figures.percent(low, sign=True)}, {figures.percent(high, sign=True)}" in words
+    assert "8 pairs, each judged in both orders, 1 time(s); 5 questions, 4 samples each" in words
+    assert "Not logged by this training: Time per step, seconds (timing_s/step)." in words
+    assert "Accuracy of sampled verdicts: 59.8 % → 89.6 %" in words
 
 
-def test_page_is_inert_and_self_contained(run: Path) -> None:
-    page = page_of(run)
-    kinds = {tag for tag, _ in page.tags}
+def test_the_page_is_inert_and_self_contained(runs: Path) -> None:
+    found = page_of(report_of(runs), runs / "report.html")
+    kinds = {tag for tag, _ in found.tags}
     assert not kinds & {"script", "link", "iframe", "object", "base", "form"}
-    for tag, attributes in page.tags:
+    for tag, attributes in found.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
         for name in ("src", "href", "xlink:href", "action"):
             assert (attributes.get(name) or "data:image/png;base64,").startswith("data:image/png;base64,"), (tag, name)
         assert tag != "img" or attributes.get("alt")
         assert tag != "svg" or attributes.get("role") == "img" or "aria-hidden" in attributes or "overflow" in attributes
-    assert (
-        "{{ 7 * 7 }} {% raw %}" in page.words
-        and "<script>alert(1)</script>" in page.words
-        and "␀ ]]>" in page.words
-        and "\\ud800␍" in page.words
-    )
-    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert "{{ 7 * 7 }} {% raw %}" in found.words and "<script>alert(1)</script>" in found.words
+    assert "␀ ]]>" in found.words and "\\ud800␍" in found.words
+    identifiers = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
 
 
-def test_pairs_show_every_outcome_in_turn(run: Path) -> None:
-    page = page_of(run)
-    words = re.sub(r"\s+", " ", page.words)
-    assert "8 held-out pairs, shown as recorded: wrong, then right 2; right, then wrong 2; right both times 2; wrong both times 2." in words
-    assert len(re.findall(r"Pair \d", words)) == report.NUM_PAIRS
-    assert words.count("Swapped: no verdict ✗ wrong") == 2 * report.NUM_PAIRS
+def test_pairs_show_every_outcome_in_turn(runs: Path) -> None:
+    words = words_of(report_of(runs), runs / "report.html")
+    one, none = "right in one order", "right in neither"
+    outcomes = "; ".join(f"{before}, then {after} 2" for before in (none, one) for after in (none, one))
+    assert f"Of 8 pairs, by base and then by trained: {outcomes}." in words
+    assert len(re.findall(r"Pair \d", words)) == page.NUM_PAIRS
+    assert words.count("Response 2 shown first: no verdict ✗ wrong") == 2 * page.NUM_PAIRS
     assert "Preferred by the label: response 2" in words
-    # Over the six examples the outcomes take turns; each of the first two kinds comes twice.
-    assert words.count("As recorded: response 2 ✓ right") == 2 + 2 + 2
 
 
-def test_pictures_are_embedded(run: Path) -> None:
-    page = page_of(run)
-    sources = {attributes["src"] for tag, attributes in page.tags if tag == "img"}
-    known = {path.read_bytes() for path in (run / "data" / "images").iterdir()}
+def test_pictures_are_embedded(runs: Path) -> None:
+    found = page_of(report_of(runs), runs / "report.html")
+    sources = {attributes["src"] for tag, attributes in found.tags if tag == "img"}
+    known = {path.read_bytes() for path in (runs / "trained/test/images").iterdir()}
     assert sources and {base64.b64decode((source or "").partition(",")[2]) for source in sources} <= known
 
 
-def test_questions_show_samples_and_pick(run: Path) -> None:
-    page = page_of(run)
-    words = re.sub(r"\s+", " ", page.words)
+def test_questions_show_samples_and_pick(runs: Path) -> None:
+    found = page_of(report_of(runs), runs / "report.html")
+    words = re.sub(r"\s+", " ", found.words)
     assert "partly right on 3 of 5 questions" in words
-    assert words.count("full text of sample") == 8 * report.NUM_QUESTIONS
-    assert "right in 50 % of draws" in words and "GREEDY" not in words
-    # Three questions have 2, 4 and 6 samples with the picked answer, the fourth has none or all.
-    picked = sum(attributes.get("class") == "picked" for tag, attributes in page.tags if tag == "li")
-    assert picked in (12, 20)
+    assert words.count("full text of sample") == NUM_SAMPLES * page.NUM_QUESTIONS
+    assert "GREEDY" not in words
+    assert sum(attributes.get("class") == "picked" for tag, attributes in found.tags if tag == "li") == page.NUM_QUESTIONS
 
 
-def test_selection_may_name_its_sample(run: Path) -> None:
-    path = run / "trained_selections.jsonl"
-    lines = [json.loads(line) | {"sample": 1} for line in path.read_text().splitlines()]
-    write_lines(path, lines)
-    page = page_of(run)
-    assert sum(attributes.get("class") == "picked" for tag, attributes in page.tags if tag == "li") == report.NUM_QUESTIONS
+def test_a_control_stands_beside(runs: Path) -> None:
+    make_run(runs / "random_labels", 8)
+    report = report_of(runs, control=runs / "random_labels")
+    assert terminal.columns(report) == ["base", "trained", "difference", "control", "control\ndifference"]
+    assert "The control shows" in words_of(report, runs / "both.html")
+    assert "The control shows" not in words_of(report_of(runs), runs / "one.html")
 
 
-def test_control_stands_beside(run: Path, tmp_path: Path) -> None:
-    control = tmp_path / "control.json"
-    control.write_text(json.dumps(make_metrics(CONTROL_SHIFT)))
-    page = page_of(run, control=control, out=tmp_path / "pages" / "both.html")
-    assert (tmp_path / "pages" / "both.html").is_file() and not (run / "report.html").exists()
-    assert "+6.9" in page.words and "random labels" in page.words
-    assert "random labels" not in page_of(run).words
+def test_one_model_alone_is_a_page(runs: Path) -> None:
+    report = collect.collect(runs / "trained")
+    words = words_of(report, runs / "report.html")
+    assert "Training" not in words and "differences" not in words and "25.0" in words
+    assert "right in neither 4; right in one order 4." in words
+    assert terminal.columns(report) == ["trained"]
 
 
-def test_same_run_gives_same_bytes(run: Path) -> None:
-    assert report.build(run).read_bytes() == report.build(run, out=run / "again.html").read_bytes()
+def test_pairs_alone_and_answers_alone_are_pages(runs: Path) -> None:
+    for name in ("answers.jsonl", "matches.jsonl", "selections.jsonl"):
+        (runs / "trained/test" / name).unlink()
+    words = words_of(collect.collect(runs / "trained"), runs / "report.html")
+    assert "Critic accuracy" in words and "Greedy" not in words and "questions" not in words.partition("How to read")[0]
+    (runs / "base/test/judgements.jsonl").unlink()
+    words = words_of(collect.collect(runs / "base"), runs / "report.html")
+    assert "Greedy answer" in words and "Critic accuracy" not in words and "Official" not in words
 
 
-def test_picture_is_an_svg_file(run: Path) -> None:
-    out = report.picture(run, run / "chart.svg")
-    root = ElementTree.parse(out).getroot()
+def test_an_unfinished_selection_is_left_out(runs: Path) -> None:
+    (runs / "trained/test/selections.jsonl").unlink()
+    (found,) = collect.collect(runs / "trained").sets
+    policy = found.metrics["trained"]["policy"]
+    assert policy["greedy"] and policy["sample"] is policy["self_critique"] is None
+
+
+def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
+    for name in ("one.html", "two.html"):
+        page.write(report_of(runs), runs / name)
+    assert (runs / "one.html").read_bytes() == (runs / "two.html").read_bytes()
+
+
+def test_the_chart_is_an_svg_file(runs: Path) -> None:
+    page.write_chart(report_of(runs), runs / "chart.svg")
+    root = ElementTree.parse(runs / "chart.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("width") == "760"
-    assert "prefers-color-scheme: dark" in out.read_text()
-    assert "Critic accuracy: base 50.0 %, trained 60.0 %" in (root.findtext("{http://www.w3.org/2000/svg}desc") or "")
+    assert "prefers-color-scheme: dark" in (runs / "chart.svg").read_text()
+    assert "Critic accuracy: base 25.0 %, trained 25.0 %" in (root.findtext("{http://www.w3.org/2000/svg}desc") or "")
 
 
-def test_table_on_the_terminal_has_the_same_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_on_the_terminal_has_the_same_numbers(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    report.print_table(make_metrics(), make_metrics(CONTROL_SHIFT))
+    make_run(runs / "random_labels", 8)
+    terminal.show_report(report_of(runs, control=runs / "random_labels"))
     printed = capsys.readouterr().out
-    for expected in ("Critic accuracy", "50.0", "46.0, 54.0", "+10.0", "+6.0, +14.0", "+6.9", "n = 1,024"):
+    for expected in ("Critic accuracy", "25.0", "n = 16", "Self-critique"):
         assert expected in printed, expected
     assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
 
 
+def test_numbers_for_programs(runs: Path) -> None:
+    numbers = json.loads(json.dumps(collect.numbers(report_of(runs))))
+    assert numbers["labels"] == {"base": "base", "trained": "trained"}
+    (found,) = numbers["sets"]
+    assert found["metrics"]["trained"]["policy"]["majority"]["n"] == NUM_QUESTIONS
+    assert found["differences"]["trained"]["differences"]["policy"]["sample"]["difference"]["value"] == 0
+
+
 @pytest.mark.parametrize(
-    "missing",
+    ("missing", "message"),
     [
-        "metrics.json",
-        "training.jsonl",
-        "data/test_pairs.jsonl",
-        "data/test_questions.jsonl",
-        "base_judgements.jsonl",
-        "trained_judgements.jsonl",
-        "trained_answers.jsonl",
-        "trained_selections.jsonl",
-        "data/images",
+        ("trained/test/config.json", "trained: holds no run"),
+        ("trained/test/records.jsonl", "trained: holds no run"),
+        ("trained/test/matches.jsonl", r"the match of samples 0 and 1 is missing; run `critic-r1 select` again"),
+        ("trained/test/images", r"images/\d\.png: cannot be read .* `critic-r1 eval`"),
+        ("training.jsonl", r"training\.jsonl: cannot be read .* `critic-r1 train`"),
+        ("base", "base: no such folder"),
     ],
 )
-def test_missing_file_is_named_with_its_remedy(run: Path, missing: str) -> None:
-    path = run / missing
+def test_what_is_missing_is_named_with_its_remedy(runs: Path, missing: str, message: str) -> None:
+    path = runs / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ValueError, match=re.escape(missing) + ".*`make demo`"):
-        report.build(run)
-    assert not list(run.glob("*.html*"))
+    with pytest.raises(ValueError, match=message):
+        page.write(report_of(runs), runs / "report.html")
+    assert not list(runs.glob("*.html*"))
 
 
-def test_missing_control_is_named_with_its_remedy(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"absent\.json.*`make demo-control`"):
-        report.build(run, control=run / "absent.json")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda metrics: metrics.pop("trained"), "'trained' is missing"),
-        (lambda metrics: metrics["base"].pop("policy_accuracy"), "'base.policy_accuracy'"),
-        (lambda metrics: metrics["base"]["policy_accuracy"].update(value=math.nan), "'base.policy_accuracy'"),
-        (lambda metrics: metrics["difference"]["unparsed_rate"].update(ci95=[0.1]), "'difference.unparsed_rate'"),
-        (lambda metrics: metrics["stages"].update(train="long"), "'stages.train'"),
-    ],
-)
-def test_bad_metrics_are_named_by_key(run: Path, change, message: str) -> None:
-    metrics = make_metrics()
-    change(metrics)
-    (run / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(ValueError, match=re.escape(message)):
-        report.build(run)
+def test_a_set_that_the_other_model_lacks_is_named(runs: Path) -> None:
+    shutil.move(runs / "base/test", runs / "base/other")
+    with pytest.raises(ValueError, match=r"base: has no run 'test', which .*trained has; measure the same sets with both models"):
+        report_of(runs)
 
 
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("training.jsonl", '{"step": 1}', r"training\.jsonl:61: no 'data'"),
-        ("base_judgements.jsonl", "[", r"base_judgements\.jsonl:17: not JSON"),
-        ("trained_answers.jsonl", "[]", r"trained_answers\.jsonl:46: no 'question_id'"),
-        (
-            "base_judgements.jsonl",
-            '{"pair_id": "x", "order": "13", "repeat": 0, "choice": "1", "correct": true, "text": ""}',
-            "pair x has order '13'",
-        ),
+        ("training.jsonl", '{"step": 1}', r"training\.jsonl:61: not a step"),
+        ("base/test/judgements.jsonl", "[\n", r"judgements\.jsonl:17: not JSON"),
+        ("trained/test/answers.jsonl", "[]\n", r"answers\.jsonl:26: \[\] is not a JSON object"),
+        ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:31: key 'question_id' is missing"),
     ],
 )
-def test_bad_line_is_named(run: Path, name: str, line: str, message: str) -> None:
-    with (run / name).open("a") as file:
-        file.write(line + "\n")
+def test_a_bad_line_is_named(runs: Path, name: str, line: str, message: str) -> None:
+    with (runs / name).open("a") as file:
+        file.write(line)
     with pytest.raises(ValueError, match=message):
-        report.build(run)
+        report_of(runs)
 
 
-def test_one_step_and_no_metrics(run: Path) -> None:
-    write_lines(run / "training.jsonl", [{"step": 1, "data": {"critic/score/mean": 0.5, "reward/acc/mean": None}}])
-    words = page_of(run).words
+def test_one_step_and_no_metrics(runs: Path) -> None:
+    (runs / "training.jsonl").write_text('{"step": 1, "data": {"critic/score/mean": 0.5, "reward/acc/mean": null}}\n')
+    words = page_of(report_of(runs), runs / "report.html").words
     assert "Mean score (reward): 50.0\u00a0% → 50.0\u00a0%" in words and "Accuracy of sampled verdicts (reward/acc/mean)" in words
 
 
-def test_judgement_of_unknown_pair(run: Path) -> None:
-    (run / "data" / "test_pairs.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"pairs\.jsonl: no pair [0-9a-f]{20}"):
-        report.build(run)
+def test_selections_are_those_of_the_files(runs: Path) -> None:
+    from critic_r1_verl import lines
+
+    run = Run(runs / "trained/test")
+    assert sorted(run.selections(), key=lambda line: line.key) == list(lines.read(run.folder / Selection.FILE, Selection))
 
 
 @pytest.mark.parametrize(
@@ -338,61 +360,8 @@ def test_judgement_of_unknown_pair(run: Path) -> None:
         (-0.0001, True, "0.0"),
         (0.0, True, "0.0"),
         (1.0, False, "100.0"),
+        (None, False, "–"),
     ],
 )
-def test_percent(value: float, sign: bool, text: str) -> None:
-    assert report._percent(value, sign=sign) == text
-
-
-# Benchmarks
-
-
-def evaluate_into(scripted, run: Path, folder: Path, verdict=lambda prompt: "1") -> None:
-    """The pairs of a run as a benchmark, judged by a script."""
-    model = scripted(lambda prompt, _: f"<think>{HOSTILE}\ud800</think> \\boxed{{{verdict(prompt)}}}")
-    model.name = HOSTILE
-    settings = evaluate.Settings(Sampling(8))
-    place = evaluate.Place(str(run / "data" / "test_pairs.jsonl"), "", folder)
-    with evaluate.loaded(place, settings) as records:
-        evaluate.evaluate(model, place, records, settings, {"kind": "scripted"})
-
-
-def likes_the_right_one(prompt: str) -> str:
-    return "1" if prompt.index("The right one") < prompt.index("[End of response 1]") else "2"
-
-
-def test_a_run_shows_its_benchmarks_beside_its_training(scripted, run: Path) -> None:
-    before = page_of(run)
-    evaluate_into(scripted, run, run / "benchmarks" / "trained" / "held_out", likes_the_right_one)
-    page = page_of(run)
-    assert before.words.count("Benchmarks") == 0 and page.words.count("Benchmarks") == 1
-    assert page.words.count("Training") == before.words.count("Training")
-    for text in ("held_out", "8, 8 different pairs", "critic_no_tie", "right in both orders: 8", "Position consistency"):
-        assert text in page.words
-
-
-@pytest.mark.parametrize(
-    ("verdict", "kinds", "strict"),
-    [
-        (likes_the_right_one, "right in both orders: 8; right in one order: 0; right in neither: 0", "100.0"),
-        (lambda _: "1", "right in both orders: 0; right in one order: 8; right in neither: 0", "0.0"),
-        (lambda _: "no number", "right in both orders: 0; right in one order: 0; right in neither: 8", "0.0"),
-    ],
-)
-def test_benchmarks_alone_are_a_page(scripted, run: Path, tmp_path: Path, verdict, kinds: str, strict: str) -> None:
-    evaluate_into(scripted, run, tmp_path / "out" / "held_out", verdict)
-    page = page_of(tmp_path / "out")
-    assert "A critic on benchmarks" in page.words and "Training" not in page.words
-    assert kinds in page.words
-    score = json.loads((tmp_path / "out/held_out/score.json").read_text())
-    assert f"{100 * score['strict']['overall']:.1f}" == strict and f"{strict} %" in page.words
-    # One picture for the first pair of the only kind that there is.
-    assert [tag for tag, _ in page.tags].count("img") == 1
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
-
-
-def test_a_score_that_is_broken_is_named(scripted, run: Path, tmp_path: Path) -> None:
-    evaluate_into(scripted, run, tmp_path / "out" / "held_out")
-    (tmp_path / "out/held_out/score.json").write_text('{"benchmark": "x"}')
-    with pytest.raises(ValueError, match=r"score\.json: 'estimates' is missing"):
-        report.build(tmp_path / "out")
+def test_percent(value: float | None, sign: bool, text: str) -> None:
+    assert figures.percent(value, sign=sign) == text

@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from critic_r1_verl import prompts
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
-from critic_r1_verl.rows import balanced_orders, check_row, math_row, read_rows, verdict_row, write_manifest, write_parquet
+from critic_r1_verl.rows import balanced_orders, check_row, math_row, read_rows, verdict_row, write_parquet
 
 GOLDEN = json.loads((Path(__file__).parent / "golden/rows.json").read_text(encoding="utf-8"))
 
@@ -279,11 +279,3 @@ def test_a_file_that_is_no_parquet_of_ours_is_one_message(root):
     }.items():
         with pytest.raises(ValueError, match=rf"{name}\.parquet: {message}"):
             read_rows(root / f"{name}.parquet")
-
-
-def test_the_manifest_is_sorted_json(root):
-    write_manifest(root / "manifest.json", {"rows": 2, "files": {"b": "ü", "a": 1}})
-    assert (root / "manifest.json").read_text(encoding="utf-8") == ('{\n  "files": {\n    "a": 1,\n    "b": "ü"\n  },\n  "rows": 2\n}\n')
-    with pytest.raises(ValueError, match="JSON"):
-        write_manifest(root / "manifest.json", {"rate": float("nan")})
-    assert json.loads((root / "manifest.json").read_text(encoding="utf-8"))["rows"] == 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_prep import sources
+from data_prep import sources, tables
 from data_prep.corpus import SchemaError
 
 CORPUS = types.SimpleNamespace(NAME="mine", HUB=None, CONFIG=None, SPLIT="train", REVISION="")
@@ -44,16 +44,16 @@ def write(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv"])
 def test_any_range_of_any_kind(tmp_path: Path, suffix: str) -> None:
-    table = sources.Table(write(tmp_path / f"rows{suffix}"), {"text": "question"})
+    table = tables.Table(write(tmp_path / f"rows{suffix}"), {"text": "question"})
     assert (len(table), table.columns) == (150, {"number", "question"})
     expected = [{"number": row["number"], "question": row["text"]} for row in ROWS]
     for start, stop in ((0, 150), (0, 1), (39, 41), (64, 130), (149, 900), (7, 7)):
         assert list(table.rows(start, stop)) == expected[start:stop]
 
 
-def test_an_element_longer_than_the_block(tmp_path: Path) -> None:
-    rows = [{"text": "x" * 3_000_000}, {"text": "y"}, {"text": "é" * 2_000_000}]
-    assert list(sources.Table(write(tmp_path / "long.json", rows)).rows(0, 3)) == rows
+def test_a_json_file_that_holds_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    assert list(tables.Table(tmp_path / "rows.json").rows(3, 70)) == ROWS[3:70]
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,19 @@ def test_an_element_longer_than_the_block(tmp_path: Path) -> None:
     [
         ("half.parquet", b"PAR1 and then nothing", ValueError, r"half\.parquet: not readable .*half-written"),
         ("half.arrow", b"\xff\xff\xff\xff\x10\x00", ValueError, r"half\.arrow: not readable .*half-written"),
-        ("half.json", b'[{"a": 1}, {"a": ', ValueError, r"half\.json: element 1 of the list: not JSON"),
+        ("half.json", b'[{"a": 1}, {"a": ', ValueError, r"half\.json: not a JSON list .*half-written"),
         ("half.jsonl", b'{"a": 1}\n{"a": ', ValueError, r"half\.jsonl: row 1: not JSON"),
         ("list.jsonl", b'{"a": 1}\n[1]\n', SchemaError, r"list\.jsonl: row 1: found list"),
         ("deep.jsonl", b'{"a": 1}\n' + b"[" * 200_000, ValueError, r"deep\.jsonl: row 1: not JSON"),
+        ("list.json", b'[{"a": 1}, 7]', SchemaError, r"list\.json: row 1: found int"),
+        ("quote.csv", b'a,b\n1,2\n"3"x,4\n', ValueError, r"quote\.csv: row 1: not CSV"),
         ("short.csv", b"a,b\n1,2\n3\n", ValueError, r"short\.csv: row 1: 1 fields where the header has 2"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, data: bytes, error: type, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(error, match=message):
-        list(sources.Table(tmp_path / name).rows(0, 9))
+        list(tables.Table(tmp_path / name).rows(0, 9))
 
 
 def test_text_that_is_not_utf8_is_one_skip(tmp_path: Path) -> None:
@@ -81,9 +83,10 @@ def test_text_that_is_not_utf8_is_one_skip(tmp_path: Path) -> None:
     texts = pa.array([b"good", b"\xff\xfe", b"fine"]).cast(pa.binary())
     broken = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
     pq.write_table(pa.table({"text": broken}), tmp_path / "text.parquet")
-    assert list(sources.Table(tmp_path / "text.parquet").rows(0, 3)) == [{"text": "good"}, sources.NOT_UTF8, {"text": "fine"}]
-    (tmp_path / "text.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    assert list(sources.Table(tmp_path / "text.jsonl").rows(0, 1)) == [{"text": "\udcff"}]
+    assert list(tables.Table(tmp_path / "text.parquet").rows(0, 3)) == [{"text": "good"}, tables.NOT_UTF8, {"text": "fine"}]
+    for name, data in {"text.jsonl": b'{"text": "\xff"}\n', "text.json": b'[{"text": "\xff"}]', "text.csv": b"text\n\xff\n"}.items():
+        (tmp_path / name).write_bytes(data)
+        assert list(tables.Table(tmp_path / name).rows(0, 1)) == [{"text": "\udcff"}]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
     [file] = sources.find(str(tmp_path / "rows.zip"), CORPUS, tmp_path / "pictures", tmp_path / "work")
     sources.unpack([file])
     assert file.path.is_relative_to(tmp_path / "work") and file.images == tmp_path / "pictures"
-    assert list(sources.Table(file.path).rows(0, 150)) == ROWS
+    assert list(tables.Table(file.path).rows(0, 150)) == ROWS
     before = file.path.stat().st_mtime_ns
     sources.unpack([file])
     assert file.path.stat().st_mtime_ns == before

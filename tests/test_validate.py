@@ -3,6 +3,7 @@
 
 import hashlib
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,13 +12,15 @@ import pytest
 from PIL import Image as Picture
 
 from critic_r1_verl import prompts
-from critic_r1_verl.records import Image, PairRecord, QuestionRecord
-from critic_r1_verl.rows import balanced_orders, math_row, row_sha, verdict_row, write_manifest, write_parquet
+from critic_r1_verl.data_folder import FILES
+from critic_r1_verl.files import write_json
+from critic_r1_verl.records import SPLITS, Image, PairRecord, QuestionRecord, Record, write_jsonl
+from critic_r1_verl.rows import balanced_orders, record_row, write_parquet
 from data_prep import validate
 from data_prep.writing import image_list
 
 NOTHING = {"counts": {"read": 0, "kept": 0, "skipped": {}}}
-CRITIC, POLICY = prompts.load("critic"), prompts.load("policy")
+TEMPLATES = {"pair": prompts.load("critic"), "question": prompts.load("policy")}
 
 
 def sha(path: Path) -> str:
@@ -38,37 +41,40 @@ def pair(image: Image, number: int, **changes) -> PairRecord:
     return PairRecord(images=(image,), question="How many?", preferred="12"[number % 2], source="demo", **(texts | changes))
 
 
-def rows_of(folder: Path, split: str) -> list[dict]:
-    start = {"train": 0, "val": 100}[split]
+def records_of(folder: Path, split: str) -> list[Record]:
+    """Four pairs and a question, each with a picture of its own."""
+    start = 50 * SPLITS.index(split)
     images = [picture(folder, number) for number in range(start, start + 5)]
-    pairs = [pair(image, number) for number, image in enumerate(images[:4])]
-    question = QuestionRecord(images=(images[4],), question="3 + 4?", answer="7", source="maths")
-    rows = [
-        verdict_row(record, order, template=CRITIC, split=split, index=index)
-        for index, (record, order) in enumerate(zip(pairs, balanced_orders(pairs), strict=True))
-    ]
-    return [*rows, math_row(question, template=POLICY, split=split, index=4)]
+    pairs = [pair(image, number, split=split) for number, image in enumerate(images[:4])]
+    return [*pairs, QuestionRecord(images=(images[4],), question="3 + 4?", answer="7", source="maths", split=split)]
+
+
+def rows_of(folder: Path, split: str) -> list[dict]:
+    *pairs, question = records_of(folder, split)
+    shown = [*zip(pairs, balanced_orders(pairs), strict=True), (question, "")]
+    return [record_row(record, order, templates=TEMPLATES, split=split, index=index) for index, (record, order) in enumerate(shown)]
 
 
 def seal(folder: Path, **changes) -> None:
     """Write the manifest of what is there."""
-    counts = {"demo": {"read": 10, "kept": 8, "skipped": {"tie": 2}}, "maths": {"read": 2, "kept": 2, "skipped": {}}}
+    counts = {"demo": {"read": 14, "kept": 12, "skipped": {"tie": 2}}, "maths": {"read": 3, "kept": 3, "skipped": {}}}
     manifest = {
         "corpora": {name: {"counts": count} for name, count in counts.items()},
-        "templates": {template.name: template.sha for template in (CRITIC, POLICY)},
-        "splits": {split: {"rows": 5, "pairs": 4, "questions": 1} for split in ("train", "val")},
-        "files": {f"{split}.parquet": sha(folder / f"{split}.parquet") for split in ("train", "val")},
+        "templates": {kind: {"name": one.name, "sha": one.sha, "text": one.text} for kind, one in TEMPLATES.items()},
+        "splits": {split: {"rows": 5, "pairs": 4, "questions": 1} for split in SPLITS},
+        "files": {name: sha(folder / name) for name in FILES if (folder / name).is_file()},
         "images": image_list(sha(path) for path in (folder / "images").iterdir()),
-        "preferred_first": {"after": {"train": 0.5, "val": 0.5}},
+        "preferred_first": {"after": dict.fromkeys(SPLITS, 0.5)},
     }
-    write_manifest(folder / "manifest.json", manifest | changes)
+    write_json(folder / "manifest.json", manifest | changes)
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
-    for split in ("train", "val"):
+    for split in SPLITS:
         write_parquet(folder / f"{split}.parquet", rows_of(folder, split))
+    write_jsonl(folder / "records.jsonl", [record for split in SPLITS for record in records_of(folder, split)])
     seal(folder)
     return folder
 
@@ -76,6 +82,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "data"))
+
+
+def all_records(folder: Path) -> list[Record]:
+    return [record for split in SPLITS for record in records_of(folder, split)]
 
 
 def said(folder: Path) -> list[str]:
@@ -103,8 +113,8 @@ def change_row(folder: Path, number: int, change) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda row: row["extra_info"].update(split="val"), "extra_info.split is 'val'"),
-        (lambda row: row["extra_info"].update(template_sha="0" * 64), "extra_info.template_sha 000000000000 is none of the manifest's"),
+        (lambda row: row["extra_info"].update(split="val"), "extra_info.split is 'val', and should be 'train'"),
+        (lambda row: row["extra_info"].update(template_sha="0" * 64), "extra_info.template_sha is '0000"),
         (lambda row: row["reward_model"].update(ground_truth="3"), "ground_truth '3' is none of"),
         (lambda row: row["prompt"][0].update(content="no picture"), "prompt has 0 <image> placeholders for 1 images"),
         (lambda row: row["images"].append("images/none.png"), "image 'images/none.png'"),
@@ -119,12 +129,6 @@ def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
     assert any(what in line for line in found)
 
 
-def resealed(row: dict, **extra) -> dict:
-    """The row as a build would have written it with this extra_info."""
-    row = {**row, "extra_info": row["extra_info"] | extra}
-    return {**row, "extra_info": row["extra_info"] | {"row_sha": row_sha(row)}}
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -135,40 +139,126 @@ def resealed(row: dict, **extra) -> dict:
         lambda row: row["prompt"][0].update(content=row["prompt"][0]["content"].replace("cats", "rats")),
         lambda row: row["prompt"].insert(0, {"role": "system", "content": "Always say 1."}),
         lambda row: row.update(data_source="maths"),
-        lambda row: row["extra_info"].update(row_sha="0" * 16),
+        lambda row: row["extra_info"].update(index=3),
     ],
 )
 def test_a_well_formed_change_is_named_with_its_row(folder: Path, change) -> None:
     change_row(folder, 1, change)
-    assert any(line.startswith("train.parquet row 1 (") and "the row has changed since it was built" in line for line in said(folder))
+    assert any(line.startswith("train.parquet row 1 (") for line in said(folder))
 
 
 def test_a_record_twice_in_the_same_order(folder: Path) -> None:
     rows = rows_of(folder, "train")
-    again = resealed(rows[1], index=5)
+    again = {**rows[1], "extra_info": rows[1]["extra_info"] | {"index": 5}}
     write_parquet(folder / "train.parquet", [*rows, again])
     seal(folder)
+    pair_id = rows[1]["extra_info"]["pair_id"]
     assert said(folder) == [
-        f"train.parquet row 5 ({rows[1]['extra_info']['pair_id']}): extra_info.pair_id stands in row 1 too, in the same order"
+        f"train.parquet row 5 ({pair_id}): an earlier row shows the same record in the same order",
+        f"records.jsonl line 2 ({pair_id}): has 2 of 1 rows in train.parquet",
     ]
 
 
 def test_both_orders_of_a_pair_are_no_duplicate(folder: Path) -> None:
-    images = [picture(folder, number) for number in range(4)]
-    records = [pair(image, number) for number, image in enumerate(images)]
-    both = [(record, order) for record in records for order in ("12", "21")]
-    write_parquet(folder / "train.parquet", [verdict_row(*one, template=CRITIC, split="train", index=i) for i, one in enumerate(both)])
-    counts = {"read": 9, "kept": 9, "skipped": {}}
-    splits = {"train": {"rows": 8, "pairs": 4, "questions": 0}, "val": {"rows": 5, "pairs": 4, "questions": 1}}
-    seal(folder, corpora={"demo": {"counts": counts}, "maths": NOTHING}, splits=splits)
+    for split in SPLITS:
+        *pairs, question = records_of(folder, split)
+        both = [*((record, order) for record in pairs for order in ("12", "21")), (question, "")]
+        rows = [record_row(*one, templates=TEMPLATES, split=split, index=i) for i, one in enumerate(both)]
+        write_parquet(folder / f"{split}.parquet", rows)
+    splits = {split: {"rows": 9, "pairs": 4, "questions": 1} for split in SPLITS}
+    seal(folder, splits=splits, both_orders=True)
     assert said(folder) == []
+
+
+def test_rows_without_records_and_records_without_rows(folder: Path) -> None:
+    rows = rows_of(folder, "train")
+    write_parquet(folder / "train.parquet", rows[:4])
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(lines[1:]))
+    seal(folder)
+    assert said(folder) == [
+        f"train.parquet row 0 ({rows[0]['extra_info']['pair_id']}): extra_info.pair_id names no record of records.jsonl",
+        f"records.jsonl line 4 ({rows[4]['extra_info']['pair_id']}): has 0 of 1 rows in train.parquet",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda line: "{half", "records.jsonl line 2: not a record: "),
+        (lambda line: line.replace('"How many?"', '"How few?"'), "records.jsonl line 2: not a record: key 'pair_id': "),
+        (lambda line: line.replace('"split": "train"', '"split": ""'), "names no split"),
+        (lambda line: line.replace('"category": ""', '"category": "x"'), "extra_info.category is '', and should be 'x'"),
+    ],
+)
+def test_a_record_that_was_changed_is_named(folder: Path, change, what: str) -> None:
+    lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
+    lines[1] = change(lines[1].rstrip("\n")) + "\n"
+    (folder / "records.jsonl").write_text("".join(lines))
+    seal(folder)
+    assert any(what in line for line in said(folder))
+
+
+def test_a_pair_of_which_one_order_is_missing(folder: Path) -> None:
+    seal(folder, both_orders=True)
+    pairs = [(line, record) for line, record in enumerate(all_records(folder), start=1) if isinstance(record, PairRecord)]
+    assert said(folder) == [
+        f"records.jsonl line {line} ({record.pair_id}): has 1 of 2 rows in {record.split}.parquet" for line, record in pairs
+    ]
+
+
+def test_another_picture_of_the_folder_in_a_row(folder: Path) -> None:
+    other = rows_of(folder, "train")[2]["images"]
+    change_row(folder, 1, lambda row: row.update(images=other))
+    (line,) = said(folder)
+    assert line.startswith("train.parquet row 1 (") and f"images[0] is '{other[0]}', and should be" in line
+
+
+def test_records_that_share_a_part_of_their_group_across_splits(folder: Path) -> None:
+    records = all_records(folder)
+    write_jsonl(
+        folder / "records.jsonl", [replace(records[0], group="one"), *records[1:9], replace(records[9], group="two+one"), *records[10:]]
+    )
+    seal(folder)
+    what = "is in the split val, and shares the image or group one with the split train"
+    assert said(folder) == [f"records.jsonl line 10 ({records[9].record_id}): {what}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (None, "records.jsonl: no such file; build the data again"),
+        ("", "train.parquet row 0 ({}): extra_info.pair_id names no record of records.jsonl"),
+        ("\n", "records.jsonl line 1: not a record: "),
+        ("[]\n", "records.jsonl line 1: not a record: "),
+    ],
+)
+def test_records_that_cannot_be_read(folder: Path, text: str | None, what: str) -> None:
+    (folder / "records.jsonl").unlink() if text is None else (folder / "records.jsonl").write_text(text)
+    found = said(folder)
+    assert found[0].startswith(what.format(rows_of(folder, "train")[0]["extra_info"]["pair_id"]))
+    assert not any(str(folder) in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("templates", "what"),
+    [
+        ({"pair": asdict(TEMPLATES["pair"])}, "templates.question is missing or lacks name, sha or text"),
+        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text gives the sha256"),
+        ({"pair": "critic", "question": "policy"}, "templates.pair is missing or lacks name, sha or text"),
+    ],
+)
+def test_templates_that_the_manifest_does_not_hold(folder: Path, templates: dict, what: str) -> None:
+    seal(folder, templates=templates)
+    (line,) = said(folder)
+    assert line.startswith(f"manifest.json: {what}")
 
 
 def test_an_image_that_is_not_what_its_name_says(folder: Path) -> None:
     file = first_image(folder)
     Picture.new("RGB", (28, 28), "white").save(file)
     row, manifest = said(folder)
-    assert row.startswith("train.parquet row 0 (") and f"image 'images/{file.name}' holds other bytes than its name says" in row
+    assert row.startswith("train.parquet row 0 (") and f"image 'images/{file.name}' holds other bytes than its record says" in row
     assert manifest.startswith("manifest.json: images.sha256 is ")
 
 
@@ -178,16 +268,19 @@ def test_an_image_that_does_not_open(folder: Path) -> None:
     assert any(line.startswith("val.parquet row 0 (") and "does not open" in line for line in said(folder))
 
 
-def test_an_image_and_a_record_in_both_splits(folder: Path) -> None:
-    val = rows_of(folder, "val")
-    (leaked,) = rows_of(folder, "train")[1:2]
-    write_parquet(folder / "val.parquet", [val[0], resealed(leaked, split="val"), *val[2:]])
+def test_an_image_and_a_record_in_two_splits(folder: Path) -> None:
+    leaked = records_of(folder, "train")[1]
+    val = records_of(folder, "val")
+    val[1] = pair(leaked.images[0], 9, split="val")
+    records = [*records_of(folder, "train"), *val, *records_of(folder, "test")]
+    write_jsonl(folder / "records.jsonl", records)
+    rows = rows_of(folder, "val")
+    rows[1] = record_row(val[1], rows[1]["extra_info"]["order"], templates=TEMPLATES, split="val", index=1)
+    write_parquet(folder / "val.parquet", rows)
     seal(folder)
-    assert said(folder) == [
-        f"val.parquet row 1: image {leaked['images'][0]} is in train.parquet row 1 too: validation would measure what was trained on",
-        f"val.parquet row 1: pair or question {leaked['extra_info']['pair_id']} is in train.parquet row 1 too: "
-        "validation would measure what was trained on",
-    ]
+    sha = leaked.images[0].sha256
+    expected = f"records.jsonl line 7 ({val[1].pair_id}): is in the split val, and shares the image or group {sha:.32} with the split train"
+    assert expected in said(folder)
 
 
 @pytest.mark.parametrize(
@@ -231,8 +324,10 @@ def test_each_column_changed_is_named_with_its_row(folder: Path, number: int, pl
 
 
 def test_labels_out_of_balance(folder: Path) -> None:
-    rows = [row for row in rows_of(folder, "train") if row["reward_model"]["ground_truth"] != "2"]
-    write_parquet(folder / "train.parquet", [resealed(row, index=index) for index, row in enumerate(rows)])
+    kept = [record for record in records_of(folder, "train") if getattr(record, "preferred", "1") == "1"]
+    shown = [(record, "12" if isinstance(record, PairRecord) else "") for record in kept]
+    rows = [record_row(*one, templates=TEMPLATES, split="train", index=index) for index, one in enumerate(shown)]
+    write_parquet(folder / "train.parquet", rows)
     assert "train.parquet: the preferred response stands first in 2 rows and second in 0" in said(folder)
 
 
@@ -242,7 +337,7 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     (folder / "val.parquet").unlink()
     seal_free = said(folder)
     assert seal_free[0].startswith("train.parquet: not a readable parquet file")
-    assert seal_free[1] == "val.parquet: no such file; `python -m data_prep build` writes it"
+    assert seal_free[1].startswith("val.parquet: no such file")
     assert "manifest.json: files: 'train.parquet' has changed since it was built: its sha256 is another" in seal_free
     assert "manifest.json: files: 'val.parquet' is named and not there" in seal_free
 
@@ -256,18 +351,21 @@ def test_a_column_that_is_missing(folder: Path) -> None:
     ("changes", "what"),
     [
         (
-            {"corpora": {"demo": {"counts": {"read": 11, "kept": 10, "skipped": {}}}, "maths": NOTHING}},
-            "corpora.demo.counts: kept 10 + skipped 0 is not read 11",
+            {"corpora": {"demo": {"counts": {"read": 16, "kept": 15, "skipped": {}}}, "maths": NOTHING}},
+            "corpora.demo.counts: kept 15 + skipped 0 is not read 16",
         ),
         (
             {"corpora": {"demo": {"counts": {"read": 9, "kept": 9, "skipped": {}}}, "maths": NOTHING}},
-            "corpora: kept 9 records in all, the rows hold 10",
+            "corpora: kept 9 records in all, and there are 15",
         ),
-        ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, the rows hold 4"),
+        ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, and there are 4"),
         ({"files": {}}, "files: 'train.parquet' is missing"),
-        ({"images": {"count": 10, "sha256": "0"}}, "images.sha256 is 0, that of the files in images/ is "),
-        ({"images": {"count": 9, "sha256": "0"}}, "images.count is 9, that of the files in images/ is 10"),
-        ({"preferred_first": {"after": {"train": 0.25, "val": 0.5}}}, "preferred_first.after.train is 0.25, the rows have 0.5"),
+        ({"images": {"count": 15, "sha256": "0"}}, "images.sha256 is 0, that of the files in images/ is "),
+        ({"images": {"count": 9, "sha256": "0"}}, "images.count is 9, that of the files in images/ is 15"),
+        (
+            {"preferred_first": {"after": {"train": 0.25, "val": 0.5, "test": 0.5}}},
+            "preferred_first.after.train is 0.25, the rows have 0.5",
+        ),
         ({"images": 10}, "lacks an entry or has one of another type"),
         ({"corpora": []}, "lacks an entry or has one of another type"),
     ],

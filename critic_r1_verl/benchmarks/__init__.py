@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl.data_folder import RECORDS
 from critic_r1_verl.records import PairRecord
 
 MODULES = {
@@ -26,10 +27,13 @@ MODULES = {
 
 
 def module(name_or_path: str) -> Any:
-    """The module of a benchmark by its name (dashes or underscores), or of pairs for the path of a .jsonl or .parquet file."""
-    name = "pairs" if Path(name_or_path).suffix in (".jsonl", ".parquet") else name_or_path.lower().replace("-", "_")
+    """The module of a benchmark by its name (dashes or underscores), or `pairs` for the path of a .jsonl file or of a data folder."""
+    path = Path(name_or_path)
+    name = "pairs" if path.suffix == ".jsonl" or (path / RECORDS).is_file() else name_or_path.lower().replace("-", "_")
+    if path.suffix == ".parquet":
+        raise ValueError(f"benchmark {name_or_path!r}: rows are not read as a benchmark; give their data folder, {str(path.parent)!r}")
     if name not in MODULES:
-        raise ValueError(f"benchmark {name_or_path!r}: none of {', '.join(MODULES)}, and no .jsonl or .parquet file of pairs either")
+        raise ValueError(f"benchmark {name_or_path!r}: none of {', '.join(MODULES)}, no data folder and no .jsonl file of records either")
     return import_module(MODULES[name])
 
 

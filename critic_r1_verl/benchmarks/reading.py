@@ -6,7 +6,6 @@ used is a ValueError that names it.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -16,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from critic_r1_verl.records import Image, PairRecord, path_problem, replacing
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import BadImage, decoded
+from critic_r1_verl.records import Image, PairRecord, path_problem
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -106,16 +107,12 @@ def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
     names = [f"images/{sha}.{suffix}" for suffix in _SUFFIXES.values()]
     if stored := next((name for name in names if (out / name).is_file()), None):
         return Image(path=stored, sha256=sha)
-    from PIL import Image as Pillow
-
     try:
-        with Pillow.open(io.BytesIO(raw), formats=list(_SUFFIXES)) as picture:
-            picture.load()
-            # Pillow calls a JPEG that holds a second picture MPO, whatever formats say.
-            suffix = _SUFFIXES["JPEG" if picture.format == "MPO" else str(picture.format)]
-    # Pillow's decoders raise OSError, SyntaxError, struct.error and more on hostile bytes: to the row they all mean the same.
-    except Exception as error:
-        raise ValueError(f"{row.where}: the image does not open ({type(error).__name__}: {error}); download it again") from error
+        kind = decoded(raw, tuple(_SUFFIXES)).format
+    except BadImage as error:
+        raise ValueError(f"{row.where}: the image does not open ({error}); download it again") from error
+    # Pillow calls a JPEG that holds a second picture MPO, whatever formats say.
+    suffix = _SUFFIXES["JPEG" if kind == "MPO" else kind]
     image = Image(path=f"images/{sha}.{suffix}", sha256=sha)
     with replacing(out / image.path) as temporary:
         temporary.write_bytes(raw)

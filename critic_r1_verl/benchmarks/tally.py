@@ -20,6 +20,11 @@ Trials = list[dict[str, str | None]]
 OTHER = {"1": "2", "2": "1"}
 
 
+def to_record(order: str, choice: str | None) -> str | None:
+    """As records.to_record, also for what a benchmark's own grammar reads, which may be neither "1", "2" nor "tie"."""
+    return OTHER.get(choice, choice) if order == "21" and choice is not None else choice
+
+
 class Case(NamedTuple):
     """What scores need of a record: its name, pair and group, what it shares with others, its label, the responses' characters."""
 

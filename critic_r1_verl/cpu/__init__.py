@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CPU backend: what verl 0.9.1 and vLLM 0.24.0 need to train for real without a GPU.
 
-Nothing here acts unless the environment says VERL_PLATFORM=cpu; a missing GPU alone never switches it on, since head nodes
+Nothing here acts unless the environment says VERL_PLATFORM=cpu. A missing GPU alone never turns it on, since the head node of a cluster may
 have none either.
     platform.py     the "cpu" platform that verl's device layer asks
-    verl_plugin.py  entry point verl.plugins: registers the platform and patches verl
+    patches.py      registers the platform and patches verl; called by training/verl_plugin.py
     vllm_plugin.py  entry point vllm.general_plugins: patches vLLM's worker for seeds and, in training, for weight sync
-Each patch stands beside its reason; VERSIONS are those it was written for and tested with.
+The reason of each patch stands beside it. VERSIONS are those that the patches were written for and tested with.
 """
 
 import os

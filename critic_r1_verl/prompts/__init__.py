@@ -10,11 +10,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from critic_r1_verl.records import PairRecord, QuestionRecord
-
-Order = Literal["12", "21"]
+from critic_r1_verl.records import Order, PairRecord, QuestionRecord
 
 _PLACEHOLDER = re.compile(r"(?<![A-Za-z])\{([a-z][a-z0-9_]*)\}")
 _SPECIAL = re.compile(r"<( *)(image|video|audio|\|[^<>|\n]*\|)( *)>")
@@ -69,9 +66,7 @@ def critic_text(record: PairRecord, order: Order, template: Template) -> str:
 
     Order "12" shows the record's response_1 as Response 1, "21" shows its response_2 there; ValueError for anything else.
     """
-    if order not in ("12", "21"):
-        raise ValueError(f"order {order!r}: give '12' (as in the record) or '21' (swapped)")
-    shown = record if order == "12" else record.swap()
+    shown = record.shown(order)
     text = template.fill(question=escape(shown.question), response_1=escape(shown.response_1), response_2=escape(shown.response_2))
     return "<image>\n" * len(record.images) + text
 

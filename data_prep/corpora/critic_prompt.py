@@ -10,7 +10,7 @@
 
 import re
 
-from critic_r1_verl.records import Preferred
+from critic_r1_verl.records import Choice
 from data_prep.corpus import Skip
 
 _QUESTION = "Question: ["
@@ -18,7 +18,7 @@ _RESPONSES = {("The first response", "The second response"), ("Response 1", "Res
 _BOUNDARY = re.compile(r"\][^\S\n]*\n\s*(The (?:first|second) response|Response [12AB])[^\S\n]*:[^\S\n]*\[")
 _BRACKET = re.compile(r"[\[\]]")
 
-_WORDS: dict[str, Preferred] = {"1": "1", "first": "1", "a": "1", "2": "2", "second": "2", "b": "2"}
+_WORDS: dict[str, Choice] = {"1": "1", "first": "1", "a": "1", "2": "2", "second": "2", "b": "2"}
 _SPELLINGS = (
     "{}",
     "[{}]",
@@ -37,7 +37,7 @@ _TIES = (
     "the two responses are equally good",
     "both responses are equally good",
 )
-VERDICTS: dict[str, Preferred] = {
+VERDICTS: dict[str, Choice] = {
     **{spelling.format(word): choice for word, choice in _WORDS.items() for spelling in _SPELLINGS},
     **dict.fromkeys(_TIES, "tie"),
 }

@@ -8,8 +8,9 @@ Known defects: none that matter here; newer revisions have more columns, which a
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import question
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "geometry3k"
 HUB = "hiyouga/geometry3k"

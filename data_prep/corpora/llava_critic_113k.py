@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Preferred
+from critic_r1_verl.records import Choice, Record
 from data_prep.corpora.critic_prompt import VERDICTS, parts
 from data_prep.corpora.record import pairs, typed
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "llava_critic_113k"
 HUB = "lmms-lab/llava-critic-113k"
@@ -52,7 +52,7 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     return pairs(put, raw.get("image"), question, [candidate], source=NAME, licence=LICENCE, category=raw.get("source"))
 
 
-def _verdict(rationale: str) -> Preferred | Skip:
+def _verdict(rationale: str) -> Choice | Skip:
     words = {bracketed.strip() or bare for bracketed, bare in _BETTER.findall(rationale)}
     verdicts = {VERDICTS.get(word) for word in words}
     if len(verdicts) > 1:

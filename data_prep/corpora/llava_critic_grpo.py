@@ -10,9 +10,10 @@ Label: `answer` names the better response, or says that both are equally good (t
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.critic_prompt import VERDICTS, parts
 from data_prep.corpora.record import label, pairs, typed
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "llava_critic_grpo"
 HUB = "lmms-lab/LLaVA-Critic-GRPO-dataset"

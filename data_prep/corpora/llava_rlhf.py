@@ -10,9 +10,10 @@ Known defects: the last turn is the model's and only holds the place of the two 
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Image, Preferred
+from critic_r1_verl.images import BadImage
+from critic_r1_verl.records import Choice, Image, Record
 from data_prep.corpora.record import label, pairs
-from data_prep.corpus import BadImage, Put, Record, Skip, fold_turns
+from data_prep.corpus import Put, Skip, fold_turns
 
 NAME = "llava_rlhf"
 HUB = "zhiqings/LLaVA-Human-Preference-10K"
@@ -23,7 +24,7 @@ LICENCE = "apache-2.0"
 GRADE = "B"
 COLUMNS = {"image", "conversations", "output_1", "output_2", "preference"}
 
-_PREFERENCES: dict[str, Preferred] = {"1": "1", "2": "2"}
+_PREFERENCES: dict[str, Choice] = {"1": "1", "2": "2"}
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import Candidate, by_path_or_name, chosen_over, pairs, typed
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "mm_rlhf"
 HUB = "yifanzhang114/MM-RLHF"

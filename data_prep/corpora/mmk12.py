@@ -9,8 +9,9 @@ Known defects: options stand within the question; answers may be letters, values
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import question, typed
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "mmk12"
 HUB = "FanqingM/MMK12"

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Preferred
+from critic_r1_verl.records import Choice, Record
 from data_prep.corpora import record
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "pairs"
 HUB = None
@@ -23,7 +23,7 @@ LICENCE = ""
 GRADE = "A"
 COLUMNS = {"question"}
 
-_PREFERRED: dict[str, Preferred] = {"1": "1", "2": "2", "tie": "tie"}
+_PREFERRED: dict[str, Choice] = {"1": "1", "2": "2", "tie": "tie"}
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:

@@ -10,8 +10,9 @@ Known defects: rejected answers are synthetic; VL-RewardBench was drawn from it.
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import by_path_or_name, chosen_over, pairs
-from data_prep.corpus import Put, Record, Skip, fold_turns
+from data_prep.corpus import Put, Skip, fold_turns
 
 NAME = "povid"
 HUB = "YiyangAiLab/POVID_preference_data_for_VLLMs"

@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Preferred
+from critic_r1_verl.records import Choice, Record
 from data_prep.corpora.record import label, pairs, typed
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "r1_reward_rl"
 HUB = "yifanzhang114/R1-Reward-RL"
@@ -28,7 +28,7 @@ LICENCE = ""
 GRADE = "C"
 COLUMNS = {"question", "message", "answer", "image"}
 
-_ANSWERS: dict[str, Preferred] = {"<answer>1</answer>": "1", "<answer>2</answer>": "2"}
+_ANSWERS: dict[str, Choice] = {"<answer>1</answer>": "1", "<answer>2</answer>": "2"}
 _HEADING = re.compile(r"^[ \t]*#{2,6} *(?:\*\*)?(\[Response 1\]:|\[Response 2\]:|Output Format \(strictly follow\))", re.MULTILINE)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from critic_r1_verl.records import Image, PairRecord, Preferred, QuestionRecord
-from data_prep.corpus import BadImage, Put, Record, SchemaError, Skip, bad_text, is_utf8, strip_placeholders
+from critic_r1_verl.images import BadImage
+from critic_r1_verl.records import Choice, Image, PairRecord, QuestionRecord, Record
+from data_prep.corpus import Put, SchemaError, Skip, bad_text, is_utf8, strip_placeholders
 
 Label = TypeVar("Label")
-Candidate = tuple[Any, Any, Preferred]
+Candidate = tuple[Any, Any, Choice]
 """response_1, response_2 and which of them is better."""
 
 MAX_ANSWER_WORDS = 5

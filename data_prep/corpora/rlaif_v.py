@@ -9,8 +9,9 @@ Known defects: some chosen answers are a bare yes or no; several pairs to an ima
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import chosen_over, pairs
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "rlaif_v"
 HUB = "openbmb/RLAIF-V-Dataset"

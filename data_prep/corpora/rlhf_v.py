@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import chosen_over, pairs
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "rlhf_v"
 HUB = "openbmb/RLHF-V-Dataset"

@@ -9,8 +9,9 @@ Known defects: images of under 28 pixels a side.
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from data_prep.corpora.record import question, typed
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "thinklite_hard"
 HUB = "russwang/ThinkLite-VL-hard-11k"

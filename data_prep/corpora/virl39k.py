@@ -9,9 +9,10 @@ Known defects: `datasets` takes the image archive for data, so give a local fold
 from collections.abc import Iterable
 from typing import Any
 
+from critic_r1_verl.records import Record
 from critic_r1_verl.verdict import parse_answer
 from data_prep.corpora.record import question, typed
-from data_prep.corpus import Put, Record, Skip
+from data_prep.corpus import Put, Skip
 
 NAME = "virl39k"
 HUB = "TIGER-Lab/ViRL39K"

@@ -11,9 +11,9 @@ Known defects: votes cast when the models were not anonymous, which are skipped;
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Preferred
+from critic_r1_verl.records import Choice, Record
 from data_prep.corpora.record import label, pairs, typed
-from data_prep.corpus import Put, Record, SchemaError, Skip
+from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "wildvision"
 HUB = "WildVision/wildvision-battle"
@@ -25,7 +25,7 @@ GRADE = "C"
 COLUMNS = {"conversation_a", "conversation_b", "winner", "image"}
 
 _BOTH_BAD = Skip("both bad")
-_WINNERS: dict[str, Preferred | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": _BOTH_BAD}
+_WINNERS: dict[str, Choice | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": _BOTH_BAD}
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:

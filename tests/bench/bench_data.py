@@ -33,6 +33,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+sys.path.insert(0, str(DIGITS))
+
 WORDS = (
     "the",
     "plate",
@@ -92,9 +95,10 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def run_build(file: Path, out: Path, base: Path | None, pixels: tuple[int, int] = PIXELS, num_workers: int = 1) -> None:
     from data_prep import build
+    from data_prep.options import Corpus, Options
 
-    options = build.Options(pixels=pixels, base=str(base) if base else None, max_prompt_tokens=MAX_PROMPT_TOKENS, num_workers=num_workers)
-    build.build(out, [build.Corpus(name="pairs", location=str(file))], options)
+    options = Options(pixels=pixels, base=str(base) if base else None, max_prompt_tokens=MAX_PROMPT_TOKENS, num_workers=num_workers)
+    build.build(out, [Corpus(converter="pairs", location=str(file))], options)
 
 
 def reencode(folder: Path, size: tuple[int, int] | None = None) -> None:
@@ -137,15 +141,16 @@ def compare(num_rows: int, num_runs: int) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-        from critic_r1_verl import tiny
-        from data_prep import lengths
+        import base as small_base
+
+        from critic_r1_verl import tokens
 
         raw, base = folder / "raw", folder / "base"
         raw.mkdir()
-        tiny.build([" ".join(WORDS)] * 3, base)
+        small_base.build([" ".join(WORDS)] * 3, base)
         see_as_7b(base)
         file = write_corpus(raw, num_rows, (800, 600), num_rows)
-        processor = lengths.load_processor(str(base))
+        processor = tokens.load_processor(str(base))
         # Imports and first calls.
         warm = folder / "warm"
         warm.mkdir()
@@ -155,19 +160,18 @@ def compare(num_rows: int, num_runs: int) -> list[dict[str, float]]:
 
 
 def one_run(folder: Path, file: Path, base: Path, processor: Any, run: int) -> dict[str, float]:
-    from critic_r1_verl import rows
-    from data_prep import lengths
+    from critic_r1_verl import rows, tokens
 
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    with timed(lengths, "check") as fixed:
+    with timed(tokens, "check") as fixed:
         spent = {"build": seconds(lambda: run_build(file, out, base)), "limit": seconds(lambda: reencode(file.parent))}
     num_rows, num_train = len(list(file.parent.glob("*.jpg"))), len(rows.read_rows(out / "train.parquet"))
     kept: list[int] = []
     # verl's filter keeps what it found: a new folder for each run.
     spent["filter"] = seconds(lambda: kept.append(run_filter(out, processor, folder / f"cache{run}"))) * num_rows / num_train
     assert kept == [num_train], "the build measured, so verl's filter finds nothing left to drop"
-    meter = lengths.meter(processor, folder)
+    meter = tokens.meter(processor, folder)
     spent["lengths"] = seconds(lambda: measure_lengths(out, meter)) * num_rows / num_train
     return {
         "rows": num_rows,
@@ -183,7 +187,7 @@ def compare_resized(num_rows: int, num_runs: int) -> list[dict[str, float]]:
     """Photographs that must be made smaller, in the build and not in the limit; the peer is the limit with Pillow's resize in it."""
     from PIL import Image
 
-    from data_prep import recipe
+    from critic_r1_verl.training import recipe
 
     pixels = recipe.read().pixels
     with tempfile.TemporaryDirectory() as temporary:
@@ -243,8 +247,8 @@ def scale(num_rows: int, *, with_lengths: bool, of_photographs: bool) -> dict[st
         if with_lengths:
             # In a process that ends: making the base takes as much memory as what is measured.
             base = Path(temporary) / "base"
-            make = f"from pathlib import Path; from critic_r1_verl import tiny; tiny.build([{' '.join(WORDS)!r}] * 3, Path({str(base)!r}))"
-            subprocess.run([sys.executable, "-c", make], check=True, stdout=subprocess.DEVNULL)
+            make = f"from pathlib import Path; import base; base.build([{' '.join(WORDS)!r}] * 3, Path({str(base)!r}))"
+            subprocess.run([sys.executable, "-c", make], cwd=DIGITS, check=True, stdout=subprocess.DEVNULL)
             command += ["--base", str(base)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             tree, peak = psutil.Process(process.pid), 0
@@ -262,7 +266,7 @@ def scale(num_rows: int, *, with_lengths: bool, of_photographs: bool) -> dict[st
 
 
 def one(num_rows: int, base: Path | None, *, of_photographs: bool) -> dict[str, float]:
-    from data_prep import recipe
+    from critic_r1_verl.training import recipe
 
     size, pixels = ((3000, 2000), recipe.read().pixels) if of_photographs else ((40, 40), PIXELS)
     with tempfile.TemporaryDirectory() as temporary:

@@ -36,7 +36,7 @@ from typing import Any
 os.environ |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 TOKENS = 24
 ENGINE = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-"""How VllmGenerator sets up the engine on a CPU, for those of others."""
+"""How VllmEngine sets up the engine on a CPU, for those of others."""
 SETTLE_SECONDS = 2
 """Between runs: threads of the engine that has just worked spin for a while, on the cores that the next one needs."""
 SLOW_RUNS = 2
@@ -45,14 +45,17 @@ SLOW_RUNS = 2
 
 def world(folder: Path, num_pairs: int) -> Path:
     """An untaught base, and held-out pairs."""
-    from critic_r1_verl import tiny
-    from data_prep import embedded
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import small_world
 
-    size = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=4, val_pairs=4, test_pairs=num_pairs, test_questions=4)
-    embedded.build_digits(folder / "data", size)
-    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
-    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
-    return folder
+    return small_world.make(folder, test_pairs=num_pairs)
+
+
+def held_out(folder: Path) -> Any:
+    """The test pairs of a world."""
+    from critic_r1_verl.records import PairRecord, RecordFile
+
+    return RecordFile(folder / "data" / "records.jsonl", PairRecord, "test")
 
 
 def timed(work: Callable[[], Any]) -> Callable[[], float]:
@@ -66,45 +69,41 @@ def timed(work: Callable[[], Any]) -> Callable[[], float]:
     return seconds
 
 
-def judging(generator: Any, folder: Path, protocol: Any) -> Callable[[], Any]:
+def judging(engine: Any, folder: Path, critic: Any) -> Callable[[], Any]:
     """The whole work of judging: reading pictures, prompts, texts, verdicts, the journal."""
     from critic_r1_verl.judge import judge
-    from critic_r1_verl.records import PairRecord, RecordFile
 
-    pairs = RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
+    pairs = held_out(folder)
     num_pairs = sum(1 for _ in pairs)
 
     def work() -> None:
         out = folder / "judgements.jsonl"
         out.unlink(missing_ok=True)
-        assert sum(1 for _ in judge(pairs, generator, protocol, out, root=folder / "data")) == 2 * num_pairs
+        assert sum(1 for _ in judge(pairs, engine, critic, out, root=folder / "data")) == 2 * num_pairs
 
     return work
 
 
 def against_vllm(folder: Path, num_pairs: int, num_runs: int) -> dict[str, float]:
     from critic_r1_verl import prompts
-    from critic_r1_verl.generate import Sampling, VllmGenerator
-    from critic_r1_verl.judge import ORDERS, Protocol, request
-    from critic_r1_verl.records import PairRecord, RecordFile
+    from critic_r1_verl.critics.pairwise import PairwiseCritic
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.vllm import VllmEngine
+    from critic_r1_verl.records import ORDERS
 
-    generator = VllmGenerator(folder / "base")
-    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
-    requests = [
-        request(pair, order, protocol, folder / "data")
-        for pair in RecordFile(folder / "data" / "test_pairs.jsonl", PairRecord)
-        for order in ORDERS
-    ]
-    texts = [generator._prompt(each)["prompt"] for each in requests]
+    engine = VllmEngine(folder / "base")
+    critic = PairwiseCritic(prompts.load("critic_short"), Sampling(TOKENS))
+    requests = [critic.request(pair, order, folder / "data") for pair in held_out(folder) for order in ORDERS]
+    texts = [engine._prompt(each)["prompt"] for each in requests]
     shown = [{"prompt": text, "images": list(map(str, each.images))} for text, each in zip(texts, requests, strict=True)]
     (folder / "shown.json").write_text(json.dumps(shown))
     with vllm_as_it_comes(folder) as generate:
         ways = {
-            "eval": timed(judging(generator, folder, protocol)),
+            "eval": timed(judging(engine, folder, critic)),
             "vllm_generate": generate,
-            "within_our_engine": timed(generating(generator._llm, folder)),
+            "within_our_engine": timed(generating(engine._llm, folder)),
         }
-        return in_turns(ways, lambda: empty(generator._llm), num_pairs, num_runs)
+        return in_turns(ways, lambda: empty(engine._llm), num_pairs, num_runs)
 
 
 def empty(llm: Any) -> None:
@@ -220,22 +219,22 @@ def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | N
     import httpx
 
     from critic_r1_verl import prompts
-    from critic_r1_verl.endpoint import Endpoint
-    from critic_r1_verl.generate import Sampling
-    from critic_r1_verl.judge import Protocol
+    from critic_r1_verl.critics.pairwise import PairwiseCritic
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.openai_client import OpenAIEngine
 
-    protocol = Protocol(prompts.load("critic_short"), Sampling(TOKENS))
+    critic = PairwiseCritic(prompts.load("critic_short"), Sampling(TOKENS))
     with served(folder / "base") as url:
-        many = Endpoint(url)
+        many = OpenAIEngine(url)
         ways = {
-            "endpoint": timed(judging(many, folder, protocol)),
-            "one_at_a_time": timed(judging(Endpoint(url, in_flight=1), folder, protocol)),
+            "endpoint": timed(judging(many, folder, critic)),
+            "one_at_a_time": timed(judging(OpenAIEngine(url, max_concurrency=1), folder, critic)),
         }
         if lmms_eval:
             write_prompts(folder)
             default = max(1, (os.cpu_count() or 2) // 2)
             ways["lmms_eval_on_a_server"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, default)
-            ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.in_flight)
+            ways["lmms_eval_on_a_server_as_many"] = lambda: lmms_eval_seconds(lmms_eval, folder, url, many.name, many.max_concurrency)
 
         def empty_server() -> None:
             for cache in ("prefix", "mm", "encoder"):
@@ -247,23 +246,21 @@ def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | N
 def write_prompts(folder: Path) -> None:
     """Our prompts as lmms-eval's task reads them: prompts.jsonl with {image, text, preferred}, the image before the text."""
     from critic_r1_verl import prompts
-    from critic_r1_verl.judge import ORDERS
-    from critic_r1_verl.records import PairRecord, read_jsonl
+    from critic_r1_verl.records import ORDERS
 
     template = prompts.load("critic_short")
     with (folder / "prompts.jsonl").open("w") as stream:
-        for pair in read_jsonl(folder / "data" / "test_pairs.jsonl", PairRecord):
+        for pair in held_out(folder):
             for order in ORDERS:
                 text = prompts.critic_text(pair, order, template).removeprefix("<image>")
-                shown = pair if order == "12" else pair.swap()
-                row = {"image": str(folder / "data" / pair.images[0].path), "text": text, "preferred": shown.preferred}
+                row = {"image": str(folder / "data" / pair.images[0].path), "text": text, "preferred": pair.shown(order).preferred}
                 stream.write(json.dumps(row) + "\n")
 
 
 def against_lmms_eval_in_process(folder: Path, num_pairs: int, python: Path, pairs_per_second: float) -> dict[str, float]:
     """Each run a process, as it loads an engine of its own; pairs_per_second are ours in process.
 
-    VllmGenerator has told this environment to keep the engine in its process, which is faster on a CPU: so lmms-eval has it as ours does.
+    VllmEngine has told this environment to keep the engine in its process, which is faster on a CPU: so lmms-eval has it as ours does.
     """
     write_prompts(folder)
     found = {}
@@ -299,17 +296,18 @@ def peak_memory(num_pairs: int) -> dict[str, float]:
 
 def peak(folder: Path) -> None:
     from critic_r1_verl import evaluate
-    from critic_r1_verl.generate import Sampling, VllmGenerator
+    from critic_r1_verl.engines.base import Sampling
+    from critic_r1_verl.engines.vllm import VllmEngine
 
     def mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    settings = evaluate.Settings(Sampling(TOKENS), template="critic_short")
-    (place,) = evaluate.places([str(folder / "data" / "test_pairs.jsonl")], folder / "out")
-    with evaluate.loaded(place, settings) as records:
-        generator = VllmGenerator(folder / "base")
+    settings = evaluate.Settings(Sampling(TOKENS), Sampling(TOKENS))
+    (place,) = evaluate.places([], folder / "data", folder / "out")
+    with evaluate.prepared(place, settings.limit):
+        engine = VllmEngine(folder / "base")
         loaded = mib()
-        evaluate.evaluate(generator, place, records, settings, {})
+        evaluate.evaluate(engine, place, settings, {})
     print(json.dumps({"loaded_mib": loaded, "peak_mib": mib()}))
 
 

@@ -39,11 +39,11 @@ def main() -> int:
 
     from omegaconf import OmegaConf
 
-    from critic_r1_verl import doctor
     from critic_r1_verl.dataset import CriticDataset
     from critic_r1_verl.reward import compute_score
+    from critic_r1_verl.training.compose import compose
 
-    config = doctor.compose("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"])
+    config = compose("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"])
     prompts, rollouts = config.data.train_batch_size, config.data.train_batch_size * config.actor_rollout_ref.rollout.n
     settings = OmegaConf.create({"filter_overlong_prompts": False})
     dataset = CriticDataset([str(arguments.run / "data" / "train.parquet")], tokenizer=None, processor=object(), config=settings)

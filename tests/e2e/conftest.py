@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the real stack share."""
 
-import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import tiny
-from data_prep import embedded
-
-SIZE = embedded.DigitsSize(policy_lessons=50, critic_lessons=50, train_pairs=16, val_pairs=4, test_pairs=64, test_questions=4)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import small_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/ with a few pairs, and in base/ an untaught base that writes at random up to its limit of tokens."""
-    folder = tmp_path_factory.mktemp("world")
-    embedded.build_digits(folder / "data", SIZE)
-    lessons = [json.loads(line) for line in (folder / "data" / "lessons.jsonl").read_text().splitlines()]
-    tiny.build([lesson[key] for lesson in lessons for key in ("prompt", "response")], folder / "base")
-    return folder
+    return small_world.make(tmp_path_factory.mktemp("world"))

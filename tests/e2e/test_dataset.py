@@ -6,16 +6,11 @@ from pathlib import Path
 import pytest
 
 from critic_r1_verl import rows
-from data_prep import embedded
-
-SIZE = embedded.DigitsSize(policy_lessons=1, critic_lessons=1, train_pairs=6, val_pairs=2, test_pairs=2, test_questions=2)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    embedded.build_digits(folder, SIZE)
-    return folder
+def data(world: Path) -> Path:
+    return world / "data"
 
 
 def open_dataset(file: Path, tmp_path: Path, **config: object):
@@ -27,14 +22,14 @@ def open_dataset(file: Path, tmp_path: Path, **config: object):
     return CriticDataset(data_files=[str(file)], tokenizer=None, processor=object(), config=settings)
 
 
-def test_every_row_arrives_with_its_picture(world: Path, tmp_path: Path) -> None:
-    dataset = open_dataset(world / "train.parquet", tmp_path)
-    built = rows.read_rows(world / "train.parquet")
+def test_every_row_arrives_with_its_picture(data: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(data / "train.parquet", tmp_path)
+    built = rows.read_rows(data / "train.parquet")
     assert len(dataset) == len(built)
     for index, row in enumerate(built):
         item = dataset[index]
         picture, *texts = item["raw_prompt"][0]["content"]
-        assert picture["type"] == "image" and Path(picture["image"]) == world / row["images"][0]
+        assert picture["type"] == "image" and Path(picture["image"]) == data / row["images"][0]
         assert "".join(part["text"] for part in texts) == row["prompt"][0]["content"].removeprefix("<image>")
         assert item["reward_model"] == row["reward_model"]
 
@@ -47,28 +42,28 @@ def test_every_row_arrives_with_its_picture(world: Path, tmp_path: Path) -> None
         (lambda row: row.update(images=["../../etc/passwd"]), r"bad\.parquet: row 2: image '\.\./\.\./etc/passwd' leads out of"),
     ],
 )
-def test_a_bad_row_is_named(world: Path, tmp_path: Path, change, message: str) -> None:
-    built = rows.read_rows(world / "train.parquet")
+def test_a_bad_row_is_named(data: Path, tmp_path: Path, change, message: str) -> None:
+    built = rows.read_rows(data / "train.parquet")
     change(built[2])
-    rows.write_parquet(world / "bad.parquet", built)
+    rows.write_parquet(data / "bad.parquet", built)
     with pytest.raises(ValueError, match=message):
-        open_dataset(world / "bad.parquet", tmp_path)
+        open_dataset(data / "bad.parquet", tmp_path)
 
 
-def test_a_missing_file_and_a_missing_column_are_named(world: Path, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_missing_column_are_named(data: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such data file; run `make prep`"):
-        open_dataset(world / "none.parquet", tmp_path)
-    table = pq.read_table(world / "train.parquet").drop_columns(["images"])
-    pq.write_table(table, world / "columns.parquet")
+        open_dataset(data / "none.parquet", tmp_path)
+    table = pq.read_table(data / "train.parquet").drop_columns(["images"])
+    pq.write_table(table, data / "columns.parquet")
     with pytest.raises(ValueError, match=r"columns\.parquet: no column 'images'"):
-        open_dataset(world / "columns.parquet", tmp_path)
+        open_dataset(data / "columns.parquet", tmp_path)
 
 
-def test_filtering_uncounted_is_refused(world: Path, tmp_path: Path) -> None:
+def test_filtering_uncounted_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="would drop rows uncounted"):
-        open_dataset(world / "train.parquet", tmp_path, filter_overlong_prompts=True)
+        open_dataset(data / "train.parquet", tmp_path, filter_overlong_prompts=True)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +84,8 @@ def test_reward_parts(infos: list[dict], expected: dict) -> None:
 
 def test_the_report_draws_what_training_logs() -> None:
     """It once looked for a part of the reward under another name, and left its curve out."""
-    from critic_r1_verl import report
+    from critic_r1_verl.report import page
     from critic_r1_verl.sampler import reward_metrics
 
     logged = reward_metrics([{"acc": 1.0, "format": 1.0, "parsed": 1.0}])
-    assert {metric for metric, *_ in report.CURVES if metric.startswith("reward/")} == logged.keys()
+    assert {metric for metric, *_ in page.CURVES if metric.startswith("reward/")} == logged.keys()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`critic-r1 eval` with vLLM itself on the CPU: killed and resumed, in several processes, and through vLLM's own server."""
+"""`critic-r1 eval` and `select` with vLLM itself on the CPU: killed and resumed, in several processes, and through vLLM's own server."""
 
 import json
 import os
@@ -14,58 +14,80 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import reaper
+from critic_r1_verl import supervise
 
 ENVIRONMENT = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 
 
-def command(world: Path, out: str, *engine: str) -> list[str]:
-    pairs = world / "data" / "test_pairs.jsonl"
+def command(world: Path, verb: str, out: str, *engine: str) -> list[str]:
+    more = {"eval": ("--repeats", "2"), "select": ("--samples", "4")}[verb]
     return [
-        *(sys.executable, "-m", "critic_r1_verl.cli", "eval", "--benchmark", str(pairs), "--template", "critic_short"),
-        *("--max-tokens", "24", "--repeats", "2", "--seed", "3", "--out", str(world / out), "--json"),
-        *(engine or ("--model", str(world / "base"))),
+        *(sys.executable, "-m", "critic_r1_verl.cli", verb, "--data", str(world / "data"), "--max-tokens", "24", *more),
+        *("--seed", "3", "--out", str(world / out), "--json", *(engine or ("--model", str(world / "base")))),
     ]
 
 
-def lines(world: Path, out: str) -> list[bytes]:
-    file = world / out / "test_pairs" / "judgements.jsonl"
+def lines(world: Path, out: str, name: str = "judgements") -> list[bytes]:
+    file = world / out / "test" / f"{name}.jsonl"
     return file.read_bytes().splitlines() if file.is_file() else []
 
 
-def run(world: Path, out: str, *engine: str) -> dict:
-    done = subprocess.run(command(world, out, *engine), env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False)
+def run(world: Path, verb: str, out: str, *engine: str) -> dict:
+    done = subprocess.run(command(world, verb, out, *engine), env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    (score,) = json.loads(done.stdout)
-    return score
+    (metrics,) = json.loads(done.stdout)
+    assert json.loads((world / out / "test" / "metrics.json").read_text()) == metrics
+    return metrics
 
 
-@pytest.fixture(scope="module")
-def undisturbed(world: Path) -> dict:
-    return run(world, "whole")
-
-
-def test_a_killed_run_goes_on_and_ends_the_same(world: Path, undisturbed: dict) -> None:
-    process = subprocess.Popen(command(world, "cut"), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def killed(world: Path, verb: str, out: str, name: str, number: int = 1) -> list[bytes]:
+    """The lines of a file when the command that writes it was killed, after it had written so many."""
+    process = subprocess.Popen(command(world, verb, out), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not lines(world, "cut"):
+    while len(lines(world, out, name)) < number:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    cut = lines(world, "cut")
+    return lines(world, out, name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: Path) -> dict:
+    return run(world, "eval", "whole")
+
+
+def test_a_killed_evaluation_resumes_and_ends_the_same(world: Path, undisturbed: dict) -> None:
+    cut = killed(world, "eval", "cut", "judgements")
     # Else the kill came too late to show anything.
-    assert 0 < len(cut) < 256
-    assert run(world, "cut") == undisturbed
-    assert (world / "cut/test_pairs/judgements.jsonl").read_bytes() == (world / "whole/test_pairs/judgements.jsonl").read_bytes()
+    assert 0 < len(cut) < len(lines(world, "whole"))
+    assert run(world, "eval", "cut") == undisturbed
+    for name in ("judgements", "answers", "records"):
+        assert lines(world, "cut", name) == lines(world, "whole", name)
+    assert undisturbed["counts"] == {"items": 64, "pairs": 64, "repeats": 2, "questions": 4, "samples": 0}
+
+
+def test_a_killed_selection_resumes_and_ends_the_same(world: Path, undisturbed: dict) -> None:
+    selected = run(world, "select", "whole")
+    assert selected["critic"] == undisturbed["critic"] and selected["policy"]["greedy"] == undisturbed["policy"]["greedy"]
+    assert selected["counts"]["samples"] == 4 and selected["policy"]["self_critique"]["n"] == 4
+    # Without a verdict every match is undecided, and so there are as many as a knock-out has: 3 a question in both orders.
+    assert len(killed(world, "select", "cut_selection", "matches", 3)) < len(lines(world, "whole", "matches"))
+    assert run(world, "select", "cut_selection")["policy"]["self_critique"] == selected["policy"]["self_critique"]
+    assert lines(world, "cut_selection", "matches") == lines(world, "whole", "matches")
+    assert lines(world, "cut_selection", "selections") == lines(world, "whole", "selections")
+    computed = subprocess.run(
+        [sys.executable, "-m", "critic_r1_verl.cli", "score", str(world / "whole"), "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(computed.stdout) == [selected]
 
 
 def test_two_engines_judge_as_one(world: Path, undisturbed: dict) -> None:
-    score = run(world, "two", "--model", str(world / "base"), "--data-parallel", "2")
-    assert score == undisturbed
+    metrics = run(world, "eval", "two", "--model", str(world / "base"), "--data-parallel-size", "2")
+    assert metrics == undisturbed
     assert lines(world, "two") == lines(world, "whole")
     deadline = time.monotonic() + 30
-    while leftovers := [run for run in reaper.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
+    while leftovers := [run for run in supervise.SHM.glob(f"critic_r1_run_{os.geteuid()}_*.json")]:
         assert time.monotonic() < deadline, leftovers
         time.sleep(0.2)
 
@@ -106,7 +128,8 @@ def server(world: Path) -> Iterator[str]:
         "float32",
         "--enforce-eager",
     ]
-    environment = {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
+    run_id = supervise.new_id()
+    environment = {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", supervise.RUN: run_id}
     log = (world / "server.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
@@ -115,6 +138,7 @@ def server(world: Path) -> Iterator[str]:
         stderr=log,
         start_new_session=True,
     )
+    supervise.watch(run_id, process.pid, training=False)
     try:
         import httpx
 
@@ -129,12 +153,14 @@ def server(world: Path) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        # vLLM would leave its engine and 400 MB in /dev/shm.
+        assert supervise.wait(run_id, 60)
 
 
 def test_vllms_own_server_judges_alike(world: Path, undisturbed: dict, server: str) -> None:
-    run(world, "served", "--endpoint", server)
+    run(world, "eval", "served", "--base-url", server)
     here, there = ([json.loads(line) for line in lines(world, out)] for out in ("whole", "served"))
     assert {(line["pair_id"], line["order"], line["repeat"]) for line in there} == {
         (line["pair_id"], line["order"], line["repeat"]) for line in here

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from data_prep import build
+from data_prep.options import Corpus, Options
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = build.Options(pixels=(784, 200_704), val=5)
+OPTIONS = Options(pixels=(784, 200_704), val=5, test=5)
 
 
 @pytest.fixture
@@ -31,18 +32,19 @@ def world(tmp_path: Path) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file()}
+    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*")) if file.is_file() and file.name != ".lock"}
 
 
 def test_a_build_killed_in_the_conversion_and_again_in_the_merge_ends_with_the_same_bytes(world: Path) -> None:
     """kill -9 of a real process: nothing in it can tidy up."""
-    build.build(world / "whole", [build.Corpus(name="pairs", location=str(world / "pairs.jsonl"))], OPTIONS)
+    build.build(world / "whole", [Corpus(converter="pairs", location=str(world / "pairs.jsonl"))], OPTIONS)
     program = """
 import os, sys
 from pathlib import Path
-from data_prep import build, writing
+from data_prep import build, plan, writing
 from data_prep.corpora import pairs
-build.SHARD_ROWS = 25
+from data_prep.options import Corpus, Options
+plan.SHARD_ROWS = 25
 
 def killing(function, number):
     calls = []
@@ -57,14 +59,14 @@ where, world = sys.argv[1:]
 if where == "conversion":
     pairs.convert = killing(pairs.convert, 40)
 if where == "merge":
-    writing.write_rows = killing(writing.write_rows, 2)
+    writing.write_split = killing(writing.write_split, 2)
 if where == "manifest":
-    build.rows.write_manifest = killing(build.rows.write_manifest, 1)
-corpus = build.Corpus(name="pairs", location=f"{world}/pairs.jsonl")
-build.build(Path(world) / "out", [corpus], build.Options(pixels=(784, 200_704), val=5))
+    build.write_json = killing(build.write_json, 1)
+corpus = Corpus(converter="pairs", location=f"{world}/pairs.jsonl")
+build.build(Path(world) / "out", [corpus], Options(pixels=(784, 200_704), val=5, test=5))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for where, there in (("conversion", []), ("merge", ["train.parquet"]), ("manifest", ["train.parquet", "val.parquet"])):
+    for where, there in (("conversion", []), ("merge", ["train.parquet"]), ("manifest", ["test.parquet", "train.parquet", "val.parquet"])):
         done = subprocess.run([sys.executable, "-c", program, where, str(world)], env=environment, capture_output=True, check=False)
         assert done.returncode == -signal.SIGKILL
         assert sorted(file.name for file in (world / "out").glob("*.parquet")) == there
@@ -83,10 +85,10 @@ def test_of_two_builds_into_one_folder_the_second_is_told(world: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     slow = f"""
 import time
-from data_prep import __main__
+from data_prep import cli
 from data_prep.corpora import pairs
 pairs.convert = lambda raw, put: print("converting", flush=True) or time.sleep(600)
-__main__.main({words})
+cli.main({words})
 """
     build_again = [sys.executable, "-m", "data_prep", *words]
     with subprocess.Popen([sys.executable, "-c", slow], env=environment, stdout=subprocess.PIPE, text=True) as first:
@@ -94,7 +96,7 @@ __main__.main({words})
         second = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
         first.send_signal(signal.SIGKILL)
     assert second.returncode == 1
-    assert f"out: another build writes here (process {first.pid}); wait for its end, or give another --out" in second.stderr
+    assert "out: another process writes into this folder; wait until it ends, or give another --out" in second.stderr
     third = subprocess.run(build_again, env=environment, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
     assert not (world / "out/.build").exists()
@@ -105,9 +107,9 @@ def test_workers_end_with_a_killed_build() -> None:
     program = """
 import multiprocessing, os, signal, time
 from concurrent.futures import ProcessPoolExecutor
-from data_prep.build import _end_with_parent
+from data_prep.workers import end_with_parent
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     pool.submit(time.sleep, 0).result()
     os.kill(os.getpid(), signal.SIGKILL)
 """

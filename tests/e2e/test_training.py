@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real stack on the CPU, once: GRPO steps, a kill in mid-run, the resumed run, its checkpoint exported and judging."""
+"""Somebody's own pairs on the real stack: build, GRPO steps with a kill in mid-run, export, eval, select, report."""
 
 import json
 import os
@@ -10,19 +10,68 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from critic_r1_verl import generate, judge, prompts, reaper
-from critic_r1_verl.records import PairRecord, read_jsonl
+from critic_r1_verl import judge, prompts, supervise
+from critic_r1_verl.critics.pairwise import PairwiseCritic
+from critic_r1_verl.engines.base import Sampling
+from critic_r1_verl.engines.vllm import VllmEngine
+from critic_r1_verl.records import PairRecord, RecordFile
 
 STEPS = 2
+COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
 
-def command(world: Path) -> list[str]:
-    data = world / "data"
+@pytest.fixture(scope="module")
+def mine(world: Path) -> Path:
+    """The folder of a stranger: pairs of their own and questions in the form of a public corpus, built into data/."""
+    folder = world / "mine"
+    folder.mkdir()
+    rows, questions = [], []
+    for number in range(36):
+        right, wrong = COLOURS[number % 6], COLOURS[(number + 1 + number // 6) % 6]
+        Image.new("RGB", (56 + number, 56), right).save(folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "Which colour?", "chosen": f"It is {right}.", "rejected": f"It is {wrong}."})
+        Image.new("RGB", (57 + number, 57), right).save(folder / "question.png")
+        picture = {"bytes": (folder / "question.png").read_bytes(), "path": None}
+        questions.append({"images": [picture], "problem": f"<image>How wide is it, less 57 and plus {number}?", "answer": str(2 * number)})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(questions), folder / "questions.parquet")
+    corpora = ("--corpus", "pairs:pairs.jsonl", "--corpus", "geometry3k:questions.parquet")
+    small = (
+        "--template",
+        "critic_short",
+        "--question-template",
+        "policy_short",
+        "--base",
+        "tiny",
+        "--no-lengths",
+        "--val",
+        "4",
+        "--test",
+        "12",
+    )
+    critic_r1(folder, "data", "build", *corpora, *small, "--out", "data")
+    critic_r1(folder, "data", "validate", "data")
+    return folder
+
+
+def critic_r1(folder: Path, *words: str) -> str:
+    """What a command prints, run in a folder."""
+    command = [sys.executable, "-m", "critic_r1_verl.cli", *words]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def command(mine: Path) -> list[str]:
+    data = mine / "data"
     return [
-        *(sys.executable, "-m", "critic_r1_verl.cli", "train", "--recipe", "critic_r1", "--log", str(world / "training.log")),
-        *("+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={world / 'base'}"),
+        *(sys.executable, "-m", "critic_r1_verl.cli", "train", "--recipe", "critic_r1", "--log", str(mine / "training.log")),
+        *("+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={mine.parent / 'base'}"),
         *(f"data.train_files={data / 'train.parquet'}", f"data.val_files={data / 'val.parquet'}", "data.train_batch_size=4"),
         *(
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -31,7 +80,7 @@ def command(world: Path) -> list[str]:
             *(f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu=4" for part in ("rollout", "ref")),
         ),
         *("data.max_response_length=16", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", "trainer.test_freq=-1"),
-        *("trainer.val_before_train=false", f"trainer.default_local_dir={world / 'checkpoints'}/${{trainer.experiment_name}}"),
+        *("trainer.val_before_train=false", f"trainer.default_local_dir={mine / 'checkpoints'}/${{trainer.experiment_name}}"),
     ]
 
 
@@ -39,8 +88,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 
 
-def steps(world: Path) -> list[dict]:
-    file = world / "training.jsonl"
+def steps(mine: Path) -> list[dict]:
+    file = mine / "training.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
@@ -50,45 +99,56 @@ def drivers(of: int) -> list[int]:
     return [int(line.split()[0]) for line in children.splitlines() if "verl.trainer.main_ppo" in line]
 
 
-def wait_until(condition, seconds: float, process: subprocess.Popen, world: Path) -> None:
+def wait_until(condition, seconds: float, process: subprocess.Popen, mine: Path) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the training ended or stalled early:\n{(world / 'training.log').read_text()[-3000:]}")
+            pytest.fail(f"the training ended or stalled early:\n{(mine / 'training.log').read_text()[-3000:]}")
         time.sleep(0.5)
 
 
-def test_a_killed_training_resumes_and_its_checkpoint_judges(world: Path) -> None:
+def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path) -> None:
     shared_memory = set(os.listdir("/dev/shm"))
-    process = subprocess.Popen(command(world), env=environment(), cwd=world)
+    process = subprocess.Popen(command(mine), env=environment(), cwd=mine)
     # verl logs a step after it has saved its checkpoint.
-    wait_until(lambda: steps(world), 900, process, world)
+    wait_until(lambda: steps(mine), 900, process, mine)
     (driver,) = drivers(process.pid)
     os.kill(driver, signal.SIGKILL)
     assert process.wait(timeout=120) != 0
-    assert reaper.leftovers() == []
+    assert supervise.leftovers() == []
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
-    resumed = subprocess.run(command(world), env=environment(), cwd=world, timeout=900, check=False)
-    assert resumed.returncode == 0, (world / "training.log").read_text()[-3000:]
-    assert [step["step"] for step in steps(world)] == [1, 2]
-    assert "Resuming from" in (world / "training.log").read_text()
-    last = steps(world)[-1]["data"]
+    resumed = subprocess.run(command(mine), env=environment(), cwd=mine, timeout=900, check=False)
+    assert resumed.returncode == 0, (mine / "training.log").read_text()[-3000:]
+    assert [step["step"] for step in steps(mine)] == [1, 2]
+    assert "Resuming from" in (mine / "training.log").read_text()
+    last = steps(mine)[-1]["data"]
     assert {"reward/acc/mean", "reward/format/mean", "reward/unparsed/mean", "critic/score/mean"} <= last.keys()
     assert last["critic/score/mean"] == pytest.approx(0.9 * last["reward/acc/mean"] + 0.1 * last["reward/format/mean"], abs=1e-5)
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
-    (experiment,) = (world / "checkpoints").iterdir()
-    export = [sys.executable, "-m", "critic_r1_verl.cli", "export", str(experiment), "--out", str(world / "trained")]
-    assert subprocess.run(export, env=environment(), check=False).returncode == 0
-    pairs = read_jsonl(world / "data" / "test_pairs.jsonl", PairRecord)[:4]
+    (experiment,) = (mine / "checkpoints").iterdir()
+    critic_r1(mine, "export", str(experiment), "--out", "trained")
+    for name, model in (("base", str(mine.parent / "base")), ("trained", "trained")):
+        critic_r1(mine, "eval", "--model", model, "--data", "data", "--max-tokens", "16", "--out", f"eval/{name}")
+        critic_r1(mine, "select", "--model", model, "--data", "data", "--max-tokens", "16", "--samples", "2", "--out", f"eval/{name}")
+    printed = critic_r1(mine, "report", "eval/trained", "--against", "eval/base", "--training", "training.jsonl")
+    assert "Critic accuracy" in printed and "report: eval/trained/report.html" in printed
+    metrics = json.loads((mine / "eval/trained/test/metrics.json").read_text())
+    assert metrics["counts"]["pairs"] > 0 < metrics["counts"]["questions"]
+    assert metrics["counts"]["pairs"] + metrics["counts"]["questions"] == 12
+    assert metrics["policy"]["self_critique"]["n"] == metrics["counts"]["questions"]
+
+
+def test_an_engine_is_empty_after_an_error(mine: Path) -> None:
+    pairs = list(RecordFile(mine / "data" / "records.jsonl", PairRecord))[:4]
     os.environ.update(VERL_PLATFORM="cpu", HF_HUB_OFFLINE="1")
-    generator = generate.VllmGenerator(world / "trained", max_model_len=512)
-    protocol = judge.Protocol(prompts.load("critic_short"), generate.Sampling(16))
-    first, second = (judge.request(pair, "12", protocol, world / "data") for pair in pairs[:2])
+    engine = VllmEngine(mine.parent / "base", max_model_len=512)
+    critic = PairwiseCritic(prompts.load("critic_short"), Sampling(16))
+    first, second = (critic.request(pair, "12", mine / "data") for pair in pairs[:2])
     with pytest.raises(ValueError, match="does not open"):
-        list(generator.generate([first, replace(second, images=(world / "none.png",))]))
+        list(engine.generate([first, replace(second, images=(mine / "none.png",))]))
     # What that error left in the engine is gone.
-    lines = judge.judge(pairs, generator, protocol, world / "judgements.jsonl", root=world / "data")
-    assert {(line["pair_id"], line["order"]) for line in lines} == {(pair.pair_id, order) for pair in pairs for order in ("12", "21")}
-    assert all(line["completion_tokens"] > 0 for line in lines)
+    lines = judge.judge(pairs, engine, critic, mine / "judgements.jsonl", root=mine / "data")
+    assert {(line.pair_id, line.order) for line in lines} == {(pair.pair_id, order) for pair in pairs for order in ("12", "21")}
+    assert all(line.completion_tokens for line in lines)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""critic-r1 eval, select and judge: what asks a model."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.cli import flags
+
+
+def add_commands(commands: Any) -> None:
+    engine, sets = flags.engine(), flags.sets()
+    evaluate = flags.command(
+        commands,
+        "eval",
+        _eval,
+        "judge pairs in both orders and answer questions, then score both; a killed run resumes",
+        "critic-r1 eval --model runs/trained --data runs/data --benchmark vl_rewardbench --out runs/eval",
+        parents=[engine, sets],
+    )
+    evaluate.add_argument(
+        "--temperature", type=float, metavar="T", help="of judgements (default: 0, or 1 with --repeats); answers are greedy"
+    )
+    evaluate.add_argument("--repeats", type=flags.count, default=1, metavar="K", help="judge each order K times; the majority counts")
+
+    select = flags.command(
+        commands,
+        "select",
+        _select,
+        "sample answers to questions and let the model pick among them (self-critique), beside a majority vote; a killed run resumes",
+        "critic-r1 select --model runs/trained --data runs/data --samples 8 --out runs/eval",
+        parents=[engine, sets],
+    )
+    select.add_argument("--samples", type=flags.count, default=8, metavar="N", help="answers to each question (default: %(default)s)")
+    select.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="of the answers (default: %(default)s); judgements are greedy"
+    )
+
+    judge = flags.command(
+        commands,
+        "judge",
+        _judge,
+        "judge one pair in both orders and show the reasoning",
+        'critic-r1 judge --model runs/trained --image cat.jpg --question "What is it?" --response "A cat." --response "A dog."',
+        parents=[engine],
+    )
+    judge.add_argument(
+        "--image", type=Path, action="append", required=True, metavar="FILE", help="may be repeated, in the question's order"
+    )
+    judge.add_argument("--question", required=True, metavar="TEXT")
+    judge.add_argument("--response", action="append", required=True, metavar="TEXT", help="twice: the first and the second")
+    judge.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: %(default)s")
+    judge.add_argument("--json", action="store_true", help="print the verdict and both judgements as JSON")
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import evaluate
+
+    heat = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
+    settings = flags.settings(arguments, judging=heat, answering=0.0, repeats=arguments.repeats)
+    return _measure(arguments, settings, evaluate.evaluate)
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import evaluate
+
+    settings = flags.settings(arguments, judging=0.0, answering=arguments.temperature, samples=arguments.samples)
+    return _measure(arguments, settings, evaluate.select)
+
+
+def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[..., dict[str, Any]]) -> int:
+    """Prepare all sets, which is quick, before the model is loaded, which is not; then measure one after the other."""
+    from contextlib import ExitStack
+
+    from critic_r1_verl import evaluate
+    from critic_r1_verl.report import terminal
+
+    places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
+    results = []
+    with ExitStack() as held:
+        for place in places:
+            held.enter_context(evaluate.prepared(place, settings.limit))
+        engine, facts = flags.open_engine(arguments)
+        for place in places:
+            results.append(measure(engine, place, settings, facts))
+            if not arguments.json:
+                terminal.show_metrics(results[-1])
+                print(f"{place.run.folder}\n")
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    elif len(results) > 1:
+        terminal.show_summary(results)
+    return 0
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import evaluate
+    from critic_r1_verl.report import terminal
+
+    if len(arguments.response) != 2:
+        raise ValueError(f"--response is given {len(arguments.response)} time(s): give the two responses, each with its --response")
+    if missing := [file for file in arguments.image if not file.is_file()]:
+        raise ValueError(f"{missing[0]}: no such image file")
+    settings = flags.settings(arguments, judging=arguments.temperature, answering=0.0)
+    engine, _ = flags.open_engine(arguments)
+    first, second = arguments.response
+    result = evaluate.judge_one(engine, arguments.image, arguments.question, (first, second), settings)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        terminal.show_judgement(result)
+    return 0

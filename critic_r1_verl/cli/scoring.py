@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""critic-r1 score, compare and report: numbers and pages from files, without a model."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.cli import flags
+
+
+def add_commands(commands: Any) -> None:
+    score = flags.command(
+        commands,
+        "score",
+        _score,
+        "compute the scores of a run folder again, or score judgements or published results as a benchmark does, and strictly beside it",
+        "critic-r1 score results.json --benchmark vl_rewardbench",
+    )
+    score.add_argument("path", type=Path, metavar="RUN|FILE", help="a folder of runs, judgements.jsonl, or a published result file")
+    score.add_argument("--benchmark", metavar="NAME", help="whose official score is meant (vl_rewardbench, ...); a run folder knows it")
+    score.add_argument("--json", action="store_true", help="print the scores as JSON, shares in [0, 1]")
+
+    compare = flags.command(
+        commands,
+        "compare",
+        _compare,
+        "the paired difference of two runs or files on the same items, with interval and test",
+        "critic-r1 compare runs/eval/base runs/eval/trained",
+    )
+    compare.add_argument("a", type=Path, metavar="A", help="a folder of runs, judgements.jsonl, or a published result file")
+    compare.add_argument("b", type=Path, metavar="B", help="the same kind of thing; differences are B - A")
+    compare.add_argument("--json", action="store_true", help="print the comparisons as JSON, shares in [0, 1]")
+
+    report = flags.command(
+        commands,
+        "report",
+        _report,
+        "write one HTML page about runs, alone or against others, and print their numbers",
+        "critic-r1 report runs/eval/trained --against runs/eval/base --out runs/report.html",
+    )
+    report.add_argument("runs", type=Path, metavar="RUN", help="a folder of runs, as eval's and select's --out")
+    report.add_argument("--against", type=Path, metavar="RUN", help="the same sets measured with another model, such as the base")
+    report.add_argument("--control", type=Path, metavar="RUN", help="a third model, such as one trained on random labels")
+    report.add_argument("--training", type=Path, metavar="FILE", help="the steps of a training (training.jsonl), drawn as curves")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html)")
+    report.add_argument("--svg", type=Path, metavar="FILE", help="also write the page's headline chart as a picture")
+    report.add_argument("--json", action="store_true", help="print what the page shows as JSON")
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import benchmarks
+    from critic_r1_verl.report import terminal
+    from critic_r1_verl.scoring import run, score
+
+    path: Path = arguments.path
+    if path.is_dir():
+        if arguments.benchmark:
+            raise ValueError(f"{path}: a run folder knows its benchmark; leave out --benchmark")
+        results = [run.metrics(each) for each in run.runs_in(path)]
+    elif not arguments.benchmark:
+        raise ValueError(f"{path}: say with --benchmark whose official score is meant: {', '.join(benchmarks.MODULES)}")
+    else:
+        results = [score.score_file(path, arguments.benchmark)]
+    if arguments.json:
+        print(json.dumps(results if path.is_dir() else results[0], indent=2))
+    else:
+        for result in results:
+            terminal.show_metrics(result)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl.report import terminal
+    from critic_r1_verl.scoring import compare
+
+    results, others = compare.compare_paths(arguments.a, arguments.b)
+    if others:
+        print(f"critic-r1: only in one of the two folders, not compared: {', '.join(others)}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    else:
+        for result in results:
+            terminal.show_comparison(result)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl.report import collect, page, terminal
+
+    report = collect.collect(arguments.runs, against=arguments.against, control=arguments.control, training=arguments.training)
+    out = arguments.out or arguments.runs / "report.html"
+    page.write(report, out)
+    if arguments.svg:
+        page.write_chart(report, arguments.svg)
+    if arguments.json:
+        print(json.dumps(collect.numbers(report), indent=2))
+    else:
+        terminal.show_report(report)
+        print(f"report: {out}")
+    return 0

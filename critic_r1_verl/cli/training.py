@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""critic-r1 doctor, train and export: around verl's training."""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.cli import flags
+
+
+def add_commands(commands: Any) -> None:
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("--recipe", default="critic_r1", metavar="NAME", help="a file of recipe/ (default: %(default)s)")
+    recipe.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for verl.trainer.main_ppo")
+
+    doctor = flags.command(
+        commands,
+        "doctor",
+        _doctor,
+        "say what is wrong before a long run finds out; exit status 1 if the run must not start",
+        "critic-r1 doctor --recipe critic_r1 actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-3B-Instruct",
+        parents=[recipe],
+    )
+    doctor.add_argument("--json", action="store_true", help='print a JSON list of {"level", "what", "remedy"}')
+    doctor.add_argument("--clean", action="store_true", help="first end and remove what earlier runs left behind")
+
+    train = flags.command(
+        commands,
+        "train",
+        _train,
+        "check, then train; the same command resumes a run that was cut short",
+        "critic-r1 train --recipe critic_r1 trainer.total_training_steps=100",
+        parents=[recipe],
+    )
+    train.add_argument("--log", type=Path, metavar="FILE", help="append the run's output to FILE (default: beside its checkpoints)")
+
+    export = flags.command(
+        commands,
+        "export",
+        _export,
+        "turn a checkpoint into a Hugging Face folder",
+        "critic-r1 export checkpoints/critic_r1/EXPERIMENT --out runs/trained",
+    )
+    export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or an experiment's for its last one")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model's folder")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import supervise
+    from critic_r1_verl.training import doctor
+
+    if arguments.clean:
+        for leftover in supervise.leftovers():
+            supervise.reap(leftover.run)
+            pids = ", ".join(str(pid) for pid, _ in leftover.processes) or "none"
+            print(f"cleaned up after run {leftover.run}: processes {pids}, {len(leftover.segments)} segment(s)", file=sys.stderr)
+    findings = doctor.examine(arguments.recipe, arguments.overrides)
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        doctor.show(findings)
+    return int(doctor.has_fatal(findings))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl.training import compose, doctor, export, launch
+
+    overrides = _for_this_machine(arguments.overrides)
+    findings = doctor.examine(arguments.recipe, overrides)
+    if problems := [finding for finding in findings if finding.level != "ok"]:
+        doctor.show(problems, stderr=True)
+    if doctor.has_fatal(findings):
+        print("critic-r1: not started; `critic-r1 doctor` with the same arguments shows every check", file=sys.stderr)
+        return 1
+    config = compose.compose(arguments.recipe, overrides)
+    doctor.claim(config)
+    folder = Path(config.trainer.default_local_dir)
+    steps: list[dict] = []
+    status = launch.train(arguments.recipe, overrides, log_path=arguments.log or folder / "training.log", on_step=steps.append)
+    if status:
+        return status
+    scores = [line for line in steps if "critic/score/mean" in line["data"]]
+    if scores:
+        print(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
+    else:
+        print("no step was left to train")
+    checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
+    print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
+    return 0
+
+
+def _for_this_machine(overrides: list[str]) -> list[str]:
+    """The overrides as they stand or, where there is no GPU and none was asked for, with the small base on the CPU, said in one line."""
+    from critic_r1_verl import devices
+
+    cpu_override = "+recipe/hardware=cpu"
+    keys = {word.lstrip("+").split("=", 1)[0]: word for word in overrides}
+    asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
+    if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or devices.gpu_count():
+        return overrides
+    added = [word for key, word in (("recipe/base", "+recipe/base=tiny"), ("recipe/hardware", cpu_override)) if key not in keys]
+    os.environ["VERL_PLATFORM"] = "cpu"
+    print(f"no GPU here: training the small base on the CPU, as if by VERL_PLATFORM=cpu {' '.join(added)}".rstrip(), flush=True)
+    return added + overrides
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl.training import export
+
+    export.export(arguments.checkpoint, arguments.out)
+    print(f"model: {arguments.out}")
+    return 0

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pairwise critic: which of two responses to a question is better?"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from critic_r1_verl.engines.base import Completion, Request, Sampling
+from critic_r1_verl.lines import Judgement
+from critic_r1_verl.prompts import Template, critic_text
+from critic_r1_verl.records import Order, PairRecord
+from critic_r1_verl.verdict import THINK_TAGS, Verdict, parse_verdict, with_think_tags
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseCritic:
+    """How a pair is judged: the prompt, the sampling, how often, and the tags by which the model marks its thought.
+
+    Repeat k is sampled with the seed sampling.seed + k. Other think tags are written as <think> </think> in the texts that are kept.
+    """
+
+    template: Template
+    sampling: Sampling
+    repeats: int = 1
+    think_tags: tuple[str, str] = THINK_TAGS
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"{self.repeats} repeats: give 1 or more")
+        if self.repeats > 1 and self.sampling.temperature == 0:
+            raise ValueError(f"{self.repeats} repeats at temperature 0 are {self.repeats} times the same: give a temperature above 0")
+
+    def request(self, pair: PairRecord, order: Order, root: Path, repeat: int = 0) -> Request:
+        """The request that asks for one judgement; the pair's images lie under root."""
+        sampling = replace(self.sampling, seed=self.sampling.seed + repeat)
+        images = tuple(root / image.path for image in pair.images)
+        return Request(critic_text(pair, order, self.template), images, sampling, f"pair {pair.pair_id} in order {order}")
+
+    def read(self, text: str) -> tuple[str, Verdict]:
+        """A completion's text with its thought in <think> </think>, and the verdict in it, in the shown frame."""
+        text = with_think_tags(text, self.think_tags)
+        return text, parse_verdict(text)
+
+    def judgement(self, pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str) -> Judgement:
+        """The judgement of a pair that a completion states; a text without a verdict is wrong, never guessed."""
+        text, verdict = self.read(completion.text)
+        preferred = pair.shown(order).preferred
+        return Judgement(
+            pair_id=pair.pair_id,
+            order=order,
+            repeat=repeat,
+            choice=verdict.choice,
+            status=verdict.status,
+            correct=verdict.choice == preferred,
+            preferred=preferred,
+            text=text,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            model=model,
+            template_sha=self.template.sha,
+        )

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data folder holds beside its images: one parquet file for each split, the records they were made of, and the manifest.
+
+train.parquet, val.parquet, test.parquet    the rows (rows.py)
+records.jsonl                               every record of the build, one a line, with its split; train first, then val, then test
+manifest.json                               written last: where it stands, the build is complete
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.prompts import Template
+from critic_r1_verl.records import SPLITS
+
+MANIFEST = "manifest.json"
+RECORDS = "records.jsonl"
+
+
+def rows_file(split: str) -> str:
+    """The name of a split's parquet file."""
+    return f"{split}.parquet"
+
+
+FILES = (*map(rows_file, SPLITS), RECORDS)
+"""The files whose hashes stand in the manifest."""
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """manifest.json of a data folder. ValueError says what is missing and what writes it."""
+    file = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read ({error}); `critic-r1 data build` writes it, after everything else") from error
+    for key in ("corpora", "templates"):
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(key), dict):
+            raise ValueError(f"{file}: {key!r} is missing or not an object; build the data again")
+    return manifest
+
+
+def templates(folder: str | Path) -> dict[str, Template]:
+    """The prompt templates that a build used, {"pair": ..., "question": ...}, from its manifest.
+
+    ValueError if one is missing, or if its text is not the one that its sha256 was taken of.
+    """
+    return templates_of(read_manifest(folder), str(Path(folder) / MANIFEST))
+
+
+def templates_of(manifest: dict[str, Any], where: str) -> dict[str, Template]:
+    """The same from a manifest that has been read; `where` names it in an error."""
+    found = {}
+    for kind in ("pair", "question"):
+        try:
+            stated = manifest["templates"][kind]
+            template = Template(name=stated["name"], text=stated["text"], sha=stated["sha"])
+            sha = hashlib.sha256(template.text.encode()).hexdigest()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where}: templates.{kind} is missing or lacks name, sha or text; build the data again") from error
+        if sha != template.sha:
+            raise ValueError(f"{where}: templates.{kind}: the text gives the sha256 {sha}, not the one stated; build the data again")
+        found[kind] = template
+    return found

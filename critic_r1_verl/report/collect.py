@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report is about: the run folders of one model, the same sets of others beside them, and the steps of a training.
+
+All numbers are computed here from the lines of the run folders; page.py and terminal.py only write them down.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from critic_r1_verl.scoring.compare import Comparison, compare_runs
+from critic_r1_verl.scoring.run import Metrics, Run, metrics, runs_in
+
+Series = Literal["base", "trained", "control"]
+"""The role of a model in a report: what it is compared with, the model itself, and a control."""
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """One set of pairs and questions: by role the run folder, its metrics, and the comparison with the base."""
+
+    name: str
+    runs: dict[Series, Run]
+    metrics: dict[Series, Metrics]
+    differences: dict[Series, Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """labels: how each role is called, after its folder. steps: by number, what a training logged; {} without a training."""
+
+    labels: dict[Series, str]
+    sets: list[Set]
+    steps: dict[int, dict[str, Any]]
+
+
+def collect(runs: Path, *, against: Path | None = None, control: Path | None = None, training: Path | None = None) -> Report:
+    """The report about the run folders below `runs`.
+
+    ValueError names a missing or unusable file and what writes it, and a set that another model's folder lacks.
+    """
+    folders: dict[Series, Path] = {"trained": runs}
+    if against:
+        folders = {"base": against, **folders}
+    if control:
+        folders["control"] = control
+    found: dict[Series, dict[str, Run]] = {role: {run.name: run for run in runs_in(folder)} for role, folder in folders.items()}
+    sets = []
+    for name in found["trained"]:
+        if lacking := [role for role in found if name not in found[role]]:
+            raise ValueError(f"{folders[lacking[0]]}: has no run {name!r}, which {runs} has; measure the same sets with both models")
+        of_set = {role: found[role][name] for role in found}
+        numbers = {role: metrics(run) for role, run in of_set.items()}
+        others = [role for role in of_set if role != "base"] if against else []
+        sets.append(Set(name, of_set, numbers, {role: compare_runs(of_set["base"], of_set[role]) for role in others}))
+    return Report(_labels(folders), sets, read_steps(training) if training else {})
+
+
+def numbers(report: Report) -> dict[str, Any]:
+    """What a report shows, for programs."""
+    return {
+        "labels": report.labels,
+        "sets": [{"name": each.name, "metrics": each.metrics, "differences": each.differences} for each in report.sets],
+        "steps": report.steps,
+    }
+
+
+def read_steps(path: Path) -> dict[int, dict[str, Any]]:
+    """The steps of training.jsonl, {"step", "data"} a line. Of a step that a resumed run logged again the later line counts."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); `critic-r1 train` writes it beside its log") from error
+    steps: dict[int, dict[str, Any]] = {}
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            steps[int(line["step"])] = dict(line["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{path}:{number}: not a step {{"step", "data"}} ({type(error).__name__}: {error})') from error
+    return dict(sorted(steps.items()))
+
+
+def _labels(folders: dict[Series, Path]) -> dict[Series, str]:
+    """The names of the folders where they differ, else their paths."""
+    names = {role: folder.resolve().name for role, folder in folders.items()}
+    return names if len(set(names.values())) == len(names) else {role: str(folder) for role, folder in folders.items()}

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report as one HTML page that needs nothing else, and its headline chart as a file. All text of models and corpora is escaped."""
+
+import base64
+import math
+import mimetypes
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.files import replacing
+from critic_r1_verl.lines import Answer, Judgement, Selection
+from critic_r1_verl.records import Image, to_record
+from critic_r1_verl.report import figures, terminal
+from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, dot_chart, line_chart, running_mean
+from critic_r1_verl.report.collect import Report, Set
+from critic_r1_verl.report.figures import DETAILS, HEADLINE, percent
+from critic_r1_verl.scoring.run import Run
+
+Json = dict[str, Any]
+
+# (metric that verl logs, title, whether it is a share)
+CURVES = (
+    ("reward/acc/mean", "Accuracy of sampled verdicts", True),
+    ("reward/format/mean", "Well-formed outputs", True),
+    ("reward/unparsed/mean", "Unparsed verdicts", True),
+    ("critic/score/mean", "Mean score (reward)", True),
+    ("response_length/mean", "Response length, tokens", False),
+    ("timing_s/step", "Time per step, seconds", False),
+)
+NUM_PAIRS = 6
+NUM_QUESTIONS = 4
+# Outcomes of a pair in the first repeat, by how many of its judgements are right: by model, base first where there is one.
+RIGHT = {2: "right in both orders", 1: "right in one order", 0: "right in neither"}
+
+
+def write(report: Report, out: Path) -> None:
+    """Write the page; it appears only when it is complete."""
+    from markupsafe import Markup
+
+    sets = [
+        {
+            "name": each.name,
+            "models": [(report.labels[role], numbers["model"]) for role, numbers in each.metrics.items()],
+            "counts": _counts(each),
+            "chart": Markup(_headline_chart(report, each)),
+            "columns": [title.replace("\n", " ") for title in terminal.columns(report)],
+            "rows": terminal.rows(report, each.name, (*HEADLINE, *DETAILS)),
+            "scores": _scores(each),
+            "notes": each.metrics["trained"]["notes"],
+            "pairs": _pair_examples(report, each),
+            "questions": _question_examples(each.runs["trained"]),
+        }
+        for each in report.sets
+    ]
+    page = render(
+        Path(__file__).with_name("report.html.j2"),
+        title=" and ".join(report.labels.values()),
+        has_base="base" in report.labels,
+        has_control="control" in report.labels,
+        sets=sets,
+        curves=_curves(report.steps),
+        smoothing_steps=SMOOTHING_STEPS,
+    )
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+
+
+def write_chart(report: Report, out: Path) -> None:
+    """Write the headline chart of the first set alone as an SVG file, 760 pixels wide, with colours for light and dark."""
+    with replacing(out) as partial:
+        partial.write_text(_headline_chart(report, report.sets[0], file_width=760) + "\n", encoding="utf-8")
+
+
+def render(template: Path, **values: Any) -> str:
+    """A page in the look of the report: a Jinja template, given its values and `style`, the style sheet. All text in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), autoescape=True, finalize=_visible, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = PALETTE + CHART_STYLE + Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return environment.get_template(template.name).render(style=Markup(style), **values)
+
+
+# Control characters but tab and newline, each as its picture.
+_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+
+
+def _visible(value: object) -> object:
+    """Model text as a page can hold it: control characters as pictures, lone surrogates (no UTF-8 has them) as \\udXXX."""
+    if type(value) is not str:
+        return value
+    return value.translate(_CONTROL_PICTURES).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# Numbers
+
+
+def _counts(each: Set) -> str:
+    counts = each.metrics["trained"]["counts"]
+    said = []
+    if counts["pairs"]:
+        said.append(f"{counts['pairs']:,} pairs, each judged in both orders, {counts['repeats']} time(s)")
+    if counts["questions"]:
+        samples = f", {counts['samples']} samples each" if counts["samples"] else ""
+        said.append(f"{counts['questions']:,} questions{samples}")
+    return "; ".join(said)
+
+
+def _headline_chart(report: Report, each: Set, file_width: int | None = None) -> str:
+    rows = []
+    for measure in HEADLINE:
+        found = {role: (numbers[measure.part] or {}).get(measure.key) for role, numbers in each.metrics.items()}
+        dots = [Dot(role, estimate["value"], *estimate["ci95"]) for role, estimate in found.items() if estimate]
+        if dots:
+            rows.append((f"{measure.title} (lower is better)" if measure.key == "unparsed" else measure.title, dots))
+    return dot_chart(rows, list(report.labels.items()), file_width=file_width)
+
+
+def _scores(each: Set) -> Json | None:
+    """The official and the strict score by group, beside rules that do not look: {columns, rows: (label, cells)}."""
+    metrics = each.metrics["trained"]
+    if not metrics["official"]:
+        return None
+    strict = dict(figures.lines_of(metrics["strict"]))
+    baselines = {name: dict(figures.lines_of(score["official"])) for name, score in metrics["baselines"].items()}
+    rows = [
+        (label.strip(), [percent(value) for value in (official, strict.get(label), *(rule.get(label) for rule in baselines.values()))])
+        for label, official in figures.lines_of(metrics["official"])
+    ]
+    return {"columns": ["Official", "Strict", *(name.capitalize() for name in baselines)], "rows": rows}
+
+
+def _curves(steps: dict[int, Json]) -> Json | None:
+    """{charts: [{title, first, last, svg}], missing: [title (metric)], num_steps}; first and last are ends of the running mean."""
+    from markupsafe import Markup
+
+    if not steps:
+        return None
+    charts, missing = [], []
+    for metric, title, fraction in CURVES:
+        points = [(step, data[metric]) for step, data in steps.items() if _is_number(data.get(metric))]
+        if not points:
+            missing.append(f"{title} ({metric})")
+            continue
+        smooth = running_mean([value for _, value in points])
+        ends = [f"{percent(value)}\u00a0%" if fraction else f"{value:.1f}" for value in (smooth[0], smooth[-1])]
+        charts.append({"title": title, "first": ends[0], "last": ends[1], "svg": Markup(line_chart(title, points, fraction=fraction))})
+    return {"charts": charts, "missing": missing, "num_steps": len(steps)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Examples
+
+
+def _picture_uri(root: Path, image: Image) -> str:
+    """A data URI; the type comes from the file's name."""
+    path = root / image.path
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if not kind.startswith("image/"):
+        raise ValueError(f"{path}: not a picture by its name; records must name picture files")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error}); `critic-r1 eval` with the same --out writes it again") from error
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _choice_in_words(choice: str | None) -> str:
+    return {None: "no verdict", "tie": "a tie"}.get(choice, f"response {choice}")
+
+
+def _take_turns(groups: Sequence[list[str]], limit: int) -> list[str]:
+    """Up to `limit` items, one of each group in turn, in the groups' own order."""
+    width = max(map(len, groups), default=0)
+    return [group[turn] for turn in range(width) for group in groups if turn < len(group)][:limit]
+
+
+def _pair_examples(report: Report, each: Set) -> Json | None:
+    """{counts: [(outcome, pairs)], total, examples}: outcomes of the first repeat, and pairs taken from the outcomes in turn."""
+    roles = [role for role in ("base", "trained") if role in each.runs and each.runs[role].has(Judgement)]
+    if "trained" not in roles:
+        return None
+    run = each.runs["trained"]
+    records = {record.pair_id: record for record in run.pairs}
+    lines = {role: _first_repeat(each.runs[role]) for role in roles}
+    outcome = {
+        pair_id: ", then ".join(RIGHT[sum(line.correct for line in lines[role][pair_id].values())] for role in roles) for pair_id in records
+    }
+    counts = Counter(outcome.values())
+    by_outcome = [sorted(pair_id for pair_id in records if outcome[pair_id] == name) for name in sorted(counts)]
+    examples = []
+    for pair_id in _take_turns(by_outcome, NUM_PAIRS):
+        record = records[pair_id]
+        views = []
+        for role in roles:
+            shown = lines[role][pair_id]
+            verdicts = [(order, _choice_in_words(to_record(order, line.choice)), line.correct) for order, line in shown.items()]
+            views.append(
+                {"model": report.labels[role], "texts": [(order, line.text) for order, line in shown.items()], "verdicts": verdicts}
+            )
+        examples.append(
+            {
+                "images": [_picture_uri(run.folder, image) for image in record.images],
+                "record": record,
+                "preferred": _choice_in_words(record.preferred),
+                "outcome": outcome[pair_id],
+                "views": views,
+            }
+        )
+    return {"counts": sorted(counts.items()), "total": len(records), "examples": examples}
+
+
+def _first_repeat(run: Run) -> dict[str, dict[str, Judgement]]:
+    """By pair_id and order, the judgement of the first repeat."""
+    found: dict[str, dict[str, Judgement]] = {}
+    for line in run.judgements():
+        if line.repeat == 0:
+            found.setdefault(line.pair_id, {})[line.order] = line
+    return {pair_id: dict(sorted(orders.items())) for pair_id, orders in found.items()}
+
+
+def _question_examples(run: Run) -> Json | None:
+    """{num_mixed, total, examples}: questions on which some samples are right and some wrong come first."""
+    if not run.has(Selection):
+        return None
+    records = {question.question_id: question for question in run.questions}
+    samples: dict[str, list[Answer]] = {}
+    for answer in run.answers():
+        if answer.kind == "sample":
+            samples.setdefault(answer.question_id, []).append(answer)
+    picks = {(line.question_id, line.method): line for line in run.selections()}
+    asked = sorted(samples)
+    mixed = [question for question in asked if len({answer.correct for answer in samples[question]}) == 2]
+    # Turns between right and wrong picks, so that the page does not show successes only.
+    picked_right = {question: picks[question, "self_critique"].correct >= 0.5 for question in mixed}
+    chosen = _take_turns([[question for question in mixed if picked_right[question] is right] for right in (True, False)], NUM_QUESTIONS)
+    chosen += [question for question in asked if question not in picked_right][: NUM_QUESTIONS - len(chosen)]
+    examples = [
+        {
+            "images": [_picture_uri(run.folder, image) for image in records[question].images],
+            "record": records[question],
+            "samples": samples[question],
+            "pick": picks[question, "self_critique"],
+            "majority": picks[question, "majority"],
+        }
+        for question in chosen
+    ]
+    return {"num_mixed": len(mixed), "total": len(asked), "examples": examples}

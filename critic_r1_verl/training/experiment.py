@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name of a run, which changes with the base model, the data and every setting that influences the optimisation.
+
+verl resumes any checkpoint that it finds in checkpoints/<project>/<experiment>. The name therefore ends in a digest of everything that must
+be the same when a run is resumed. Hardware, logging, the number of steps and the saving interval are not part of it.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.files import file_sha256
+
+RESOLVER = "critic_r1_experiment"
+
+# Keys of verl's configuration that influence the optimisation. Keys that change only speed, memory or logging are left out.
+OPTIMISATION = (
+    "algorithm.adv_estimator",
+    "algorithm.norm_adv_by_std_in_grpo",
+    "algorithm.use_kl_in_reward",
+    "algorithm.kl_ctrl",
+    "algorithm.filter_groups",
+    "algorithm.rollout_correction",
+    "actor_rollout_ref.actor.optim",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.ppo_epochs",
+    "actor_rollout_ref.actor.clip_ratio",
+    "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.actor.clip_ratio_c",
+    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.policy_loss",
+    "actor_rollout_ref.actor.entropy_coeff",
+    "actor_rollout_ref.actor.use_kl_loss",
+    "actor_rollout_ref.actor.kl_loss_coef",
+    "actor_rollout_ref.actor.kl_loss_type",
+    "actor_rollout_ref.actor.grad_clip",
+    "actor_rollout_ref.actor.data_loader_seed",
+    "actor_rollout_ref.model.lora_rank",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.temperature",
+    "actor_rollout_ref.rollout.top_p",
+    "actor_rollout_ref.rollout.top_k",
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "data.shuffle",
+    "data.seed",
+    "data.train_max_samples",
+    "reward.custom_reward_function",
+    "critic_r1",
+)
+
+
+def name(recipe: str, *, _root_: Any) -> str:
+    """`<recipe>-<base>-<digest>`; the digest is 8 hex digits over the base, the training data and OPTIMISATION."""
+    return f"{recipe}-{base_name(str(_root_.actor_rollout_ref.model.path))}-{digest(_root_)}"
+
+
+def base_name(model_path: str) -> str:
+    """The last part of a hub name or folder, with only characters that are safe in file names."""
+    last = model_path.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last)
+
+
+def digest(config: Any) -> str:
+    """8 hex digits that change when resuming an old run under this configuration would be a mistake."""
+    from omegaconf import OmegaConf
+
+    def plain(key: str) -> Any:
+        value = OmegaConf.select(config, key)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+    files = plain("data.train_files")
+    facts = {
+        "settings": {key: plain(key) for key in OPTIMISATION},
+        "base": _base_identity(str(plain("actor_rollout_ref.model.path"))),
+        "data": [_data_identity(Path(file)) for file in (files if isinstance(files, list) else [files])],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _data_identity(file: Path) -> str:
+    """The hash of the build's manifest or, without one, of the file itself; only the name of a missing file, which doctor reports."""
+    for candidate in (file.parent / "manifest.json", file):
+        if candidate.is_file():
+            return file_sha256(candidate)
+    return str(file)
+
+
+def _base_identity(path: str) -> list[str]:
+    """What identifies the base model: its name on the hub, or, for a local folder, its path, its config's hash and its weight files.
+
+    Weights below 100 MB in all are identified by their hashes, larger ones by their sizes, because hashing them would take minutes.
+    """
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        return [path]
+    weights = sorted(folder.glob("*.safetensors"))
+    small = sum(file.stat().st_size for file in weights) < 100_000_000
+    return [str(folder.resolve()), file_sha256(folder / "config.json")] + [
+        f"{file.name}:{file_sha256(file) if small else file.stat().st_size}" for file in weights
+    ]
+
+
+def register() -> None:
+    """Register the resolver with OmegaConf in this process; called wherever verl's configuration is composed or resolved."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver(RESOLVER, name, replace=True)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start verl's trainer as a child with a supervisor, show its progress in one line, and say in one message why it failed."""
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from critic_r1_verl import supervise
+from critic_r1_verl.training.explain import explain
+
+STEPS_PATH = "VERL_FILE_LOGGER_PATH"
+POLL_SECONDS = 0.25
+CLEANUP_SECONDS = 60.0
+
+_TOTAL_STEPS = re.compile(r"Total training steps: (\d+)|Training Progress:[^\r\n]*?\| *\d+/(\d+) \[")
+
+
+def end_with_make() -> None:
+    """If make runs this process, let it get SIGTERM when make ends. A make that is killed by `kill -9` cannot send a signal itself."""
+    if "MAKELEVEL" in os.environ and sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = False, on_step: Callable[[dict], None] | None = None) -> int:
+    """Run `python -m verl.trainer.main_ppo +recipe=RECIPE OVERRIDES...` and return its exit status, 128 + n after signal n.
+
+    log_path: everything that the run prints is appended to it. The steps, one JSON line {"step", "data"} each, go to
+    VERL_FILE_LOGGER_PATH, by default log_path with the suffix .jsonl; earlier lines stay when a run is resumed. on_step is called with each
+    new line. quiet: do not show the progress. Ctrl-C and SIGTERM are passed on to the run, and a second one kills it. A supervisor watches
+    the run on every device: if this process dies, the run ends too. A failure is explained on stderr. Raises ValueError for bad settings of
+    the supervisor.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    steps_path = Path(os.environ.get(STEPS_PATH) or log_path.with_suffix(".jsonl")).absolute()
+    run_id, folder = supervise.new_id(), None
+    environment = os.environ | {STEPS_PATH: str(steps_path), supervise.RUN: run_id}
+    if os.environ.get("VERL_PLATFORM") == "cpu":
+        # On one machine each run starts a Ray of its own. With a folder of its own it finds no other run's and leaves nothing behind.
+        folder = supervise.new_folder(run_id)
+        environment |= dict.fromkeys(("RAY_TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
+    signals: list[int] = []
+    with log_path.open("ab") as log, _kept_steps(steps_path):
+        log_start = log.tell()
+        process = subprocess.Popen(
+            _command(recipe, overrides), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            with _forwarded_signals(process, signals), _progress(quiet) as show:
+                supervise.watch(run_id, process.pid, training=True, tie_to=os.getpid(), folder=folder, log=log)
+                offset, total_steps = 0, None
+                running = True
+                while running:
+                    # Poll before reading, so that the last lines are read too.
+                    running = process.poll() is None
+                    steps, offset = _new_steps(steps_path, offset)
+                    for step in steps:
+                        total_steps = total_steps or _find_total_steps(log_path, log_start)
+                        show(step, total_steps)
+                        if on_step:
+                            on_step(step)
+                    if running:
+                        time.sleep(POLL_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            supervise.wait(run_id, CLEANUP_SECONDS)
+            if folder:
+                # It is still there if the supervisor could not be started.
+                supervise.remove_folder(folder, run_id)
+    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    if signals:
+        status = 128 + signals[0]
+        print(
+            f"training was stopped by {signal.Signals(signals[0]).name}; the same command goes on from the last checkpoint", file=sys.stderr
+        )
+    elif status:
+        cause = explain(_log_text(log_path, log_start), status).replace("\n", "\n  ")
+        print(f"training failed with exit status {status}\n  {cause}\n  log: {log_path}", file=sys.stderr)
+    return status
+
+
+def _command(recipe: str, overrides: list[str]) -> list[str]:
+    return [sys.executable, "-m", "verl.trainer.main_ppo", f"+recipe={recipe}", *overrides]
+
+
+def _log_text(path: Path, start: int) -> str:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
+
+
+def _find_total_steps(log_path: Path, start: int) -> int | None:
+    match = _TOTAL_STEPS.search(_log_text(log_path, start))
+    return int(match[1] or match[2]) if match else None
+
+
+def _new_steps(path: Path, offset: int) -> tuple[list[dict], int]:
+    """The complete lines from offset on, and the offset after them."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return [json.loads(line) for line in data[:end].splitlines()], offset + end
+
+
+@contextlib.contextmanager
+def _kept_steps(path: Path) -> Iterator[None]:
+    """Keep the steps of earlier runs: verl empties its step file when it starts, so their lines are put back in front of the new ones.
+
+    Lines of an earlier run from the first new step on are dropped.
+    """
+    before = path.with_name(path.name + ".before")
+
+    def merge() -> None:
+        earlier, new = _new_steps(before, 0)[0], _new_steps(path, 0)[0]
+        first = min((line["step"] for line in new), default=sys.maxsize)
+        merged = {line["step"]: line["data"] for line in earlier if line["step"] <= first}
+        for line in new:
+            # A resumed run may validate again at the step it starts from.
+            merged[line["step"]] = merged.get(line["step"], {}) | line["data"]
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in merged.items()))
+        os.replace(part, path)
+        before.unlink(missing_ok=True)
+
+    if before.exists():
+        # An earlier process was killed before it could merge.
+        merge()
+    if path.exists():
+        os.replace(path, before)
+    try:
+        yield
+    finally:
+        if before.exists():
+            merge()
+
+
+@contextlib.contextmanager
+def _forwarded_signals(process: subprocess.Popen, received: list[int]) -> Iterator[None]:
+    """Pass Ctrl-C and SIGTERM on to the run, which the terminal does not reach in its own session. received: the signals that came."""
+
+    def forward(number: int, _frame: object) -> None:
+        # SIGTERM for SIGINT too: a shell that starts a command in the background has it ignore SIGINT. Ray shuts down on SIGTERM as well.
+        process.send_signal(signal.SIGKILL if received else signal.SIGTERM)
+        received.append(number)
+
+    # Python allows signal handlers in the main thread only.
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[dict, int | None], None]]:
+    """Yields show(step line, total steps), which updates one live line on stderr."""
+    if quiet:
+        yield lambda step, total_steps: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.fields[numbers]}")
+    columns = ("training", BarColumn(bar_width=20), MofNCompleteColumn(), text, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=None, numbers="starting")
+
+        def show(step: dict, total_steps: int | None) -> None:
+            names = {"score": "critic/score/mean", "accuracy": "reward/acc/mean", "s a step": "timing_s/step"}
+            data = step["data"]
+            values = {label: data[name] for label, name in names.items() if data.get(name) is not None}
+            numbers = ", ".join(
+                f"{value:.1f} {label}" if label == "s a step" else f"{label} {value:.2f}" for label, value in values.items()
+            )
+            progress.update(task, completed=step["step"], total=total_steps, numbers=numbers)
+
+        yield show

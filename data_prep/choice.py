@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of the distinct records a build takes: the policy for ties first, then quotas or weights. Every choice is by hash and seed."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from data_prep.merge import Key, drop, rank
+from data_prep.options import Corpus, Options
+from data_prep.shards import Counts
+
+
+def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[Counts]) -> tuple[list[Key], dict[str, Any]]:
+    """The keys that are taken, in the order in which the corpora have them, and what the manifest says about ties.
+
+    Ties are removed first; what is left of them keeps its share of the records under a quota.
+    """
+    by_corpus: list[tuple[list[Key], list[Key]]] = [([], []) for _ in corpora]
+    for key in keys:
+        by_corpus[key.corpus][key.preferred == "tie"].append(key)
+    dropped_ties = 0
+    for others, ties in by_corpus:
+        ties.sort(key=lambda key: rank(options.seed, key.record_id))
+        allowed = _allowed_ties(len(others), len(ties), options.ties)
+        drop(counts, ties[allowed:], "tie")
+        dropped_ties += len(ties) - allowed
+        del ties[allowed:]
+    quotas = quotas_of(corpora, [len(others) + len(ties) for others, ties in by_corpus])
+    chosen = []
+    for (others, ties), quota in zip(by_corpus, quotas, strict=True):
+        if quota < len(others) + len(ties):
+            num_ties = quota * len(ties) // (len(others) + len(ties))
+            others.sort(key=lambda key: rank(options.seed, key.record_id))
+            drop(counts, others[quota - num_ties :] + ties[num_ties:], "beyond the quota")
+            del others[quota - num_ties :], ties[num_ties:]
+        chosen += others + ties
+    chosen.sort(key=lambda key: (key.shard, key.offset))
+    return chosen, {"policy": options.ties, "kept": sum(key.preferred == "tie" for key in chosen), "dropped": dropped_ties}
+
+
+def quotas_of(corpora: Sequence[Corpus], available: Sequence[int]) -> list[int]:
+    """How many records of each corpus to take: its quota, or as many as the weights allow before one of the corpora runs out."""
+    weights = [corpus.weight for corpus in corpora]
+    if all(weight is None for weight in weights):
+        return [number if corpus.quota is None else corpus.quota for corpus, number in zip(corpora, available, strict=True)]
+    known = [weight for weight in weights if weight is not None and weight > 0]
+    if len(known) < len(weights) or any(corpus.quota is not None for corpus in corpora):
+        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or quotas alone")
+    scale = min(number / weight for number, weight in zip(available, known, strict=True))
+    # A product such as 0.3 * 10 may lie just below the whole number that it stands for.
+    return [math.floor(weight * scale + 1e-9) for weight in known]
+
+
+def _allowed_ties(num_others: int, num_ties: int, policy: Literal["keep", "drop"] | float) -> int:
+    if policy == "keep":
+        return num_ties
+    if policy == "drop":
+        return 0
+    if not 0 <= policy < 1:
+        raise ValueError(f"--ties {policy}: give keep, drop, or a share from 0 to below 1")
+    return min(num_ties, math.floor(num_others * policy / (1 - policy) + 1e-9))

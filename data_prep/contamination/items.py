@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The items of a benchmark with which the records of a build are compared. A benchmark is given as one of these:
+
+DIR                      a data folder that a build wrote: the items of its test split
+FILE.jsonl               a file of records, pairs or questions or both: all of them
+NAME or NAME:PATH        a public benchmark (critic_r1_verl/benchmarks/), from its hub id, or from a file or folder
+CORPUS or CORPUS:PATH    a corpus, as for --corpus
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from critic_r1_verl import benchmarks
+from critic_r1_verl.data_folder import RECORDS
+from critic_r1_verl.images import BadImage, Limits
+from critic_r1_verl.records import Record, read_records
+from data_prep import corpora, sources
+from data_prep.corpus import SchemaError, Skip
+from data_prep.image_store import ImageStore
+from data_prep.tables import Table
+
+Hit = tuple[int, str, float]
+"""Position of an item, reason, score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a benchmark: what find() compares with."""
+
+    benchmark: str
+    item_id: str
+    images: tuple[Path, ...]
+    question: str
+
+
+def load(benchmark: str, work: Path, limits: Limits) -> Iterator[Item]:
+    """The items of a benchmark; pictures that are not files yet are stored under work. ValueError if it cannot be read or holds nothing."""
+    converter, location = corpora.parse(benchmark)
+    path = Path(benchmark)
+    items: Iterator[Item]
+    if converter in corpora.MODULES or converter.endswith(".py"):
+        items = _from_corpus(benchmark, converter, location, work, limits)
+    elif converter in benchmarks.MODULES:
+        items = (_item(benchmark, record, work) for record in benchmarks.load(converter, work, location))
+    elif (path / RECORDS).is_file():
+        items = (_item(benchmark, record, path) for record in read_records(path / RECORDS) if record.split == "test")
+    elif path.suffix == ".jsonl":
+        items = (_item(benchmark, record, path.parent) for record in read_records(path))
+    elif path.suffix == ".parquet":
+        raise ValueError(f"--decontaminate {benchmark}: rows are not read as a benchmark; give their data folder, {path.parent}")
+    else:
+        raise ValueError(
+            f"--decontaminate {benchmark}: give a data folder, a .jsonl file of records, or NAME[:PATH] with one of "
+            f"{', '.join(sorted(corpora.MODULES.keys() | benchmarks.MODULES.keys()))}"
+        )
+    first = next(items, None)
+    if first is None:
+        raise ValueError(f"--decontaminate {benchmark}: no item in it can be used, so nothing would be checked")
+    yield first
+    yield from items
+
+
+def _from_corpus(benchmark: str, converter: str, location: str, work: Path, limits: Limits) -> Iterator[Item]:
+    """What the corpus's converter makes of it; what it skips cannot be compared with, and is counted on stderr."""
+    corpus = corpora.load(converter)
+    skipped: Counter[str] = Counter()
+    files = sources.find(location, corpus, None, work)
+    sources.unpack(files)
+    for file in files:
+        table = Table(file.path)
+        if missing := sorted(corpus.COLUMNS - table.columns):
+            raise SchemaError(f"--decontaminate {benchmark}: {file.path}: no column {missing[0]!r}")
+        store = ImageStore(work, limits, file.images)
+        for number, raw in enumerate(table.rows(0, len(table))):
+            try:
+                found = [raw] if isinstance(raw, Skip) else list(corpus.convert(raw, store.put))
+            except BadImage as error:
+                found = [Skip(f"image: {error.reason}")]
+            except SchemaError as error:
+                raise SchemaError(f"--decontaminate {benchmark}: {file.path}: row {number}: {error}") from error
+            skipped.update(record.reason for record in found if isinstance(record, Skip))
+            yield from (_item(benchmark, record, work) for record in found if not isinstance(record, Skip))
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        print(f"--decontaminate {benchmark}: items left out of the comparison: {reasons}", file=sys.stderr)
+
+
+def _item(benchmark: str, record: Record, root: Path) -> Item:
+    return Item(benchmark, record.record_id, tuple(root / image.path for image in record.images), record.question)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of a record's question with those of the benchmarks, by the words and the runs of words that are specific to it."""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.contamination.items import Hit, Item
+
+MIN_SHARE = 0.5
+GRAM_WORDS = 8
+COMMON_IMAGES = 5
+
+_PLACEHOLDER = re.compile(r"< *(?:image|video|audio) *>")
+# A word of letters and digits, or one character of a script that is written without spaces.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+def words(question: str) -> list[str]:
+    """The words of a question, in lower case, without punctuation and image placeholders.
+
+    >>> words("<image>\\nWhat's the man's NAME?")
+    ['what', 's', 'the', 'man', 's', 'name']
+    """
+    return _WORD.findall(_PLACEHOLDER.sub(" ", unicodedata.normalize("NFKC", question).casefold()))
+
+
+def grams(words: Sequence[str]) -> set[str]:
+    """All runs of GRAM_WORDS words; none of a shorter text."""
+    return {" ".join(words[start : start + GRAM_WORDS]) for start in range(len(words) - GRAM_WORDS + 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A record whose question shares 8-grams with a benchmark; num_grams are all of its own, item is the one with the same words."""
+
+    record_id: str
+    source: str
+    shared: list[str]
+    num_grams: int
+    item: int | None
+
+
+class Questions:
+    """The benchmarks' questions by their 8-grams, and the records that share some."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._grams: dict[int, set[str]] = {}
+        self._texts: dict[str, int] = {}
+        images: dict[str, set[tuple[Path, ...]]] = defaultdict(set)
+        for position, item in enumerate(items):
+            text = words(item.question)
+            if self._texts.setdefault(" ".join(text), position) == position:
+                self._grams[position] = grams(text)
+            for gram in grams(text):
+                images[gram].add(item.images)
+        self._owners: dict[str, list[int]] = {gram: [] for gram, asked in images.items() if len(asked) <= COMMON_IMAGES}
+        for position, found in self._grams.items():
+            found &= self._owners.keys()
+            for gram in found:
+                self._owners[gram].append(position)
+        self._images: dict[str, set[str]] = defaultdict(set)
+        self._asked: list[_Asked] = []
+
+    def ask(self, record_id: str, source: str, question: str, images: str) -> None:
+        """Note a record's question; images says which pictures it is about."""
+        text = words(question)
+        own = grams(text)
+        if shared := sorted(own & self._owners.keys()):
+            for gram in shared:
+                if len(self._images[gram]) <= COMMON_IMAGES:
+                    self._images[gram].add(images)
+            self._asked.append(_Asked(record_id, source, shared, len(own), self._texts.get(" ".join(text))))
+
+    def hits(self) -> Iterator[tuple[str, str, Hit]]:
+        """(record id, source, hit) for each record noted whose question is in a benchmark, by 8-grams that are specific on both sides."""
+        common = {gram for gram, images in self._images.items() if len(images) > COMMON_IMAGES}
+        num_specific = {position: len(found - common) for position, found in self._grams.items()}
+        for asked in self._asked:
+            specific = [gram for gram in asked.shared if gram not in common]
+            if not specific:
+                continue
+            if asked.item is not None:
+                yield asked.record_id, asked.source, (asked.item, "question: same words", 1.0)
+                continue
+            counts = Counter(owner for gram in specific for owner in self._owners[gram])
+            num_own = asked.num_grams - (len(asked.shared) - len(specific))
+            shares = {position: count / min(num_specific[position], num_own) for position, count in counts.items()}
+            best = max(shares, key=lambda position: (shares[position], -position))
+            if shares[best] >= MIN_SHARE:
+                yield asked.record_id, asked.source, (best, f"question: shared {GRAM_WORDS}-grams", shares[best])

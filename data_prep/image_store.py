@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as a corpus gives them -> files that training reads, named by their content.
+
+critic_r1_verl/images.py says what is done to each.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from critic_r1_verl.files import replacing
+from critic_r1_verl.images import BadImage, Limits, prepare
+from critic_r1_verl.records import Image
+
+MAX_FILE_BYTES = 128 * 2**20
+REMOTE_SECONDS = 20
+
+_STORED_NAME = re.compile(r"\.?[0-9a-f]{32}\.(png|jpg)(\.\d+\.tmp)?")
+
+
+@dataclass
+class ImageStore:
+    """The images/ folder of the data folder `out`. put() takes what convert() passes; paths are relative to `root`, and stay in it.
+
+    sizes holds (width, height) of what was stored, by sha256. URLs are fetched only with allow_remote.
+    """
+
+    out: Path
+    limits: Limits
+    root: Path | None = None
+    allow_remote: bool = False
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _seen: dict[bytes, Image] = field(default_factory=dict)
+
+    def put(self, raw: Any) -> Image:
+        """Store an image (bytes, {"bytes", "path"}, a PIL image, a path or URL). BadImage if it cannot be used."""
+        data = self._bytes(raw)
+        given = hashlib.sha256(data)
+        key = given.digest()
+        if key not in self._seen:
+            stored, suffix, size = prepare(data, self.limits)
+            sha = given.hexdigest() if stored is data else hashlib.sha256(stored).hexdigest()
+            image = Image(path=f"images/{sha[:32]}.{suffix}", sha256=sha)
+            if not (self.out / image.path).exists():
+                with replacing(self.out / image.path) as temporary:
+                    temporary.write_bytes(stored)
+            self.sizes[sha] = size
+            self._seen[key] = image
+        return self._seen[key]
+
+    def _bytes(self, raw: Any) -> bytes:
+        if isinstance(raw, Mapping):
+            raw = raw.get("path") if raw.get("bytes") is None else raw["bytes"]
+        if raw is None or (isinstance(raw, bytes | str) and not raw):
+            raise BadImage("none given")
+        if isinstance(raw, bytes):
+            return raw
+        if isinstance(raw, str):
+            return self._fetch(raw) if raw.startswith(("http://", "https://")) else self._read(raw)
+        if hasattr(raw, "save"):
+            buffer = io.BytesIO()
+            raw.save(buffer, format="PNG")
+            return buffer.getvalue()
+        raise BadImage("neither bytes nor a path")
+
+    def _read(self, path: str) -> bytes:
+        if self.root is None:
+            raise BadImage("a path, but there is no image folder (see --images)")
+        try:
+            file = (self.root / path).resolve()
+            if not file.is_relative_to(self.root.resolve()):
+                raise BadImage("path leaves the image folder")
+            if not file.is_file():
+                raise BadImage("no such file")
+            if file.stat().st_size > MAX_FILE_BYTES:
+                raise BadImage("file is too large")
+            return file.read_bytes()
+        except BadImage:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            # A path with a NUL, one too long for the file system, a loop of links, no permission.
+            raise BadImage("unreadable path") from error
+
+    def _fetch(self, url: str) -> bytes:
+        if not self.allow_remote:
+            raise BadImage("a URL (see --allow-remote)")
+        import http.client
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(url, timeout=REMOTE_SECONDS) as response:
+                data = response.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise BadImage("URL cannot be fetched") from error
+        if len(data) > MAX_FILE_BYTES:
+            raise BadImage("file is too large")
+        return data
+
+
+def remove_unused(out: Path, used: set[str]) -> None:
+    """Delete images of earlier or dropped records from out/images: files named by put(), whole or cut short, and not in used."""
+    for file in (out / "images").glob("*"):
+        if _STORED_NAME.fullmatch(file.name) and file.name not in used:
+            file.unlink()

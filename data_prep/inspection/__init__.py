@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a data folder holds, for a person: on the terminal, as JSON, and as a page with a sample of rows.
+
+    critic-r1 data inspect runs/data --html look.html
+
+All three show the same numbers, those of figures(). Questions and responses are read from records.jsonl.
+"""
+
+import json
+from pathlib import Path
+
+from critic_r1_verl.data_folder import read_manifest
+from data_prep.inspection.display import print_tables, tables
+from data_prep.inspection.figures import figures, read_facts
+from data_prep.inspection.page import write_page
+from data_prep.stored_records import open_records
+
+
+def inspect(folder: Path, *, html: Path | None = None, as_json: bool = False, seed: int = 0) -> None:
+    """Print the figures of a data folder, as tables or as JSON, and write the page if html names a file; seed draws its sample."""
+    manifest = read_manifest(folder)
+    with open_records(folder) as records:
+        facts = list(read_facts(folder, records))
+        found = figures(facts, manifest)
+        if as_json:
+            print(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            print_tables(tables(found))
+        if html:
+            write_page(folder, html, found, facts, records, seed)

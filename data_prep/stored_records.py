@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""records.jsonl of a data folder, read by record id: of each record only its place in the file is held in memory."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from critic_r1_verl.data_folder import RECORDS
+from critic_r1_verl.records import Record, record_from_json
+from critic_r1_verl.rows import Kind, kind_of
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the line of a record is (line counts from 1, start in bytes), what is in it, and in which orders rows were found for it."""
+
+    line: int
+    start: int
+    kind: Kind
+    split: str
+    orders: tuple[str, ...] = ()
+
+
+class StoredRecords:
+    """The records of a data folder. Call read() once, to its end, before find(). ValueError if the file is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RECORDS
+        if not self.path.is_file():
+            raise ValueError(f"{self.path}: no such file; build the data again")
+        self.places: dict[str, Place] = {}
+        self._stream = self.path.open("rb")
+
+    def __enter__(self) -> "StoredRecords":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read(self) -> Iterator[tuple[int, Record | str]]:
+        """(line number, record) of each line, or (line number, what is wrong with the line)."""
+        start = 0
+        for number, line in enumerate(self._stream, start=1):
+            try:
+                record = record_from_json(json.loads(line.decode("utf-8")))
+            except (ValueError, RecursionError) as error:
+                yield number, f"not a record: {error}"
+            else:
+                place = self.places.setdefault(record.record_id, Place(number, start, kind_of(record), record.split))
+                yield number, record if place.line == number else f"holds the record of line {place.line} again"
+            start += len(line)
+
+    def find(self, record_id: str) -> Record | None:
+        """The record with this pair_id or question_id; None if there is none."""
+        place = self.places.get(record_id)
+        if place is None:
+            return None
+        self._stream.seek(place.start)
+        return record_from_json(json.loads(self._stream.readline()))
+
+
+def open_records(folder: Path) -> StoredRecords:
+    """The records of a data folder, all read once. ValueError names the first line that is not sound."""
+    records = StoredRecords(folder)
+    for number, found in records.read():
+        if isinstance(found, str):
+            raise ValueError(f"{records.path}:{number}: {found}; `critic-r1 data validate {folder}` names all such lines")
+    return records

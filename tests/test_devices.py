@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which GPUs the engines of a pool are given."""
+
+import pytest
+
+from critic_r1_verl import devices
+
+
+@pytest.mark.parametrize(
+    ("platform", "visible", "found"),
+    [
+        ("", None, ["0", "1", "2", "3"]),
+        ("", "", ["0", "1", "2", "3"]),
+        ("", "5,7", ["5", "7"]),
+        ("", "GPU-a,GPU-b", ["GPU-a", "GPU-b"]),
+        ("cpu", None, []),
+        ("cpu", "5,7", []),
+    ],
+)
+def test_visible_devices(monkeypatch: pytest.MonkeyPatch, platform: str, visible: str | None, found: list[str]) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", platform)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.visible_devices(2) == found
+
+
+def test_too_few_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    with pytest.raises(ValueError, match="2 GPUs are asked for, 1 are there: lower --data-parallel-size"):
+        devices.visible_devices(2)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from critic_r1_verl.training.explain import explain
+
+CASES = json.loads((Path(__file__).parent / "golden" / "launch_causes.json").read_text())
+SERVER = "\u001b[36m(vLLMHttpServer pid=4802)\u001b[0m "
+VALIDATION_ERROR = "pydantic_core._pydantic_core.ValidationError: "
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_explain(case):
+    assert explain("\n".join(case["log"])) == "\n".join(case["explained"])
+
+
+def test_explain_is_short_and_quick_for_a_long_log():
+    log = ("(WorkerDict pid=1) " * 5 + "x" * 200 + "\n") * 20_000 + "ValueError: " + "y" * 10_000
+    started = time.process_time()
+    assert len(explain(log)) < 600
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        # One error of the whole object, among the lines of another process.
+        (
+            [
+                SERVER + VALIDATION_ERROR + "1 validation error for VllmConfig",
+                "(WorkerDict pid=4750)   something else",
+                SERVER
+                + "  Value error, Total number of attention heads (3) must be divisible by tensor parallel size (2). [type=value_error]",
+                SERVER + "    For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+                "Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.",
+            ],
+            [
+                VALIDATION_ERROR + "1 validation error for VllmConfig",
+                "  Value error, Total number of attention heads (3) must be divisible by tensor parallel size (2). [type=value_error]",
+            ],
+        ),
+        # Errors of two fields, whose names are not indented.
+        (
+            [
+                VALIDATION_ERROR + "2 validation errors for CacheConfig",
+                "block_size",
+                "  Input should be a valid integer [type=int_parsing, input_value='x', input_type=str]",
+                "    For further information visit https://errors.pydantic.dev/2.14/v/int_parsing",
+                "gpu_memory_utilization",
+                "  Input should be less than or equal to 1 [type=less_than_equal, input_value=3, input_type=int]",
+                "    For further information visit https://errors.pydantic.dev/2.14/v/less_than_equal",
+                "",
+                "    an indented line of something else",
+            ],
+            [
+                VALIDATION_ERROR + "2 validation errors for CacheConfig",
+                "block_size",
+                "  Input should be a valid integer [type=int_parsing, input_value='x', input_type=str]",
+                "gpu_memory_utilization",
+                "  Input should be less than or equal to 1 [type=less_than_equal, input_value=3, input_type=int]",
+            ],
+        ),
+    ],
+)
+def test_a_message_has_all_of_its_lines(log, message):
+    assert explain("\n".join(log)) == "\n".join([*message, "what to do: change the setting that the message names"])
+
+
+def test_a_kill_is_said_before_exceptions_that_did_not_end_the_run():
+    explained = explain("KeyError: 'handled'\nstep:3 - " + "actor/kl_loss:0.001 - " * 300, 128 + signal.SIGKILL)
+    assert explained.startswith("the trainer was killed by SIGKILL, perhaps because memory ran out\nwhat to do: if memory ran out, `dmesg")
+    assert len(explained.splitlines()) == 2 and "kl_loss" not in explained
+
+
+def test_a_known_cause_is_said_before_the_kill_that_follows_from_it():
+    lost = "critic-r1: ray::WorkerDict (process 17) died 60 s ago and the run hangs, so it is ended now. Likely cause: no memory"
+    assert explain(lost + "\nmore", 128 + signal.SIGKILL) == lost
+
+
+def test_another_signal_is_named_and_lines_of_metrics_are_cut():
+    first, *rest = explain("one\nstep:3 - " + "actor/kl_loss:0.001 - " * 300, 128 + signal.SIGSEGV).splitlines()
+    assert first == "the trainer was ended by SIGSEGV; the last lines:"
+    assert rest[0] == "one" and rest[1].startswith("step:3 - actor") and rest[1].endswith(" ...") and len(rest[1]) == 204
