@@ -147,6 +147,7 @@ RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "data inspect": ("", is_written("runs/data.html")),
     "data validate": ("", says("sound")),
     "eval --model runs/trained --data": ("--out other", is_written("other/test/judgements.jsonl", "other/test/answers.jsonl")),
+    "eval --model Qwen": ("--out other", is_written("other/test/judgements.jsonl", "other/test/answers.jsonl")),
     "eval --model runs/trained --benchmark": ("--out other", is_written("other/vl_rewardbench/metrics.json")),
     "eval --base-url": ("--out other", is_written("other/multimodal_rewardbench/metrics.json")),
     "select": ("--out other", is_written("other/test/matches.jsonl", "other/test/selections.jsonl")),
