@@ -679,6 +679,11 @@ def test_records_of_something_else():
         scores.score(both(RECORDS[0], "1", "2"), exchanged, "pairs")
 
 
+def test_the_parts_of_a_comparison_keep_their_order():
+    side = compare.Side("same", {f"part {number}": {} for number in range(20)})
+    assert list(compare.compare(side, side)["differences"]) == list(side.measures)
+
+
 def test_compare_other_items(tmp_path):
     paths = write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", LINES[2:], RECORDS[1:])
     with pytest.raises(ValueError, match=f"{RECORDS[0].pair_id} is only in the first run"):

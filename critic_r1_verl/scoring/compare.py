@@ -58,7 +58,7 @@ def compare(a: Side, b: Side) -> Comparison:
     if a.what != b.what:
         raise ValueError(f"{a.what} cannot be compared with {b.what}")
     result: Comparison = {"what": a.what, "differences": {}, "mcnemar": None}
-    for part in a.measures.keys() & b.measures.keys():
+    for part in [part for part in a.measures if part in b.measures]:
         of_part = {}
         for name in a.measures[part]:
             before = a.measures[part][name]()
