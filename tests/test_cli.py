@@ -253,7 +253,7 @@ def test_score_computes_the_numbers_of_a_run_again(machine, engine, capsys):
     assert cli.main(["score", "out", "--benchmark", "pairs"]) == 1
     assert "a run folder knows its benchmark" in capsys.readouterr().err
     assert cli.main(["score", "out/mine/judgements.jsonl"]) == 1
-    assert "say with --benchmark whose official score is meant" in capsys.readouterr().err
+    assert "give its benchmark with --benchmark" in capsys.readouterr().err
 
 
 def test_compare_names_what_is_only_on_one_side(machine, engine, capsys):

@@ -63,8 +63,8 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None
     clusters: for each value, the unit with which it was drawn (such as a pair that is judged in two orders); by default, all values are
     independent. The interval is normal, with the cluster-robust variance G / (G - 1) * sum over the G clusters of
     (sum of residuals)^2 / n^2 (Liang and Zeger 1986). If all clusters agree, it would have no width. Half its width is then the Wilson
-    bound for an event that did not occur in G draws, z^2 / (G + z^2), which for a proportion of 0 or 1 gives the Wilson interval; for unbounded
-    values, it is multiplied by the largest. ValueError if there are no values, if a value is out of bounds, or if the lengths differ.
+    bound for an event that did not occur in G draws, z^2 / (G + z^2), which for a proportion of 0 or 1 gives the Wilson interval; for
+    unbounded values, it is multiplied by the largest. ValueError if there are no values, a value is out of bounds, or the lengths differ.
 
     >>> [round(bound, 3) for bound in estimate([1, 1, 1, 1]).ci95]
     [0.51, 1.0]
