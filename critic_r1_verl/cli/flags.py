@@ -41,22 +41,13 @@ def engine() -> argparse.ArgumentParser:
     flags.add_argument("--model", default="", metavar="M", help="folder or hub id of the model; with --base-url, its name on the server")
     flags.add_argument("--max-tokens", type=count, default=2048, metavar="N", help="limit for one generated text (default: %(default)s)")
     flags.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: %(default)s)")
-    flags.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of sampling (default: %(default)s); repeats use the following seeds"
-    )
-    flags.add_argument(
-        "--think-tags",
-        nargs=2,
-        default=("<think>", "</think>"),
-        metavar=("OPEN", "CLOSE"),
-        help="tags around the model's reasoning (default: <think> </think>)",
-    )
+    flags.add_argument("--seed", type=int, default=0, metavar="N", help="for sampling; repeats use the following seeds")
+    tags = ("<think>", "</think>")
+    flags.add_argument("--think-tags", nargs=2, default=tags, metavar=("OPEN", "CLOSE"), help="tags around the model's reasoning")
     flags.add_argument("--template", default="", metavar="T", help="prompt for pairs: a name in critic_r1_verl/prompts, or a text file")
     here = flags.add_argument_group("in this process (vLLM)")
     here.add_argument("--max-model-len", type=count, metavar="N", help="limit for prompt and generated text (default: that of the model)")
-    here.add_argument(
-        "--tensor-parallel-size", type=count, default=1, metavar="N", help="GPUs for one copy of the model (default: %(default)s)"
-    )
+    here.add_argument("--tensor-parallel-size", type=count, default=1, metavar="N", help="GPUs for each copy of the model")
     here.add_argument("--data-parallel-size", type=count, metavar="N", help="copies of the model (default: as many as the GPUs allow)")
     server = flags.add_argument_group("on a server (OpenAI's chat completions; the key is read from OPENAI_API_KEY)")
     server.add_argument("--base-url", metavar="URL", help="root of the API, such as http://localhost:8000/v1")
@@ -80,12 +71,8 @@ def sets() -> argparse.ArgumentParser:
         "or a .jsonl file of records; may be repeated",
     )
     flags.add_argument("--question-template", default="", metavar="T", help="prompt for questions: a name, or a text file")
-    flags.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the results of each set are written to DIR/NAME/, or resumed there"
-    )
-    flags.add_argument(
-        "--limit", type=count, default=0, metavar="N", help="measure only N pairs and N questions of each set, chosen by hash"
-    )
+    flags.add_argument("--out", type=Path, required=True, metavar="DIR", help="write each set to DIR/NAME/, or resume it there")
+    flags.add_argument("--limit", type=count, default=0, metavar="N", help="use only N pairs and N questions per set, chosen by hash")
     flags.add_argument("--json", action="store_true", help="print the metrics as JSON instead of tables")
     return flags
 

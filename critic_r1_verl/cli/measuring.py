@@ -23,13 +23,7 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--temperature", type=float, metavar="T", help="for judgements (default: 0, or 1 with --repeats); answers are greedy"
     )
-    evaluate.add_argument(
-        "--repeats",
-        type=flags.count,
-        default=1,
-        metavar="K",
-        help="judgements of each order, of which the majority counts (default: %(default)s)",
-    )
+    evaluate.add_argument("--repeats", type=flags.count, default=1, metavar="K", help="judge each order K times; the majority counts")
 
     select = flags.command(
         commands,
@@ -52,14 +46,7 @@ def add_commands(commands: Any) -> None:
         'critic-r1 judge --model runs/trained --image cat.jpg --question "What is it?" --response "A cat." --response "A dog."',
         parents=[engine],
     )
-    judge.add_argument(
-        "--image",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="an image of the question; repeat it for more, in their order",
-    )
+    judge.add_argument("--image", type=Path, action="append", required=True, metavar="FILE", help="an image; may be repeated, in order")
     judge.add_argument("--question", required=True, metavar="TEXT")
     judge.add_argument("--response", action="append", required=True, metavar="TEXT", help="a response; give two")
     judge.add_argument("--temperature", type=float, default=0.0, metavar="T", help="for judgements (default: %(default)s)")

@@ -26,9 +26,7 @@ def add_commands(commands: Any) -> None:
         parents=[recipe],
     )
     doctor.add_argument("--json", action="store_true", help='print a JSON list of {"level", "what", "remedy"}')
-    doctor.add_argument(
-        "--clean", action="store_true", help="first end the processes and remove the shared memory that earlier runs left behind"
-    )
+    doctor.add_argument("--clean", action="store_true", help="first end processes and remove files that earlier runs left behind")
 
     train = flags.command(
         commands,
@@ -47,9 +45,7 @@ def add_commands(commands: Any) -> None:
         "convert a checkpoint to a Hugging Face folder",
         "critic-r1 export checkpoints/critic_r1/EXPERIMENT --out runs/trained",
     )
-    export.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or the folder of an experiment for its last step"
-    )
+    export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or that of an experiment (last step)")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
 
 
