@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from critic_r1_verl.verdict import THINK_TAGS
+
 if TYPE_CHECKING:
     from critic_r1_verl.engines.base import Engine
     from critic_r1_verl.evaluate import Settings
@@ -42,8 +44,7 @@ def engine() -> argparse.ArgumentParser:
     flags.add_argument("--max-tokens", type=count, default=2048, metavar="N", help="limit for one generated text (default: %(default)s)")
     flags.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling (default: %(default)s)")
     flags.add_argument("--seed", type=int, default=0, metavar="N", help="for sampling; repeats use the following seeds")
-    tags = ("<think>", "</think>")
-    flags.add_argument("--think-tags", nargs=2, default=tags, metavar=("OPEN", "CLOSE"), help="tags around the model's reasoning")
+    flags.add_argument("--think-tags", nargs=2, default=THINK_TAGS, metavar=("OPEN", "CLOSE"), help="tags around the model's reasoning")
     flags.add_argument("--template", default="", metavar="T", help="prompt for pairs: a name in critic_r1_verl/prompts, or a text file")
     here = flags.add_argument_group("in this process (vLLM)")
     here.add_argument("--max-model-len", type=count, metavar="N", help="limit for prompt and generated text (default: that of the model)")

@@ -94,7 +94,8 @@ def published(path: Path, named: Any = None) -> tuple[Any, tally.Published] | No
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}: empty; give a run folder, judgements.jsonl, or published results")
-    for module in (*([named] if named else ()), *map(benchmarks.module, benchmarks.MODULES)):
+    # The named benchmark comes first, because several may recognise the same format.
+    for module in filter(None, (named, *map(benchmarks.module, benchmarks.MODULES))):
         if module.recognises(first.values):
             if named not in (None, module):
                 raise ValueError(f"{path}: these are results of {name_of(module)}, not of {name_of(named)}")
