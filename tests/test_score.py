@@ -684,6 +684,13 @@ def test_the_parts_of_a_comparison_keep_their_order():
     assert list(compare.compare(side, side)["differences"]) == list(side.measures)
 
 
+def test_token_counts_that_an_engine_leaves_out_do_not_end_a_comparison(tmp_path):
+    some = [judgement(RECORDS[0], "12", "1", tokens=None), *LINES[1:]]
+    result = compared(write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", some, RECORDS))
+    found = result["differences"]["critic"]["completion_tokens"]
+    assert (found["a"]["n"], found["b"]["n"], found["difference"]) == (8, 7, None)
+
+
 def test_compare_other_items(tmp_path):
     paths = write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", LINES[2:], RECORDS[1:])
     with pytest.raises(ValueError, match=f"{RECORDS[0].pair_id} is only in the first run"):

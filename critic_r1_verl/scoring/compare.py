@@ -17,8 +17,8 @@ from critic_r1_verl.scoring.score import name_of, published
 
 Comparison = dict[str, Any]
 
-# Which judgements these measures average over depends on the verdicts, so their values may not be paired.
-_NOT_ALWAYS_PAIRED = ("first_share", "undecided")
+# Some judgements have no value of these measures, depending on the verdict or the engine, so that the values cannot always be paired.
+_NOT_ALWAYS_PAIRED = ("first_share", "undecided", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
