@@ -317,7 +317,7 @@ def test_eval_shows_each_benchmark_and_all_of_them(machine, engine, capsys):
     ]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "says first", "critic accuracy"):
+    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "consistent", "critic accuracy"):
         assert text in out
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mine", "yours"]
     assert len(engine.asked) == 16

@@ -41,7 +41,7 @@ def show_metrics(metrics: Metrics) -> None:
 
 def show_summary(results: Sequence[Metrics]) -> None:
     """Print one line for each run."""
-    table = _table("percent", "items", "official", "strict", "95 % interval", "consistent", "says first", "unparsed", "greedy")
+    table = _table("percent", "items", "official", "strict", "95 % interval", "consistent", "prefers\nfirst", "unparsed", "greedy")
     for result in results:
         critic, policy = result["critic"] or {}, result["policy"] or {}
         strict, interval = written("strict", critic.get("strict"))
@@ -87,7 +87,7 @@ def show_report(report: Report) -> None:
 
 
 def columns(report: Report) -> list[str]:
-    """The titles of the columns of rows(), without that of the measure and of n."""
+    """The titles of the cells in rows(), from left to right."""
     if "base" not in report.labels:
         return list(report.labels.values())
     control = ["control", "control\ndifference"] if "control" in report.labels else []
