@@ -289,6 +289,15 @@ def test_the_table_on_the_terminal_has_the_same_numbers(
     assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
 
 
+def test_the_terminal_prints_names_and_texts_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[/b] :100: [red]x"
+    counts = {"items": 1, "pairs": 1, "repeats": 1, "questions": 0, "samples": 0}
+    nothing = {"verdicts_read_by": None, "official": None, "critic": None, "policy": None, "notes": []}
+    terminal.show_metrics({"name": text, "counts": counts} | nothing)
+    terminal.show_judgement({"preferred": None, "judgements": [{"order": "12", "choice": None, "status": "missing", "text": text}]})
+    assert capsys.readouterr().out.count(text) == 2
+
+
 def test_numbers_for_programs(runs: Path) -> None:
     numbers = json.loads(json.dumps(collect.numbers(report_of(runs))))
     assert numbers["labels"] == {"base": "base", "trained": "trained"}

@@ -115,7 +115,6 @@ def rows(each: Set, measures: Sequence[Measure]) -> list[dict[str, Any]]:
 
 def show_judgement(result: dict[str, Any]) -> None:
     """Print the result of evaluate.judge_one: the text and the verdict of each order, and whether they agree."""
-    from rich.markup import escape
     from rich.panel import Panel
 
     console = _console()
@@ -123,7 +122,7 @@ def show_judgement(result: dict[str, Any]) -> None:
         shown = "response 1 first" if line["order"] == "12" else "response 2 first"
         choice = to_record(line["order"], line["choice"])
         verdict = figures.choice_in_words(choice) + (f" ({line['status']})" if choice is None else "")
-        console.print(Panel(escape(line["text"].strip()) or "(empty)", title=f"{shown}: {verdict}", title_align="left"))
+        console.print(Panel(line["text"].strip() or "(empty)", title=f"{shown}: {verdict}", title_align="left"))
     preferred = result["preferred"]
     agreed = {None: "undecided: the two orders do not agree on a verdict", "tie": "a tie, in both orders"}
     console.print(agreed.get(preferred, f"response {preferred} is better, in both orders"))
@@ -145,7 +144,8 @@ def _show_scores(console: Any, metrics: Metrics) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # Names and texts of models may contain what rich would take for markup or an emoji code.
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _table(first: str, *others: str) -> Any:
