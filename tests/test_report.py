@@ -246,6 +246,10 @@ def test_one_model_alone_is_a_page(runs: Path) -> None:
     assert terminal.columns(report) == ["trained"]
 
 
+def test_runs_of_one_name_in_several_folders_are_all_shown(runs: Path) -> None:
+    assert [each.name for each in collect.collect(runs).sets] == ["base/test", "trained/test"]
+
+
 def test_pairs_alone_and_answers_alone_are_pages(runs: Path) -> None:
     for name in ("answers.jsonl", "matches.jsonl", "selections.jsonl"):
         (runs / "trained/test" / name).unlink()

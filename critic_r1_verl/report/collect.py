@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from critic_r1_verl.scoring.compare import Comparison, compare_runs
-from critic_r1_verl.scoring.run import Metrics, Run, metrics, runs_in
+from critic_r1_verl.scoring.compare import Comparison, compare_runs, runs_by_name
+from critic_r1_verl.scoring.run import Metrics, Run, metrics
 
 Series = Literal["base", "trained", "control"]
 """The role of a model in a report: the model itself is "trained"; "base" and "control" are those that it is compared with."""
@@ -45,7 +45,7 @@ def collect(runs: Path, *, against: Path | None = None, control: Path | None = N
         folders = {"base": against, **folders}
     if control:
         folders["control"] = control
-    found: dict[Series, dict[str, Run]] = {role: {run.name: run for run in runs_in(folder)} for role, folder in folders.items()}
+    found: dict[Series, dict[str, Run]] = {role: runs_by_name(folder) for role, folder in folders.items()}
     sets = []
     for name in found["trained"]:
         if missing := [role for role in found if name not in found[role]]:

@@ -38,7 +38,7 @@ def compare_paths(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
         raise ValueError(f"{a} and {b}: give two folders, or two files")
     if not a.is_dir():
         return [compare(_side(a), _side(b))], []
-    first, second = (_by_name(folder) for folder in (a, b))
+    first, second = (runs_by_name(folder) for folder in (a, b))
     shared, others = sorted(first.keys() & second.keys()), sorted(first.keys() ^ second.keys())
     if not shared:
         raise ValueError(f"{a} and {b} have no run of the same name, only {', '.join(others)}")
@@ -84,8 +84,9 @@ def _mcnemar(before: Values, after: Values) -> dict[str, float]:
     return {"items": len(before.values), "only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
 
 
-def _by_name(folder: Path) -> dict[str, Run]:
-    return {"" if run.folder == folder else str(run.folder.relative_to(folder)): run for run in runs_in(folder)}
+def runs_by_name(folder: Path) -> dict[str, Run]:
+    """The runs at or below a folder by their path in it; by its own name, if the folder itself is a run. ValueError if there are none."""
+    return {run.name if run.folder == folder else str(run.folder.relative_to(folder)): run for run in runs_in(folder)}
 
 
 def _side(path: Path) -> Side:
