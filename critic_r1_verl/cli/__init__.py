@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program critic-r1: parses the flags, calls the function of the command, and reports an error in one line.
-
-Each file of this package has a group of commands.
-"""
+"""The program critic-r1: parses the flags, calls the function of a command, reports errors in one line. One file per group of commands."""
 
 import argparse
 import os
