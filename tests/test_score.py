@@ -598,7 +598,7 @@ def test_empty_result_files(tmp_path):
     [
         ({"out_general": [1, 2]}, r"key 'out_general': a hit is neither 0 nor 1"),
         ({"out_general": "11"}, r"key 'out_general': '11' is not of type list"),
-        ({"out_all": [1]}, r"out_all does not have the same hits of the groups"),
+        ({"out_all": [1]}, r"out_all does not have the same hits as the groups"),
         ({"out_reasoning": ...}, r"results.json, row 0: key 'out_reasoning' is missing"),
         ({"out_all": ...}, r"results.json: neither judgements \(.jsonl\) nor published results"),
     ],
