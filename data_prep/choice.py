@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of the distinct records a build takes: the policy for ties first, then quotas or weights. Every choice is by hash and seed."""
+"""Which of the distinct records a build takes: first by the policy for ties, then by quotas or weights. Choices are by hash and seed."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from data_prep.shards import Counts
 
 
 def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[Counts]) -> tuple[list[Key], dict[str, Any]]:
-    """The keys that are taken, in the order in which the corpora have them, and what the manifest says about ties.
+    """The keys that are taken, in the order of the corpora, and the numbers of ties for the manifest.
 
-    Ties are removed first; what is left of them keeps its share of the records under a quota.
+    Ties are dropped first; a quota keeps the share of the remaining ties. Raises ValueError for an impossible --ties or --weight.
     """
     by_corpus: list[tuple[list[Key], list[Key]]] = [([], []) for _ in corpora]
     for key in keys:
@@ -39,15 +39,15 @@ def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, cou
 
 
 def quotas_of(corpora: Sequence[Corpus], available: Sequence[int]) -> list[int]:
-    """How many records of each corpus to take: its quota, or as many as the weights allow before one of the corpora runs out."""
+    """The largest number of records to take of each corpus: its quota, or the most that keeps the proportions of the weights."""
     weights = [corpus.weight for corpus in corpora]
     if all(weight is None for weight in weights):
         return [number if corpus.quota is None else corpus.quota for corpus, number in zip(corpora, available, strict=True)]
     known = [weight for weight in weights if weight is not None and weight > 0]
     if len(known) < len(weights) or any(corpus.quota is not None for corpus in corpora):
-        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or quotas alone")
+        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or give only quotas")
     scale = min(number / weight for number, weight in zip(available, known, strict=True))
-    # A product such as 0.3 * 10 may lie just below the whole number that it stands for.
+    # Floating-point error may put a product such as 0.29 * 100 just below the whole number.
     return [math.floor(weight * scale + 1e-9) for weight in known]
 
 

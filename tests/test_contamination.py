@@ -319,7 +319,7 @@ def test_a_public_benchmark_by_its_name_alone_is_its_hub_id(root: Path, monkeypa
         ("nowhere.jsonl", r"nowhere\.jsonl: no such file"),
         ("nowhere.parquet", "rows are not read as a benchmark; give their data folder"),
         ("mmmu", "--decontaminate mmmu: give a data folder, a .jsonl file"),
-        ("empty.jsonl", "no item in it can be used"),
+        ("empty.jsonl", "none of its items can be used"),
     ],
 )
 def test_a_benchmark_that_cannot_be_read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: str, message: str) -> None:
