@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-critique: the model judges its own answers, match by match; every match is a line of matches.jsonl, so a killed run resumes."""
+"""Self-critique: the model judges its own sampled answers. Every match is a line of matches.jsonl, so a killed run resumes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, run_remaining
 from critic_r1_verl.lines import Key, Match
 from critic_r1_verl.records import ORDERS, Order, PairRecord, QuestionRecord
 from critic_r1_verl.select.methods import Knockout, Meeting, Samples, verdicts_of
@@ -16,9 +16,9 @@ from critic_r1_verl.verdict import without_tags
 def judge_matches(
     questions: Mapping[str, QuestionRecord], samples: Samples, engine: Engine, critic: PairwiseCritic, out: Path, *, root: Path
 ) -> Journal[Match]:
-    """Judge, round by round, the meetings of every question's knock-out, in both orders; images lie under root.
+    """Judge the meetings of every question's knock-out, round by round and in both orders. Image paths are relative to root.
 
-    Resumes from what `out` already holds, and returns the journal, in which no meeting is missing.
+    Matches that the file `out` already holds are not judged again. Returns the journal, which then holds every meeting.
     """
     knockouts = {question_id: Knockout(question_id, answers) for question_id, answers in samples.items()}
     journal = Journal(out, Match)
@@ -28,7 +28,7 @@ def judge_matches(
         meetings = {question_id: knockout.meetings(verdicts) for question_id, knockout in knockouts.items()}
         pairs = [(questions[question_id], meeting) for question_id, missing in meetings.items() for meeting in missing]
         if not pairs:
-            # Also where nothing had to be judged: the file says that no match is missing.
+            # Writes the file even if nothing had to be judged, because a missing file would mean that matches are missing.
             journal.finish()
             return journal
         number += 1
@@ -36,7 +36,7 @@ def judge_matches(
 
 
 def pair_of(question: QuestionRecord, meeting: Meeting) -> PairRecord:
-    """A meeting as the critic is shown it: the thoughts of both answers without their tags. Which one is better is not known."""
+    """A meeting as a pair for the critic: both answers with their reasoning, without the think tags. preferred has no meaning here."""
     return PairRecord(
         images=question.images,
         question=question.question,
@@ -55,19 +55,19 @@ def _judge_round(
     root: Path,
     label: str,
 ) -> None:
-    Work = tuple[QuestionRecord, Meeting, Order]
+    Task = tuple[QuestionRecord, Meeting, Order]
 
-    def todo() -> Iterator[tuple[Key, Work]]:
+    def tasks() -> Iterator[tuple[Key, Task]]:
         for question, meeting in meetings:
             for order in ORDERS:
                 yield (question.question_id, meeting[0].sample, meeting[1].sample, order), (question, meeting, order)
 
-    def ask(work: Work) -> Request:
-        question, meeting, order = work
+    def to_request(task: Task) -> Request:
+        question, meeting, order = task
         return critic.request(pair_of(question, meeting), order, root)
 
-    def tell(work: Work, completions: Sequence[Completion]) -> list[Match]:
-        question, (first, second), order = work
+    def to_lines(task: Task, completions: Sequence[Completion]) -> list[Match]:
+        question, (first, second), order = task
         [completion] = completions
         text, verdict = critic.read(completion.text)
         return [
@@ -86,4 +86,4 @@ def _judge_round(
             )
         ]
 
-    work_off(journal, todo, engine, ask, tell, label, unit=("matches", len(ORDERS)))
+    run_remaining(journal, tasks, engine, to_request, to_lines, label, unit=("matches", len(ORDERS)))
