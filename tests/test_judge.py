@@ -63,7 +63,7 @@ def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, t
     assert ["Q0" in request.prompt for request in model.asked] == [True] * 6 + [False] * 6
 
 
-@pytest.mark.parametrize(("repeats", "message"), [(0, "give 1 or more"), (2, "2 repeats at temperature 0 are 2 times the same")])
+@pytest.mark.parametrize(("repeats", "message"), [(0, "give 1 or more"), (2, "2 repeats at temperature 0 are all the same")])
 def test_repeats_that_make_no_sense(repeats: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PairwiseCritic(CRITIC.template, Sampling(8), repeats)

@@ -119,7 +119,7 @@ def change_row(folder: Path, number: int, change) -> None:
         (lambda row: row["prompt"][0].update(content="no picture"), "prompt has 0 <image> placeholders for 1 images"),
         (lambda row: row["images"].append("images/none.png"), "image 'images/none.png'"),
         (lambda row: row.update(images=["../x.png"]), "leaves the data folder"),
-        (lambda row: row.update(data_source=None), "data_source is None, not a text"),
+        (lambda row: row.update(data_source=None), "data_source is None, not a string"),
     ],
 )
 def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
