@@ -70,10 +70,7 @@ class CpuPlatform(PlatformBase):
 
     def synchronize(self, device_index: int | None = None) -> None: ...
 
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
 
     def set_allocator_settings(self, settings: str) -> None: ...
 

@@ -39,9 +39,7 @@ def main(run_id: str) -> None:
                 if _out_of_memory_kills() > out_of_memory_kills:
                     cause = "the kernel killed it for want of memory: use a smaller batch or shorter responses, or end other programs"
                 else:
-                    cause = (
-                        "memory may have run out (see `dmesg | grep -i 'killed process'`); otherwise its error is further up in this log"
-                    )
+                    cause = "memory may have run out (see `dmesg | grep -i 'killed process'`); otherwise its error is earlier in this log"
                 say(f"{lost} died {hang_seconds:g} s ago and the run hangs, so it is ended now. Likely cause: {cause}")
                 send(run.driver, signal.SIGKILL)
                 break
