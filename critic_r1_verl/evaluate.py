@@ -22,7 +22,7 @@ from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
 from critic_r1_verl.files import locked, replacing, write_json
 from critic_r1_verl.judge import judge
-from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode, to_json
+from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
 from critic_r1_verl.records import ORDERS, Image, PairRecord, QuestionRecord, Record, to_record, write_jsonl
 from critic_r1_verl.scoring.run import CONFIG, Metrics, Run, read_object, write_metrics
@@ -197,7 +197,7 @@ def judge_one(engine: Engine, images: Sequence[Path], question: str, responses: 
     first, second = (to_record(line.order, line.choice) for line in judgements)
     # The pair has no label, so these keys carry no information.
     omitted = ("pair_id", "repeat", "correct", "preferred")
-    shown = [{key: value for key, value in to_json(line).items() if key not in omitted} for line in judgements]
+    shown = [{key: value for key, value in asdict(line).items() if key not in omitted} for line in judgements]
     return {"preferred": first if first == second else None, "judgements": shown}
 
 

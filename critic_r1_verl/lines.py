@@ -149,14 +149,9 @@ class Selection:
 AnyLine = TypeVar("AnyLine", Judgement, Answer, Match, Selection)
 
 
-def to_json(line: Any) -> dict[str, Any]:
-    """The line as a dictionary for json.dumps."""
-    return asdict(line)
-
-
 def encode(line: Any) -> bytes:
     """The bytes of a line in its file: ASCII JSON and a newline."""
-    return (json.dumps(to_json(line), ensure_ascii=True) + "\n").encode("ascii")
+    return json.dumps(asdict(line)).encode("ascii") + b"\n"
 
 
 def decode(text: bytes, cls: type[AnyLine], where: str) -> AnyLine:

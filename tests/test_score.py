@@ -2,12 +2,13 @@
 import hashlib
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from critic_r1_verl import cli
-from critic_r1_verl.lines import Judgement, to_json
+from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 from critic_r1_verl.scoring import compare, measures
 from critic_r1_verl.scoring import score as scores
@@ -73,7 +74,7 @@ LINES = [
 def write(folder, judgements, records):
     folder.mkdir(exist_ok=True, parents=True)
     write_jsonl(folder / "records.jsonl", records)
-    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else to_json(line) for line in judgements])
+    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else asdict(line) for line in judgements])
 
 
 def test_two_scores_and_what_they_hide():
@@ -177,13 +178,13 @@ def test_the_order_of_the_lines_does_not_matter():
     ],
 )
 def test_hostile_judgements(tmp_path, change, message):
-    line = {name: value for name, value in (to_json(LINES[0]) | change).items() if value is not ...}
+    line = {name: value for name, value in (asdict(LINES[0]) | change).items() if value is not ...}
     path = write(tmp_path, [line, *LINES[1:]], RECORDS)
     with pytest.raises(ValueError, match=message):
         scores.score_file(path, "vl_rewardbench")
 
 
-LAST, FIRST = json.dumps(to_json(LINES[-1])), json.dumps(to_json(LINES[0]))
+LAST, FIRST = json.dumps(asdict(LINES[-1])), json.dumps(asdict(LINES[0]))
 
 
 @pytest.mark.parametrize(
