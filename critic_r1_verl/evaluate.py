@@ -218,23 +218,22 @@ def _template_config(template: Template) -> dict[str, str]:
 
 def _is_recorded(run: Run, part: str, content: Mapping[str, Any]) -> bool:
     """Whether config.json holds this part. ValueError if it holds the part with other settings."""
-    if not (run.folder / CONFIG).is_file():
+    config = _config(run)
+    if part not in config:
         return False
-    old = read_object(run.folder / CONFIG, OTHER_FOLDER)
-    if part not in old:
-        return False
-    before = old[part] if isinstance(old[part], dict) else {}
-    if different := [key for key in content if before.get(key) != content[key]]:
-        key = different[0]
-        raise ValueError(
-            f"{run.folder / CONFIG}: made with {part}.{key} {before.get(key)!r}, but now it is {content[key]!r}; {OTHER_FOLDER}"
-        )
+    before = config[part] if isinstance(config[part], dict) else {}
+    for key, value in content.items():
+        if before.get(key) != value:
+            raise ValueError(f"{run.folder / CONFIG}: made with {part}.{key} {before.get(key)!r}, now it is {value!r}; {OTHER_FOLDER}")
     return True
 
 
 def _record(run: Run, part: str, content: Mapping[str, Any]) -> None:
     """Add a part to config.json, before the first line that it describes is written. ValueError as for _is_recorded."""
     if not _is_recorded(run, part, content):
-        file = run.folder / CONFIG
-        old = read_object(file, OTHER_FOLDER) if file.is_file() else {"version": critic_r1_verl.__version__}
-        write_json(file, old | {part: dict(content)})
+        write_json(run.folder / CONFIG, _config(run) | {part: dict(content)})
+
+
+def _config(run: Run) -> dict[str, Any]:
+    file = run.folder / CONFIG
+    return read_object(file, OTHER_FOLDER) if file.is_file() else {"version": critic_r1_verl.__version__}

@@ -48,15 +48,7 @@ SHAPE: dict[str, Any] = {
     "images": [str],
     "ability": str,
     "reward_model": {"style": str, "ground_truth": str},
-    "extra_info": {
-        "index": int,
-        "pair_id": str,
-        "order": str,
-        "category": str,
-        "template_sha": str,
-        "split": str,
-        "style": str,
-    },
+    "extra_info": {"index": int, "pair_id": str, "order": str, "category": str, "template_sha": str, "split": str, "style": str},
 }
 """Every column of a row with its type, for the parquet schema and for the check of a row."""
 
