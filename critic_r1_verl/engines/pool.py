@@ -113,7 +113,8 @@ def _run_engine(pipe: Connection, devices: str, model: str, max_model_len: int |
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except (ValueError, OSError) as error:
-        pipe.send(type(error)(str(error)))
+        # Not type(error), because a subclass such as pydantic's ValidationError cannot be made from a message.
+        pipe.send((ValueError if isinstance(error, ValueError) else OSError)(str(error)))
 
 
 def _receive_all(pipe: Connection, inbox: "queue.SimpleQueue[tuple[int, Request] | None]") -> None:
