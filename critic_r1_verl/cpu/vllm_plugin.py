@@ -21,10 +21,10 @@ def register() -> None:
 
 
 def _restart_seeds(runner: Any) -> None:
-    """Replace how vLLM resets the random generator of a seeded request after a part of its prompt, for which it uses an offset.
+    """After a part of a prompt vLLM resets the generator of a seeded request by an offset, which only GPUs have. Use the seed instead.
 
-    Only generators of a GPU have an offset. Usually no token has been sampled by then, so restarting from the seed has the same effect. The
-    exception is a request that was preempted after its first token: its text differs from the one that it would get without preemption.
+    Usually no token has been sampled by then, so both have the same effect. The exception is a request that was preempted after its first
+    token: its text differs from the one that it would get without preemption.
     """
     bookkeeping = runner.GPUModelRunner._bookkeeping_sync
 
