@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 from critic_r1_verl.files import replacing
 
@@ -29,7 +29,7 @@ SPLITS = ("train", "val", "test")
 _SWAPPED: dict[str, Choice] = {"1": "2", "2": "1", "tie": "tie"}
 
 
-def to_record(order: str, choice: Choice | None) -> Choice | None:
+def to_record(order: str, choice: str | None) -> Choice | None:
     """Convert a choice from the shown frame of an order to the frame of the record, or the other way round. None stays None.
 
     ValueError for an unknown order.
@@ -37,7 +37,7 @@ def to_record(order: str, choice: Choice | None) -> Choice | None:
     >>> to_record("21", "1"), to_record("12", "1"), to_record("21", "tie")
     ('2', '1', 'tie')
     """
-    return _SWAPPED[choice] if _is_exchanged(order) and choice is not None else choice
+    return _SWAPPED[choice] if _is_exchanged(order) and choice is not None else cast(Choice | None, choice)
 
 
 def _is_exchanged(order: str) -> bool:

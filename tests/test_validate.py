@@ -244,7 +244,7 @@ def test_records_that_cannot_be_read(folder: Path, text: str | None, what: str) 
     ("templates", "what"),
     [
         ({"pair": asdict(TEMPLATES["pair"])}, "templates.question is missing or lacks name, sha or text"),
-        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text gives the sha256"),
+        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text has the sha256"),
         ({"pair": "critic", "question": "policy"}, "templates.pair is missing or lacks name, sha or text"),
     ],
 )
