@@ -347,7 +347,7 @@ def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, te
         (["eval", "--benchmark", "mmrb2:/nowhere", "--out", "o", "--model", "m"], "/nowhere: no such file or folder"),
         (["eval", "--benchmark", "mine.jsonl", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
         (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
-        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "2 times the same"),
+        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "are all the same"),
         (
             ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--base-url", "http://h/v1", "--extra-body", "[]"],
             "not a JSON object",

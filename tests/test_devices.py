@@ -29,5 +29,5 @@ def test_visible_devices(monkeypatch: pytest.MonkeyPatch, platform: str, visible
 def test_too_few_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    with pytest.raises(ValueError, match="2 GPUs are asked for, 1 are there: lower --data-parallel-size"):
+    with pytest.raises(ValueError, match="2 GPUs are requested, but 1 are available: lower --data-parallel-size"):
         devices.visible_devices(2)

@@ -2,12 +2,13 @@
 import hashlib
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from critic_r1_verl import cli
-from critic_r1_verl.lines import Judgement, to_json
+from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 from critic_r1_verl.scoring import compare, measures
 from critic_r1_verl.scoring import score as scores
@@ -73,7 +74,7 @@ LINES = [
 def write(folder, judgements, records):
     folder.mkdir(exist_ok=True, parents=True)
     write_jsonl(folder / "records.jsonl", records)
-    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else to_json(line) for line in judgements])
+    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else asdict(line) for line in judgements])
 
 
 def test_two_scores_and_what_they_hide():
@@ -157,33 +158,33 @@ def test_the_order_of_the_lines_does_not_matter():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; a judgement has pair_id, order"),
-        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not a text"),
+        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; the keys are pair_id, order"),
+        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not a string"),
         ({"pair_id": "0" * 20}, r"judgements.jsonl: judges the pair 0{20}, which is not in records.jsonl"),
         ({"order": "11"}, r"judgements.jsonl:1: key 'order': '11' is none of '12', '21'"),
-        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not a whole number"),
-        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is not a whole number"),
+        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not an integer"),
+        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is not an integer"),
         ({"repeat": 1}, r"judgements are missing, the first pair .*; run the same command again"),
         ({"choice": "3"}, r"judgements.jsonl:1: key 'choice': '3' is none of"),
         ({"choice": ["1"]}, r"judgements.jsonl:1: key 'choice': "),
-        ({"choice": None}, r"judgements.jsonl:1: key 'status': 'parsed' does not go with the choice None"),
+        ({"choice": None}, r"judgements.jsonl:1: key 'status': 'parsed' contradicts the choice None"),
         ({"status": "guessed"}, r"judgements.jsonl:1: key 'status': 'guessed' is none of 'parsed'"),
-        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not a text"),
+        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not a string"),
         ({"preferred": "tie", "correct": False}, r"judgements.jsonl: the preferred response of .* differs from records.jsonl"),
-        ({"correct": False}, r"judgements.jsonl:1: key 'correct': False does not follow from choice '1' and preferred '1'"),
-        ({"correct": 1}, r"judgements.jsonl:1: key 'correct': 1 is not a truth value"),
-        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is not a whole number"),
+        ({"correct": False}, r"judgements.jsonl:1: key 'correct': False does not match choice '1' and preferred '1'"),
+        ({"correct": 1}, r"judgements.jsonl:1: key 'correct': 1 is not true or false"),
+        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is not an integer"),
         ({"more": 1}, r"judgements.jsonl:1: key 'more' is unknown"),
     ],
 )
 def test_hostile_judgements(tmp_path, change, message):
-    line = {name: value for name, value in (to_json(LINES[0]) | change).items() if value is not ...}
+    line = {name: value for name, value in (asdict(LINES[0]) | change).items() if value is not ...}
     path = write(tmp_path, [line, *LINES[1:]], RECORDS)
     with pytest.raises(ValueError, match=message):
         scores.score_file(path, "vl_rewardbench")
 
 
-LAST, FIRST = json.dumps(to_json(LINES[-1])), json.dumps(to_json(LINES[0]))
+LAST, FIRST = json.dumps(asdict(LINES[-1])), json.dumps(asdict(LINES[0]))
 
 
 @pytest.mark.parametrize(

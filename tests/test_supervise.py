@@ -175,7 +175,7 @@ def test_the_run_ends_with_the_process_it_is_tied_to(tree, tmp_path):
     started.check_gone()
     assert not is_alive(driver)
     assert not Path((tmp_path / "folder").read_text()).exists()
-    assert f"process {started.process.pid}, which started this run, is gone" in started.errors.read_text()
+    assert f"process {started.process.pid}, which started this run, has ended" in started.errors.read_text()
 
 
 def test_a_lost_worker_ends_the_run_with_an_error(tree):

@@ -119,7 +119,7 @@ def change_row(folder: Path, number: int, change) -> None:
         (lambda row: row["prompt"][0].update(content="no picture"), "prompt has 0 <image> placeholders for 1 images"),
         (lambda row: row["images"].append("images/none.png"), "image 'images/none.png'"),
         (lambda row: row.update(images=["../x.png"]), "leaves the data folder"),
-        (lambda row: row.update(data_source=None), "data_source is None, not a text"),
+        (lambda row: row.update(data_source=None), "data_source is None, not a string"),
     ],
 )
 def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
@@ -244,7 +244,7 @@ def test_records_that_cannot_be_read(folder: Path, text: str | None, what: str) 
     ("templates", "what"),
     [
         ({"pair": asdict(TEMPLATES["pair"])}, "templates.question is missing or lacks name, sha or text"),
-        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text gives the sha256"),
+        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text has the sha256"),
         ({"pair": "critic", "question": "policy"}, "templates.pair is missing or lacks name, sha or text"),
     ],
 )
