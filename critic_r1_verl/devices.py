@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from critic_r1_verl import cpu
@@ -29,7 +30,8 @@ def visible_devices(count: int) -> list[str]:
     if cpu.requested():
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = visible.split(",") if visible else [str(number) for number in range(gpu_count())]
+    # CUDA uses none of the devices from a -1 on.
+    found = list(takewhile(lambda name: name != "-1", visible.split(","))) if visible else [str(number) for number in range(gpu_count())]
     if len(found) < count:
         raise ValueError(
             f"{count} GPUs are requested, but {len(found)} are available: lower --data-parallel-size or --tensor-parallel-size"

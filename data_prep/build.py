@@ -21,7 +21,7 @@ from critic_r1_verl.files import file_sha256, locked, replacing, write_json
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import ORDERS, SPLITS
 from data_prep import contamination, corpora, shards, writing
-from data_prep.choice import choose
+from data_prep.choice import check, choose
 from data_prep.image_store import remove_unused
 from data_prep.merge import Key, drop, read_keys, read_records
 from data_prep.options import Corpus, Options
@@ -40,6 +40,7 @@ def build(out: Path, given: Sequence[Corpus], options: Options) -> dict[str, Any
     names = [corpus.name for corpus in given]
     if len(set(names)) < len(names):
         raise ValueError("a corpus is given twice; put its files into one folder and give that folder")
+    check(given, options)
     work, is_new = out / ".build", not out.exists()
     # A missing file is reported at once, before the processor is loaded.
     files = {corpus.name: find(corpus.location, corpus.module, corpus.images, work / "unpacked" / corpus.name) for corpus in given}

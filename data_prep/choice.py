@@ -10,10 +10,21 @@ from data_prep.options import Corpus, Options
 from data_prep.shards import Counts
 
 
+def check(corpora: Sequence[Corpus], options: Options) -> None:
+    """ValueError for --ties, --quota and --weight that no records could satisfy; a build calls it before it reads a row."""
+    if options.ties not in ("keep", "drop") and not 0 <= float(options.ties) < 1:
+        raise ValueError(f"--ties {options.ties}: give keep, drop, or a share from 0 to below 1")
+    weights = [corpus.weight for corpus in corpora]
+    if any(weight is not None for weight in weights) and (
+        not all(weight is not None and weight > 0 for weight in weights) or any(corpus.quota is not None for corpus in corpora)
+    ):
+        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or give only quotas")
+
+
 def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[Counts]) -> tuple[list[Key], dict[str, Any]]:
     """The keys that are taken, in the order of the corpora, and the numbers of ties for the manifest.
 
-    Ties are dropped first; a quota keeps the share of the remaining ties. Raises ValueError for an impossible --ties or --weight.
+    Ties are dropped first; a quota keeps the share of the remaining ties. The options are those that check() accepts.
     """
     by_corpus: list[tuple[list[Key], list[Key]]] = [([], []) for _ in corpora]
     for key in keys:
@@ -40,15 +51,12 @@ def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, cou
 
 def quotas_of(corpora: Sequence[Corpus], available: Sequence[int]) -> list[int]:
     """The largest number of records to take of each corpus: its quota, or the most that keeps the proportions of the weights."""
-    weights = [corpus.weight for corpus in corpora]
-    if all(weight is None for weight in weights):
+    weights = [corpus.weight for corpus in corpora if corpus.weight is not None]
+    if not weights:
         return [number if corpus.quota is None else corpus.quota for corpus, number in zip(corpora, available, strict=True)]
-    known = [weight for weight in weights if weight is not None and weight > 0]
-    if len(known) < len(weights) or any(corpus.quota is not None for corpus in corpora):
-        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or give only quotas")
-    scale = min(number / weight for number, weight in zip(available, known, strict=True))
+    scale = min(number / weight for number, weight in zip(available, weights, strict=True))
     # Floating-point error may put a product such as 0.29 * 100 just below the whole number.
-    return [math.floor(weight * scale + 1e-9) for weight in known]
+    return [math.floor(weight * scale + 1e-9) for weight in weights]
 
 
 def _allowed_ties(num_others: int, num_ties: int, policy: Literal["keep", "drop"] | float) -> int:
@@ -56,6 +64,4 @@ def _allowed_ties(num_others: int, num_ties: int, policy: Literal["keep", "drop"
         return num_ties
     if policy == "drop":
         return 0
-    if not 0 <= policy < 1:
-        raise ValueError(f"--ties {policy}: give keep, drop, or a share from 0 to below 1")
     return min(num_ties, math.floor(num_others * policy / (1 - policy) + 1e-9))

@@ -58,8 +58,8 @@ class Task:
 def convert_shard(task: Task) -> Counts:
     """Convert the rows of a task and return the counts. If the result file exists, its counts are returned and nothing is converted.
 
-    Raises SchemaError, ValueError and OSError (for example for a full disk) that name the file and the row, and RuntimeError, which names
-    them too, for a mistake in the converter.
+    Raises SchemaError, ValueError (also for a mistake in the converter) and OSError (for example for a full disk), which name the file and
+    the row.
     """
     if task.result.exists():
         return read_counts(task.result)
@@ -115,9 +115,9 @@ def convert_row(module: Any, raw: dict[str, Any] | Skip, store: ImageStore, wher
         raise OSError(f"{where}: {error}; finished shards are kept: run the same command to resume") from error
     # Any other exception is a mistake in the converter; the row is named so that it can be found.
     except Exception as error:
-        raise RuntimeError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error
     if not converted:
-        raise RuntimeError(f"{where}: the converter returned neither a record nor a Skip")
+        raise ValueError(f"{where}: the converter returned neither a record nor a Skip")
     return converted
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from critic_r1_verl.files import replacing
 from data_prep.tables import KINDS
@@ -147,9 +148,9 @@ def _with_archives(files: list[File], work: Path) -> list[File]:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The data files of an archive: {plain file name: member}."""
+    """The data files of an archive: {its path as one file name, in which a slash is %2F: member}."""
     return {
-        re.sub(r"[^\w.-]+", "_", info.filename): info
+        quote(info.filename, safe=" "): info
         for info in archive.infolist()
         if not info.is_dir() and Path(info.filename).suffix.lower() in KINDS and not info.filename.startswith("__MACOSX")
     }

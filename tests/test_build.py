@@ -332,7 +332,7 @@ def failing(error: Exception) -> Any:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (KeyError("oops"), RuntimeError, r"pairs: .*pairs\.jsonl: row 7: the converter failed: KeyError: 'oops'"),
+        (KeyError("oops"), ValueError, r"pairs: .*pairs\.jsonl: row 7: the converter failed: KeyError: 'oops'"),
         (SchemaError("key 'x': found 1, expected 2"), SchemaError, r"pairs: .*pairs\.jsonl: row 7: key 'x': found 1, expected 2"),
     ],
 )
@@ -347,7 +347,7 @@ def test_a_row_that_stops_the_build_is_named(
 
 def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_module, "convert", lambda raw_row, put: [])
-    with pytest.raises(RuntimeError, match="row 0: the converter returned neither a record nor a Skip"):
+    with pytest.raises(ValueError, match="row 0: the converter returned neither a record nor a Skip"):
         build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
 
 
@@ -375,7 +375,10 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
         (["--corpus", "pairs:pairs.jsonl", "--images", "pairs:nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
         (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
-        (["--corpus", "pairs:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
+        # Before any row is read, so a missing column is not what is told.
+        (["--corpus", "rlaif_v:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
+        (["--corpus", "rlaif_v:pairs.jsonl", "--weight", "rlaif_v:0"], "--weight: give every corpus a weight above 0"),
+        (["--corpus", "slash.py:pairs.jsonl"], r"slash\.py: NAME is 'a/b'; use letters, digits"),
         (["--corpus", "pairs:pairs.jsonl", "--template", "nothing"], "no such template"),
         (["--corpus", "pairs:pairs.jsonl", "--decontaminate", "mmmu"], "--decontaminate mmmu: give .* vl_rewardbench"),
     ],
@@ -391,6 +394,7 @@ def test_mistakes_are_told_in_a_line(
     (world / "empty.jsonl").touch()
     (world / "broken.py").write_text("def convert(")
     (world / "half.py").write_text("NAME = 'half'\n")
+    (world / "slash.py").write_text(Path(pairs_module.__file__).read_text().replace('NAME = "pairs"', 'NAME = "a/b"'))
     assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(f"^critic-r1: .*{message}", last), last

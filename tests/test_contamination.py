@@ -23,7 +23,7 @@ from data_prep.contamination.questions import COMMON_IMAGES, words
 from data_prep.corpus import Skip
 
 # Smaller than the recipe's, because enlarging and compressing the pictures takes most of the time of these tests.
-LIMITS = Limits(50_176, 4_194_304)
+LIMITS = Limits(112_896, 4_194_304)
 LONG = "Which of the two flags beside the town hall was raised first, according to the plaque?"
 BATTLE = "Two ships lie in the harbour; what does the lettering on the stern of the smaller one say?"
 

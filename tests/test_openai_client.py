@@ -309,10 +309,17 @@ def test_reasoning_from_a_field_of_its_own_stands_in_think_tags(serve, message: 
     assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
 
 
+def test_a_count_of_tokens_in_another_form_is_no_count(serve) -> None:
+    server = serve(lambda *_: (200, {"choices": [{"message": {"content": "yes"}}], "usage": [7]}))
+    assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion("yes", None, None)])]
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [
         ((200, {"data": []}), "serves no named model; choose one with --model"),
+        ((200, {"data": 7}), "serves no named model; choose one with --model"),
+        ((200, {"data": [{"id": 7}, {"id": None}]}), "serves no named model; choose one with --model"),
         ((200, {"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b; choose one"),
         ((404, {}), "status 404"),
         ((200, b"nonsense"), "not JSON"),

@@ -136,6 +136,15 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
         sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
 
 
+def test_members_of_similar_names_are_different_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        for name, number in (("a/b.jsonl", 1), ("a_b.jsonl", 2)):
+            archive.writestr(name, json.dumps({"number": number}) + "\n")
+    files = sources.find(str(tmp_path / "rows.zip"), CORPUS, None, tmp_path / "work")
+    sources.unpack(files)
+    assert [row["number"] for file in files for row in tables.Table(file.path).rows(0, 9)] == [1, 2]
+
+
 def test_archives_of_the_same_name_are_unpacked_into_different_folders(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

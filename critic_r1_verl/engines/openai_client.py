@@ -129,7 +129,8 @@ class OpenAIEngine:
         except openai.APIConnectionError as error:
             raise ConnectionError(f"{what}: {error.__cause__ or error}; start the server, or correct the URL") from error
         listed = answer.get("data") if isinstance(answer, dict) else None
-        served = [model["id"] for model in listed or [] if isinstance(model, dict) and "id" in model]
+        models = listed if isinstance(listed, list) else []
+        served = [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
         if len(served) != 1:
             raise ValueError(f"{self.base_url} serves {', '.join(served) or 'no named model'}; choose one with --model")
         return served[0]
@@ -172,7 +173,7 @@ def _completions(answer: Any, samples: int, what: str) -> list[Completion]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != samples:
         raise ValueError(f"{what}: expected {samples} choice(s), got {answer!r:.300}; is this an OpenAI-compatible chat API?")
-    usage = answer.get("usage") or {}
+    usage = answer["usage"] if isinstance(answer.get("usage"), dict) else {}
     completions = []
     for choice in choices:
         message = choice.get("message") if isinstance(choice, dict) else None

@@ -232,12 +232,14 @@ def state_path(run_id: str) -> Path:
 
 
 def read_state(run_id: str) -> dict[str, Any] | None:
-    """The content of the state file. None if there is none, or if another user made it, since every user can write to /dev/shm."""
+    """The content of the state file. None if there is none, or if another user or another version of this package made it."""
     try:
         with state_path(run_id).open() as file:
-            return json.load(file) if os.fstat(file.fileno()).st_uid == os.geteuid() else None
+            # Every user can write to /dev/shm.
+            state = json.load(file) if os.fstat(file.fileno()).st_uid == os.geteuid() else {}
     except FileNotFoundError:
         return None
+    return state if {"driver", "supervisor", "members", "segments", "folder"} <= state.keys() else None
 
 
 def say(text: str) -> None:

@@ -111,4 +111,6 @@ def _load_file(path: str, sha: str) -> Any:
         raise ValueError(f"--corpus {path}: the converter file cannot be imported: {type(error).__name__}: {error}") from error
     if missing := [constant for constant in (*CONSTANTS, "convert") if not hasattr(module, constant)]:
         raise ValueError(f"--corpus {path}: the converter file does not define {', '.join(missing)}; see data_prep/corpus.py")
+    if not re.fullmatch(r"[\w-]+", str(module.NAME)):
+        raise ValueError(f"--corpus {path}: NAME is {module.NAME!r}; use letters, digits, - and _ only, because files are named by it")
     return module
