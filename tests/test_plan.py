@@ -239,14 +239,16 @@ def step(seconds: float, **more: float) -> dict:
 
 
 def test_measurements_replace_assumptions(tmp_path: Path) -> None:
-    config = settings(trainer__test_freq=-1, trainer__val_before_train=False, trainer__save_freq=-1)
+    config = settings(trainer__test_freq=-1, trainer__val_before_train=True, trainer__save_freq=2340)
     before = planned(config)
-    file = write_steps(tmp_path, step(900.0), step(100.0), step(160.0, **{"timing_s/save_checkpoint": 50.0}), step(120.0))
+    saved = {"timing_s/save_checkpoint": 50.0, "timing_s/testing": 30.0}
+    file = write_steps(tmp_path, step(900.0), step(100.0), step(160.0, **saved), step(120.0))
     after = planned(config, steps_file=file)
     # The first step and what a checkpoint takes are left out: the median of 100, 160 - 50 and 120.
     assert after.measured.seconds == 110.0
     assert sum(after.step_seconds.values()) == pytest.approx(after.measured.seconds)
-    assert after.hours[1] == pytest.approx(after.steps * after.measured.seconds / 3600)
+    assert after.hours[1] == pytest.approx((after.steps * 110 + 30 + 50) / 3600)
+    assert sum(after.host_bytes.values()) == 500 * 2**30 and after.mfu == 0.2
     assert after.hours[0] > 0.8 * after.hours[1] and before.hours[0] < 0.8 * before.hours[1]
     assert after.tokens_a_step == 2048 * 1200
     assert after.gpu_bytes["update"]["measured by the run"] == 70 * 2**30
@@ -340,6 +342,16 @@ def test_warnings(hardware: str, changes: dict, gpu: str, says: str, monkeypatch
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     warnings = planned(settings(hardware, **changes), gpu=gpus.named(gpu)).warnings
     assert [warning for warning in warnings if re.search(says, warning)], warnings
+
+
+def test_a_large_validation(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"images": [[]] * 5000}), tmp_path / "val.parquet")
+    files = {"data__val_files": str(tmp_path / "val.parquet")}
+    assert any("a validation puts 120 GB of pixels" in warning for warning in planned(settings(**files)).warnings)
+    assert not any("validation" in warning for warning in planned(settings(**files, data__val_batch_size=256)).warnings)
 
 
 def test_the_authors_machine_fits(monkeypatch: pytest.MonkeyPatch) -> None:

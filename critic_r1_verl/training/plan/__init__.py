@@ -67,7 +67,6 @@ def make(recipe: str, overrides: list[str], *, gpu: str | None = None, run: str 
 def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whence: str, steps_file: Path | None) -> Plan:
     """The same from what has been read; whence says where the GPU comes from."""
     found = measured.read(steps_file) if steps_file else None
-    assumed = lengths
     if found:
         lengths = measured.correct(lengths, found)
     on_cpu = config.trainer.device == "cpu"
@@ -88,17 +87,20 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
         seconds = found.phases | {"other": max(0.0, found.seconds - sum(found.phases.values()))}
         if found.gpu_bytes and phases:
             phases["update"] = {"measured by the run": found.gpu_bytes, "context": memory.CONTEXT + memory.SLEEPING_VLLM}
-    if steps and seconds:
-        hours = _hours(config, model, assumed, gpu, steps, None if not found else found.seconds, work, lengths)
-    disk = memory.disk_bytes(config, model, steps) if steps else None
     host = memory.host_bytes(config, model, lengths)
+    if found and found.host_bytes:
+        host = {"in use on the first node, as measured": found.host_bytes}
+    if steps and seconds:
+        hours = _hours(config, model, lengths, gpu, steps, found)
+    disk = memory.disk_bytes(config, model, steps) if steps else None
     warnings = [
         *(() if on_cpu else checks.gpu(phases, gpu_bytes)),
         *(() if kv_tokens is None else checks.cache(work, kv_tokens)),
         *(() if on_cpu else checks.micro_batches(config, work)),
+        *checks.validation(config, _val_rows(config) * lengths.pixels * memory.PIXEL_BYTES, memory.queue_bytes(work, lengths)),
         *_machine(config, sum(host.values()), disk),
     ]
-    update = (seconds or {}).get("update_actor")
+    mfu = found.mfu if found else timing.mfu(work, model, lengths, gpu, seconds["update_actor"]) if seconds else 0.0
     name = "no GPU" if on_cpu else f"{gpu.name} {gpu.memory:.0f} GiB ({whence})"
     return Plan(
         base=str(config.actor_rollout_ref.model.path),
@@ -121,7 +123,7 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
         checkpoint_bytes=memory.checkpoint_bytes(config, model),
         disk_bytes=disk,
         step_seconds=seconds,
-        mfu=timing.mfu(work, model, lengths, gpu, update) if update and not on_cpu else None,
+        mfu=mfu or None,
         hours=hours,
         measured=found,
         sources=(*lengths.sources, *([] if on_cpu else [f"GPU {name}"])),
@@ -130,26 +132,22 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
 
 
 def _hours(
-    config: Any,
-    model: sizes.Sizes,
-    assumed: job.Lengths,
-    gpu: gpus.Gpu,
-    steps: int,
-    measured_seconds: float | None,
-    work: job.Job,
-    lengths: job.Lengths,
+    config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, steps: int, found: measured.Measured | None
 ) -> tuple[float, float, float]:
     """Least, expected and most hours; around a measurement a tenth, around an estimate also what is not known of the responses."""
-    if measured_seconds is not None:
-        expected = timing.run_hours(config, work, model, lengths, gpu, steps, measured_seconds, _val_rows(config))
+    answers, saving = _val_rows(config) * config.actor_rollout_ref.rollout.val_kwargs.n, timing.save_seconds(config, model)
+    if found:
+        testing = found.phases["gen"] * answers / (config.data.train_batch_size * config.actor_rollout_ref.rollout.n)
+        testing, saving = found.test_seconds or testing, found.save_seconds or saving
+        expected = timing.run_hours(config, steps, found.seconds, testing, saving)
         return 0.9 * expected, expected, 1.1 * expected
 
     def at(share: float) -> float:
         # The share of data.max_response_length that a response takes.
-        told = replace(assumed, response=share * config.data.max_response_length)
-        then = job.read(config, model, told)
-        seconds = sum(timing.step_seconds(then, model, told, gpu).values())
-        return timing.run_hours(config, then, model, told, gpu, steps, seconds, _val_rows(config))
+        told = replace(lengths, response=share * config.data.max_response_length)
+        work = job.read(config, model, told)
+        testing = timing.generation_seconds(work, model, told, gpu, answers) if answers else 0.0
+        return timing.run_hours(config, steps, sum(timing.step_seconds(work, model, told, gpu).values()), testing, saving)
 
     return timing.FASTEST * at(job.RESPONSE_LOW), at(job.RESPONSE_SHARE), timing.SLOWEST * at(job.RESPONSE_HIGH)
 

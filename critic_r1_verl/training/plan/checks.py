@@ -60,6 +60,15 @@ def micro_batches(config: Any, job: Job) -> Iterator[str]:
             )
 
 
+def validation(config: Any, queued: float, a_step: float) -> Iterator[str]:
+    """A validation whose pixels go through TransferQueue at once, and are more than a step's."""
+    if config.data.val_batch_size is None and queued > a_step:
+        yield (
+            f"a validation puts {queued / 1e9:,.0f} GB of pixels into TransferQueue at once, a step {a_step / 1e9:,.0f}: "
+            f"set data.val_batch_size={config.data.train_batch_size}, or validate on fewer rows by data.val_max_samples"
+        )
+
+
 def enough(name: str, need: float, there: float, remedy: str, *, unit: str = "GB", size: float = 1e9) -> Iterator[str]:
     """Whether this machine has what is needed."""
     if need > there:

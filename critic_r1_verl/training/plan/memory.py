@@ -180,7 +180,8 @@ def _logit_bytes(job: Job, sizes: Sizes) -> float:
 def _layer_bytes(sizes: Sizes) -> tuple[float, float]:
     """Bytes in half precision that one layer keeps of a token, and one vision layer of a patch, for its backward pass.
 
-    Counted with torch's MemTracker on fake tensors of Qwen2.5-VL 3B and 7B and Qwen3-VL 4B and 8B: these formulas are within 1.5 % of it.
+    The first was counted with torch's MemTracker on fake tensors of Qwen2.5-VL 3B and 7B and Qwen3-VL 4B and 8B, and is within 1.5 % of
+    it; the second is the same formula for a vision layer.
     """
     heads = sizes.query + 2 * sizes.key_value
     language = 16 * sizes.hidden + 8 * sizes.intermediate + 4 * heads * (2 if sizes.head_norms else 1)

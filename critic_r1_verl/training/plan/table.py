@@ -61,8 +61,7 @@ def show(plan: Plan) -> None:
         console.print(Text(f"from: {source}", "dim"))
     if plan.measured:
         said = f"{plan.measured.file}: {plan.measured.steps} steps up to {plan.measured.last_step}, {plan.measured.seconds:,.0f} s each"
-        used = f"{plan.measured.host_bytes / GIB:.0f} GiB of the first node's memory in use"
-        console.print(Text(f"measured: {said}, {used}", "green"))
+        console.print(Text(f"measured: {said}", "green"))
     for warning in plan.warnings:
         console.print(Text(f"warning: {warning}", "yellow"))
 

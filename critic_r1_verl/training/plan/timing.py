@@ -72,13 +72,17 @@ def generation_seconds(job: Job, sizes: Sizes, lengths: Lengths, gpu: Gpu, rollo
     return prompts + decoding_steps * (weights / bandwidth + DECODE_SECONDS) + share * lengths.response * per_token + processor
 
 
-def run_hours(config: Any, job: Job, sizes: Sizes, lengths: Lengths, gpu: Gpu, steps: int, seconds: float, val_rows: int) -> float:
-    """Hours of a run of so many steps of so many seconds, with its validations and checkpoints."""
+def run_hours(config: Any, steps: int, seconds: float, test_seconds: float, save_seconds: float) -> float:
+    """Hours of so many steps of so many seconds, with the validations and checkpoints that verl makes on the way."""
     tests = steps // config.trainer.test_freq if config.trainer.test_freq > 0 else 0
     tests += bool(config.trainer.val_before_train)
     saves = steps / config.trainer.save_freq if config.trainer.save_freq > 0 else 0
-    validation = generation_seconds(job, sizes, lengths, gpu, val_rows * config.actor_rollout_ref.rollout.val_kwargs.n) if val_rows else 0
-    return (steps * seconds + tests * validation + saves * memory.checkpoint_bytes(config, sizes) / DISK / job.nodes) / 3600
+    return (steps * seconds + tests * test_seconds + saves * save_seconds) / 3600
+
+
+def save_seconds(config: Any, sizes: Sizes) -> float:
+    """Seconds in which a checkpoint is written; each node writes its part."""
+    return memory.checkpoint_bytes(config, sizes) / DISK / config.trainer.nnodes
 
 
 def mfu(job: Job, sizes: Sizes, lengths: Lengths, gpu: Gpu, update_seconds: float) -> float:
