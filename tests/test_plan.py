@@ -327,6 +327,12 @@ ACTOR = "actor_rollout_ref__actor__"
             r"GPU memory of the update: \d+ GiB are needed, a GPU has 80; the largest part is optimiser",
         ),
         ("8x80g", {ACTOR + "ppo_max_token_len_per_gpu": 65536}, "H100", r"GPU memory of the update.*the largest part is logits"),
+        (
+            "8x80g",
+            {"actor_rollout_ref__rollout__free_cache_engine": False},
+            "H100",
+            r"GPU memory of the update.*is vLLM, which does not sleep",
+        ),
         ("1x24g", {}, "RTX 4090", r"KV cache: rollout\.gpu_memory_utilization=0\.4 leaves room for 0 tokens"),
         ("8x80g", {ACTOR + "ppo_max_token_len_per_gpu": 4096}, "H100", r"micro-batches of the update have 4,096 tokens: below 8,192"),
         (

@@ -76,11 +76,7 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
     seconds, hours = None, None
     if not on_cpu:
         kv_tokens = memory.kv_tokens(work, model, gpu_bytes)
-        phases = {
-            "update": memory.gpu_update(work, model, lengths),
-            "log-probabilities": memory.gpu_log_prob(work, model, lengths),
-            "rollout": memory.gpu_rollout(work, model, gpu_bytes),
-        }
+        phases = memory.gpu_phases(work, model, lengths, gpu_bytes)
         if kv_tokens >= work.model_length:
             seconds = timing.step_seconds(work, model, lengths, gpu)
     if found:

@@ -22,6 +22,7 @@ _REMEDIES = {
     "weights of vLLM": "raise rollout.gpu_memory_utilization or rollout.tensor_model_parallel_size, or take a smaller base",
     "actor's own": "offload: actor.fsdp_config.param_offload=true and optimizer_offload=true",
     "KV cache": "lower rollout.gpu_memory_utilization",
+    "vLLM, which does not sleep": "set rollout.free_cache_engine=true",
     "measured by the run": "lower actor.ppo_max_token_len_per_gpu",
 }
 

@@ -46,6 +46,7 @@ class Lengths:
 class Job:
     """Settings of a composed recipe. Sizes of batches are in rollouts; *_micro is what one GPU has at a time, in tokens (mean, most).
 
+    sleeps: vLLM gives its memory back while the actor works (rollout.free_cache_engine).
     streamed: weights, gradients and optimiser stay in host memory during the update too (actor.fsdp_config.offload_policy).
     """
 
@@ -74,6 +75,7 @@ class Job:
     log_prob_passes: int
     tensor_parallel: int
     memory_share: float
+    sleeps: bool
     sequences: int
     model_length: int
     agents: int
@@ -152,6 +154,7 @@ def read(config: Any, sizes: Sizes, lengths: Lengths) -> Job:
         log_prob_passes=int(not bypass) + int(reference),
         tensor_parallel=rollout.tensor_model_parallel_size,
         memory_share=rollout.gpu_memory_utilization,
+        sleeps=bool(rollout.free_cache_engine),
         sequences=rollout.max_num_seqs,
         model_length=rollout.max_model_len or config.data.max_prompt_length + config.data.max_response_length,
         agents=rollout.agent.num_workers,

@@ -24,6 +24,16 @@ PIXEL_BYTES = 4 * 3 * 2
 CPUS_A_GPU = 3
 
 
+def gpu_phases(job: Job, sizes: Sizes, lengths: Lengths, gpu_bytes: float) -> dict[str, dict[str, float]]:
+    """Bytes on a GPU in each phase of a step, by part."""
+    awake = {} if job.sleeps else {"vLLM, which does not sleep": job.memory_share * gpu_bytes}
+    return {
+        "update": gpu_update(job, sizes, lengths) | awake,
+        "log-probabilities": gpu_log_prob(job, sizes, lengths) | awake,
+        "rollout": gpu_rollout(job, sizes, gpu_bytes),
+    }
+
+
 def gpu_update(job: Job, sizes: Sizes, lengths: Lengths) -> dict[str, float]:
     """Bytes on a GPU while the actor is updated, by part. The sum is a little above the peak: not all are at their most together."""
     shards, tokens = math.inf if job.streamed else job.shards, job.update_micro[1]
