@@ -21,6 +21,7 @@ from PIL import Image
 from critic_r1_verl import cli
 from critic_r1_verl.cli import flags
 from critic_r1_verl.training.compose import compose
+from critic_r1_verl.training.plan import sizes
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -102,6 +103,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted) -> Path:
     monkeypatch.chdir(tmp_path)
     model = scripted(lambda prompt, sample: f"<think>The first is right. {sample}</think> \\boxed{{1}}")
     monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    # The 7B model, whose config.json is not in the cache.
+    counted = json.loads((ROOT / "tests" / "golden" / "model_sizes.json").read_text(encoding="utf-8"))["qwen2_5_vl_7b"]
+    monkeypatch.setattr(sizes, "of_base", lambda base: sizes.Sizes(**counted))
     rows = []
     for number in range(40):
         Image.new("RGB", (560, 560), (6 * number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -157,6 +161,7 @@ RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "score RUN": ("", says("test:", "critic accuracy", "self-critique")),
     "judge": ("", says("The first is right.", "undecided")),
     "doctor": ("", says("recipe critic_r1 is found and applied")),
+    "plan": ("--gpu H100", says("8.29 billion parameters", "logits", "33  that verl reserves")),
 }
 
 
