@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds of a training step by phase, and hours of a run.
 
-Each phase is its arithmetic at a share of the GPU's peak, and a cost for each micro-batch. The constants that were calibrated say on what;
-docs/planning.md compares the result with published runs that were not used for it.
+Each phase is its arithmetic at a share of the GPU's peak, and a cost for each micro-batch. The constants that were calibrated say on what,
+the others are assumptions; docs/planning.md compares the result with published runs.
 """
 
 import math
@@ -27,6 +27,8 @@ BANDWIDTH_SHARE, DECODE_SECONDS = 0.7, 0.008
 PROCESSOR_SECONDS, PROCESSOR_PASSES = 0.06, 4
 # Assumptions, bytes a second: host to GPU, TransferQueue in all, a disk; and seconds of a step for reward, metrics and Ray.
 HOST_LINK, QUEUE, DISK, FIXED_SECONDS = 20e9, 8e9, 1e9, 10.0
+# A step's rollouts are put into TransferQueue once, and read for the old and the reference's log-probabilities and for the update.
+QUEUE_PASSES = 4
 # The range that is stated around an estimate: the published runs lie within it.
 FASTEST, SLOWEST = 0.75, 1.25
 
@@ -49,7 +51,7 @@ def step_seconds(job: Job, sizes: Sizes, lengths: Lengths, gpu: Gpu) -> dict[str
         "log_prob": job.log_prob_passes * log_prob,
         "update_actor": job.epochs * both_ways * share / peak + update_batches * layers,
         "update_weights": _moving_seconds(job, sizes),
-        "data": 4 * memory.queue_bytes(job, lengths) / QUEUE,
+        "data": QUEUE_PASSES * memory.queue_bytes(job, lengths) / QUEUE,
         "fixed": FIXED_SECONDS,
     }
 
