@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan: its arithmetic, published runs it was not made from, what a run measures, and what it warns of."""
 
-import functools
 import importlib.util
 import json
-import pickle
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from critic_r1_verl import cli
 from critic_r1_verl.training import plan
-from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.plan import gpus, job, measured, memory, sizes, table, timing
 
 TESTS = Path(__file__).parent
@@ -22,20 +21,23 @@ SEVEN, THREE = MODELS["qwen2_5_vl_7b"], MODELS["qwen2_5_vl_3b"]
 H100 = gpus.named("H100")
 LENGTHS = job.Lengths(prompt=1000, prompt_most=2000, response=500, response_most=2048, images=1, pixels=1e6, rows=40_000)
 
-# Pickled, because a copy of it that is read back is made faster than by any other way.
-composed = functools.cache(lambda *overrides: pickle.dumps(compose("critic_r1", list(overrides))))
+Settings = Callable[..., Any]
 
 
-def settings(hardware: str = "8x80g", **changes: object):
+@pytest.fixture
+def settings(quick_compose: Callable[[str, list[str]], Any]) -> Settings:
     """A composed recipe with other values at dotted keys, written with __ for the dots."""
-    from omegaconf import OmegaConf
 
-    dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    base = ("+recipe/base=tiny",) if hardware == "cpu" else ()
-    config = pickle.loads(composed(*base, f"+recipe/hardware={hardware}"))
-    for key, value in dotted.items():
-        OmegaConf.update(config, key, value, force_add=True)
-    return config
+    def make(hardware: str = "8x80g", **changes: object) -> Any:
+        from omegaconf import OmegaConf
+
+        base = ["+recipe/base=tiny"] if hardware == "cpu" else []
+        config = quick_compose("critic_r1", [*base, f"+recipe/hardware={hardware}"])
+        for key, value in changes.items():
+            OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
+        return config
+
+    return make
 
 
 def planned(config, model: sizes.Sizes = SEVEN, lengths: job.Lengths = LENGTHS, gpu: gpus.Gpu = H100, steps_file: Path | None = None):
@@ -45,7 +47,7 @@ def planned(config, model: sizes.Sizes = SEVEN, lengths: job.Lengths = LENGTHS, 
 # Arithmetic
 
 
-def test_published_sizes() -> None:
+def test_published_sizes(settings: Settings) -> None:
     """Parameters as the hub states them, and the planning figures that others worked out."""
     assert {name: model.parameters for name, model in MODELS.items()} == {
         "qwen2_5_vl_3b": 3_754_622_976,
@@ -74,7 +76,7 @@ def test_published_sizes() -> None:
         ({"trainer__save_freq": 1000}, 3),
     ],
 )
-def test_disk(changes: dict, checkpoints: int) -> None:
+def test_disk(changes: dict, checkpoints: int, settings: Settings) -> None:
     config = settings(**changes)
     assert memory.checkpoint_bytes(config, SEVEN) == pytest.approx(100e9, rel=0.01)
     assert plan.disk_bytes(config, SEVEN, 2340) == checkpoints * memory.checkpoint_bytes(config, SEVEN)
@@ -91,12 +93,12 @@ def test_disk(changes: dict, checkpoints: int) -> None:
         ("8x80g", {"trainer__nnodes": 2}, 57),
     ],
 )
-def test_ray_cpus(hardware: str, changes: dict, cpus: int) -> None:
+def test_ray_cpus(hardware: str, changes: dict, cpus: int, settings: Settings) -> None:
     """What verl's own pool and TransferQueue reserve: tests/e2e/test_plan.py asks them."""
     assert plan.ray_cpus(settings(hardware, **changes)) == cpus
 
 
-def test_adapters() -> None:
+def test_adapters(settings: Settings) -> None:
     config = settings("1x24g")
     language = sum(width for kind, width in SEVEN.linears.items() if kind.startswith("language"))
     assert job.adapter_parameters(config, SEVEN) == 64 * language
@@ -111,7 +113,7 @@ def test_adapters() -> None:
     assert not memory.host_bytes(config, SEVEN, LENGTHS)["reference"]
 
 
-def test_what_changes_memory_and_what_does_not() -> None:
+def test_what_changes_memory_and_what_does_not(settings: Settings) -> None:
     def part(name: str, **changes: object) -> float:
         config = settings(**changes)
         work = job.read(config, SEVEN, LENGTHS)
@@ -163,7 +165,7 @@ RUNS = {
 }
 
 
-def published(name: str) -> tuple[job.Job, sizes.Sizes, job.Lengths, gpus.Gpu]:
+def published(name: str, settings: Settings) -> tuple[job.Job, sizes.Sizes, job.Lengths, gpus.Gpu]:
     (version, model, gpu, micro, width), (throughput, seconds, _) = RUNS[name]
     dynamic = version == SEPTEMBER
     keys = (
@@ -187,8 +189,8 @@ def published(name: str) -> tuple[job.Job, sizes.Sizes, job.Lengths, gpus.Gpu]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_published_seconds(name: str) -> None:
-    work, model, lengths, gpu = published(name)
+def test_published_seconds(name: str, settings: Settings) -> None:
+    work, model, lengths, gpu = published(name, settings)
     seconds = timing.step_seconds(work, model, lengths, gpu)
     assert sum(seconds.values()) == pytest.approx(RUNS[name][1][1], rel=0.25)
     assert timing.mfu(work, model, lengths, gpu, seconds["update_actor"]) == pytest.approx(RUNS[name][1][2], rel=0.25)
@@ -199,16 +201,16 @@ MEMORY = {"7B, 10/20": 75, "3B, 4/16": 35, "7B, 4/16, L20": 44, "7B, 1/2": 68, "
 
 
 @pytest.mark.parametrize("name", MEMORY)
-def test_published_gpu_memory(name: str) -> None:
+def test_published_gpu_memory(name: str, settings: Settings) -> None:
     """April counted the actor alone, September the whole GPU (docs/planning.md)."""
-    work, model, lengths, gpu = published(name)
+    work, model, lengths, gpu = published(name, settings)
     need = sum(memory.gpu_update(work, model, lengths).values())
     if RUNS[name][0][0] == SEPTEMBER:
         need = max(need, sum(memory.gpu_rollout(work, model, gpu.memory * memory.GIB).values()))
     assert need == pytest.approx(MEMORY[name] * 1e9, rel=0.26)
 
 
-def test_published_lora_on_one_gpu() -> None:
+def test_published_lora_on_one_gpu(settings: Settings) -> None:
     """verl's examples/tuning/7b/qwen2-7b_grpo-lora_1_h100_fsdp_vllm.sh runs on one H100."""
     config = settings(
         "1x24g",
@@ -238,7 +240,7 @@ def step(seconds: float, **more: float) -> dict:
     return data | {"actor/perf/max_memory_reserved_gb": 70.0, "actor/perf/cpu_memory_used_gb": 500.0} | more
 
 
-def test_measurements_replace_assumptions(tmp_path: Path) -> None:
+def test_measurements_replace_assumptions(tmp_path: Path, settings: Settings) -> None:
     config = settings(trainer__test_freq=-1, trainer__val_before_train=True, trainer__save_freq=2340)
     before = planned(config)
     saved = {"timing_s/save_checkpoint": 50.0, "timing_s/testing": 30.0}
@@ -259,7 +261,7 @@ def test_measurements_replace_assumptions(tmp_path: Path) -> None:
     assert planned(config, steps_file=write_steps(tmp_path, {"val-core/acc": 0.5})).measured is None
 
 
-def test_a_run_is_found_or_missed(tmp_path: Path) -> None:
+def test_a_run_is_found_or_missed(tmp_path: Path, settings: Settings) -> None:
     config = settings(trainer__default_local_dir=str(tmp_path))
     assert measured.find(None, config) is None
     file = write_steps(tmp_path, step(1.0))
@@ -274,7 +276,7 @@ def test_a_run_is_found_or_missed(tmp_path: Path) -> None:
 # Lengths, base, warnings
 
 
-def test_lengths_of_the_data(tmp_path: Path) -> None:
+def test_lengths_of_the_data(tmp_path: Path, settings: Settings) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image
@@ -344,13 +346,13 @@ ACTOR = "actor_rollout_ref__actor__"
         ("8x80g", {}, "H100", r"disk of checkpoints/.*23,\d+ GB are needed, this machine has .*max_actor_ckpt_to_keep"),
     ],
 )
-def test_warnings(hardware: str, changes: dict, gpu: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings(hardware: str, changes: dict, gpu: str, says: str, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     warnings = planned(settings(hardware, **changes), gpu=gpus.named(gpu)).warnings
     assert [warning for warning in warnings if re.search(says, warning)], warnings
 
 
-def test_a_large_validation(tmp_path: Path) -> None:
+def test_a_large_validation(tmp_path: Path, settings: Settings) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -360,7 +362,7 @@ def test_a_large_validation(tmp_path: Path) -> None:
     assert not any("validation" in warning for warning in planned(settings(**files, data__val_batch_size=256)).warnings)
 
 
-def test_the_authors_machine_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_authors_machine_fits(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """8 x 80 GB: nothing but what this machine lacks is warned of; a cluster is not looked at."""
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     made = planned(settings())
@@ -369,7 +371,7 @@ def test_the_authors_machine_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.hours[0] < made.hours[1] < made.hours[2]
 
 
-def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sizes, "of_base", lambda base: SEVEN)
     monkeypatch.setattr(plan, "compose", lambda recipe, overrides: settings())
@@ -385,7 +387,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(("hardware", "lines"), [("8x80g", ("GPU, update", "hours")), ("cpu", ("host memory of a node", "a step"))])
-def test_table_and_json_have_the_same_numbers(hardware: str, lines: tuple[str, ...]) -> None:
+def test_table_and_json_have_the_same_numbers(hardware: str, lines: tuple[str, ...], settings: Settings) -> None:
     made = planned(settings(hardware), THREE)
     shown = {what: number for what, number, _ in table.rows(made) if what}
     assert set(lines) <= set(shown)
