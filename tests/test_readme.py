@@ -22,6 +22,7 @@ from PIL import Image
 
 from critic_r1_verl import cli
 from critic_r1_verl.cli import flags
+from critic_r1_verl.training.plan import sizes
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -134,6 +135,9 @@ def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model
     folder = shutil.copytree(furnished, tmp_path / "home")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    # The 7B model, whose config.json is not in the cache.
+    counted = json.loads((ROOT / "tests" / "golden" / "model_sizes.json").read_text(encoding="utf-8"))["qwen2_5_vl_7b"]
+    monkeypatch.setattr(sizes, "of_base", lambda base: sizes.Sizes(**counted))
     return folder
 
 
@@ -172,6 +176,7 @@ RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "score RUN": ("", says("test:", "critic accuracy", "self-critique")),
     "judge": ("", says("The first is right.", "undecided")),
     "doctor": ("", says("recipe critic_r1 is found and applied")),
+    "plan": ("--gpu H100", says("8.29 billion parameters", "logits", "33  that verl reserves")),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 doctor, train and export: the commands around verl's trainer."""
+"""critic-r1 doctor, plan, train and export: the commands around verl's trainer."""
 
 import argparse
 import json
@@ -27,6 +27,20 @@ def add_commands(commands: Any) -> None:
     )
     doctor.add_argument("--json", action="store_true", help='print a JSON list of {"level", "what", "remedy"}')
     doctor.add_argument("--clean", action="store_true", help="first end processes and remove files that earlier runs left behind")
+
+    plan = flags.command(
+        commands,
+        "plan",
+        _plan,
+        "say what a run will take: steps, memory by part, CPUs, disk, hours",
+        "critic-r1 plan --recipe critic_r1 +recipe/hardware=8x80g",
+        parents=[recipe],
+    )
+    plan.add_argument("--gpu", metavar="NAME", help="plan for this GPU, as H100 (default: this machine's, else one of the recipe's memory)")
+    plan.add_argument(
+        "--run", dest="of_run", metavar="DIR", help="take measurements from this run's training.jsonl (default: the recipe's own run)"
+    )
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON: bytes, seconds, tokens")
 
     train = flags.command(
         commands,
@@ -64,6 +78,18 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         doctor.show(findings)
     return int(doctor.has_fatal(findings))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl.training import plan
+    from critic_r1_verl.training.plan import table
+
+    made = plan.make(arguments.recipe, arguments.overrides, gpu=arguments.gpu, run=arguments.of_run)
+    if arguments.json:
+        print(json.dumps(asdict(made), indent=2))
+    else:
+        table.show(made)
+    return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
