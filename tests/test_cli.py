@@ -35,7 +35,7 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def training(machine, monkeypatch):
     """`train` with checks that find nothing and a trainer that writes two steps and a checkpoint."""
-    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND)
+    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={})
 
     def examine(recipe, overrides, deep=True):
         seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
@@ -54,7 +54,7 @@ def training(machine, monkeypatch):
     trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
     monkeypatch.setattr(doctor, "examine", examine)
     monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
-    monkeypatch.setattr(doctor, "claim", lambda config: None)
+    monkeypatch.setattr(doctor, "claim", lambda config, **how: seen.claimed.update(how))
     monkeypatch.setattr(launch, "train", train)
     return seen
 
@@ -154,6 +154,7 @@ def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, m
 def test_train_says_what_came_out(training, machine, capsys):
     assert cli.main(["train"]) == 0
     assert training.log == machine / "checkpoints" / "mine" / "training.log"
+    assert training.claimed["recipe"] == "critic_r1" and training.claimed["steps"] == str(training.log.with_suffix(".jsonl"))
     assert capsys.readouterr().out.splitlines()[1:] == ["step 2: mean score 0.500", f"checkpoint: {machine}/checkpoints/mine/global_step_2"]
     training.steps = []
     (machine / "checkpoints" / "mine" / "global_step_2").rmdir()
@@ -223,12 +224,38 @@ def fake(monkeypatch):
     return put
 
 
-def test_export(machine, fake, capsys):
+@pytest.fixture
+def exported(machine, fake):
+    """What `export` calls, in order: each call as (name, its arguments)."""
     calls = []
-    fake("training.export", export=lambda *arguments: calls.append(arguments))
-    assert cli.main(["export", "checkpoints/mine", "--out", "model"]) == 0
-    assert calls == [(Path("checkpoints/mine"), Path("model"))]
+    step = Path("exp/global_step_2")
+    fake("training.export", export=lambda *given: calls.append(("export", *given)) or step, step_number=lambda step: 2)
+    fake("report.card", write=lambda *given, evals: calls.append(("card", *given, evals)))
+    fake(
+        "training.push",
+        open_repo=lambda repo, public: calls.append(("open", repo, public)) or "https://hub/me/x",
+        upload=lambda *given: calls.append(("upload", *given)),
+    )
+    return calls
+
+
+def test_export(exported, capsys):
+    assert cli.main(["export", "checkpoints/mine", "--out", "model", "--eval", "a", "--eval", "b"]) == 0
+    assert exported == [
+        ("export", Path("checkpoints/mine"), Path("model")),
+        ("card", Path("exp/global_step_2"), 2, Path("model"), [Path("a"), Path("b")]),
+    ]
     assert capsys.readouterr().out == "model: model\n"
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_export_asks_the_hub_before_and_uploads_at_the_end(exported, capsys, public):
+    assert cli.main(["export", "mine", "--out", "model", "--push", "me/x", *["--public"] * public]) == 0
+    assert [name for name, *_ in exported] == ["open", "export", "card", "upload"]
+    assert exported[0] == ("open", "me/x", public) and exported[-1] == ("upload", Path("model"), "me/x")
+    assert capsys.readouterr().out == "model: model\nuploaded to https://hub/me/x\n"
+    assert cli.main(["export", "mine", "--out", "model", "--public"]) == 1
+    assert "give --push" in capsys.readouterr().err
 
 
 def test_report_writes_a_page_and_prints_its_numbers(machine, engine, capsys):

@@ -47,6 +47,16 @@ def add_commands(commands: Any) -> None:
     )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or an experiment's for its last one")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model's folder")
+    export.add_argument(
+        "--eval",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="put the measurements that `critic-r1 eval` or `select` made with this model into its card; may be repeated",
+    )
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to the hub as well, into a private repository")
+    export.add_argument("--public", action="store_true", help="with --push: the repository may be seen by all")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -77,10 +87,11 @@ def _train(arguments: argparse.Namespace) -> int:
         print("critic-r1: not started; `critic-r1 doctor` with the same arguments shows every check", file=sys.stderr)
         return 1
     config = compose.compose(arguments.recipe, overrides)
-    doctor.claim(config)
     folder = Path(config.trainer.default_local_dir)
+    log_path = arguments.log or folder / "training.log"
+    doctor.claim(config, recipe=arguments.recipe, overrides=overrides, steps=str(launch.steps_path(log_path)))
     steps: list[dict] = []
-    status = launch.train(arguments.recipe, overrides, log_path=arguments.log or folder / "training.log", on_step=steps.append)
+    status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=steps.append)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
@@ -109,8 +120,17 @@ def _for_this_machine(overrides: list[str]) -> list[str]:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl.training import export
+    from critic_r1_verl.report import card
+    from critic_r1_verl.training import export, push
 
-    export.export(arguments.checkpoint, arguments.out)
+    if arguments.public and not arguments.push:
+        raise ValueError("--public says how --push uploads; give --push OWNER/NAME too")
+    # A missing token or right should not be found out after minutes of writing.
+    address = push.open_repo(arguments.push, public=arguments.public) if arguments.push else None
+    step = export.export(arguments.checkpoint, arguments.out)
+    card.write(step, export.step_number(step), arguments.out, evals=arguments.eval)
     print(f"model: {arguments.out}")
+    if address:
+        push.upload(arguments.out, arguments.push)
+        print(f"uploaded to {address}")
     return 0

@@ -20,6 +20,11 @@ def latest_step(experiment: Path) -> Path:
     return experiment / f"global_step_{tracker.read_text().strip()}"
 
 
+def step_number(step: Path) -> int:
+    """The number of a global_step_N folder."""
+    return int(step.name.removeprefix("global_step_"))
+
+
 def export(checkpoint: Path, out: Path) -> Path:
     """Write the model of a checkpoint in bfloat16, with its processor, to the folder out; returns the checkpoint's own folder.
 

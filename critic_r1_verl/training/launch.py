@@ -41,15 +41,15 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
     the supervisor.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    steps_path = Path(os.environ.get(STEPS_PATH) or log_path.with_suffix(".jsonl")).absolute()
+    steps_file = steps_path(log_path)
     run_id, folder = supervise.new_id(), None
-    environment = os.environ | {STEPS_PATH: str(steps_path), supervise.RUN: run_id}
+    environment = os.environ | {STEPS_PATH: str(steps_file), supervise.RUN: run_id}
     if os.environ.get("VERL_PLATFORM") == "cpu":
         # On one machine each run starts a Ray of its own. With a folder of its own it finds no other run's and leaves nothing behind.
         folder = supervise.new_folder(run_id)
         environment |= dict.fromkeys(("RAY_TMPDIR", "VLLM_RPC_BASE_PATH"), str(folder))
     signals: list[int] = []
-    with log_path.open("ab") as log, _kept_steps(steps_path):
+    with log_path.open("ab") as log, _kept_steps(steps_file):
         log_start = log.tell()
         process = subprocess.Popen(
             _command(recipe, overrides), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -62,7 +62,7 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
                 while running:
                     # Poll before reading, so that the last lines are read too.
                     running = process.poll() is None
-                    steps, offset = _new_steps(steps_path, offset)
+                    steps, offset = _new_steps(steps_file, offset)
                     for step in steps:
                         total_steps = total_steps or _find_total_steps(log_path, log_start)
                         show(step, total_steps)
@@ -88,6 +88,11 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
         cause = explain(_log_text(log_path, log_start), status).replace("\n", "\n  ")
         print(f"training failed with exit status {status}\n  {cause}\n  log: {log_path}", file=sys.stderr)
     return status
+
+
+def steps_path(log_path: Path) -> Path:
+    """Where the steps of a run with this log are written."""
+    return Path(os.environ.get(STEPS_PATH) or log_path.with_suffix(".jsonl")).absolute()
 
 
 def _command(recipe: str, overrides: list[str]) -> list[str]:
