@@ -54,6 +54,11 @@ LAST_LINES, LAST_CHARACTERS, MESSAGE_LINES, MESSAGE_CHARACTERS = 8, 200, 12, 500
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _RAY_PREFIX = re.compile(r"^(?:\([\w:.]+ pid=\d+(?:, ip=[^)]*)?\) ?)+")
 _EXCEPTION = re.compile(r"^(?:\w+\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Exit))(?:: .*)?$")
+# What a line begins that does not belong to the message of an error above it: a traceback, another error, a log line, progress, metrics.
+_SOMETHING_ELSE = re.compile(
+    r"Traceback |During handling |The above exception|Set the environment variable HYDRA|Error executing job|Exception ignored|step:\d+ "
+    r"|critic-r1: |(\w+\.)*[A-Z]\w*(Error|Exception|Exit)(: |$)|\[|<|\d|(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|[^\n]*(\d+%\||repeated \d+x)"
+)
 # Exceptions that are the consequence of another one.
 _CONSEQUENCES = re.compile(
     r"^(?:\w+\.)*(?:RayTaskError|ActorDiedError|RayActorError|ActorUnavailableError|WorkerCrashedError|EngineDeadError|CancelledError|BrokenPipeError)"
@@ -70,8 +75,8 @@ def explain(log_text: str, status: int = 1) -> str:
     lines = [_split(line) for line in re.split(r"\r\n|\r|\n", log_text)]
     texts = [text.strip() for _, text in lines]
     for pattern, remedy in CAUSES:
-        if found := next((text for text in reversed(texts) if re.fullmatch(pattern, text)), None):
-            return _advice([found], remedy)
+        if (found := next((number for number in reversed(range(len(texts))) if re.fullmatch(pattern, texts[number])), None)) is not None:
+            return _advice(_message(lines, found), remedy)
     if status == 128 + signal.SIGKILL:
         return _advice(["the trainer was killed by SIGKILL, perhaps because memory ran out"], _PERHAPS_MEMORY)
     if (exception := _last_exception(texts)) is not None:
@@ -116,15 +121,19 @@ def _last_exception(texts: list[str]) -> int | None:
 
 
 def _message(lines: list[tuple[str, str]], start: int) -> list[str]:
-    """The line of an exception and the lines after it that belong to its message; those of other processes may stand between them.
+    """The line of an error and the lines after it that belong to its message; those of other processes may stand between them.
 
-    They are indented, as pydantic's are, or are a single word (the name of a setting) above an indented line.
+    The message ends where a line is empty, or where one begins something else. Of settings that pydantic names, an indented line follows.
     """
     prefix, first = lines[start]
-    following = [text for other, text in lines[start + 1 : start + 1000] if other == prefix]
     message = [first.strip()]
-    for text, after in zip(following, [*following[1:], ""], strict=False):
-        if not text[:1].isspace() and not (re.fullmatch(r"\S+", text) and after[:1].isspace()):
+    if first.startswith("critic-r1: "):
+        # Of our own, each is one line, and what follows comes from others.
+        return message
+    for other, text in lines[start + 1 : start + 1000]:
+        if other != prefix:
+            continue
+        if not text.strip() or _SOMETHING_ELSE.match(text) or len(message) == MESSAGE_LINES:
             break
         if "For further information visit" not in text:
             message.append(text.rstrip())
