@@ -35,7 +35,7 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def training(machine, monkeypatch):
     """`train` with checks that find nothing and a trainer that writes two steps and a checkpoint."""
-    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={})
+    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={}, printed="")
 
     def examine(recipe, overrides, deep=True):
         seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
@@ -43,11 +43,14 @@ def training(machine, monkeypatch):
 
     def train(recipe, overrides, *, log_path, quiet=False, on_step=None):
         seen.trained, seen.log = (recipe, overrides), log_path
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("a") as log:
+            log.write(seen.printed)
         for step in seen.steps:
             on_step({"step": step, "data": {"critic/score/mean": step / 4}})
         on_step({"step": 2, "data": {"val-core/digits/acc/mean@1": 0.5}})
         folder = machine / "checkpoints" / "mine"
-        (folder / "global_step_2").mkdir(parents=True)
+        (folder / "global_step_2").mkdir(parents=True, exist_ok=True)
         (folder / doctor.TRACKER).write_text("2")
         return seen.status
 
@@ -160,6 +163,16 @@ def test_train_says_what_came_out(training, machine, capsys):
     (machine / "checkpoints" / "mine" / "global_step_2").rmdir()
     assert cli.main(["train", "--log", "here.log"]) == 0
     assert training.log == Path("here.log")
+    assert "no step was left to train" in capsys.readouterr().out
+
+
+def test_train_knows_steps_that_are_in_the_log_alone(training, capsys):
+    training.steps, training.printed = [], "step:6 - critic/score/mean:0.5\nstep:7 - actor/loss:1 - critic/score/mean:0.5 - x:1\n"
+    assert cli.main(["train", "--log", "here.log"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("step 7: see here.log; ")
+    # What an earlier run printed into the same file is not this run's.
+    training.printed = "step:7 - val-core/x/acc/mean@1:0.5\n"
+    assert cli.main(["train", "--log", "here.log"]) == 0
     assert "no step was left to train" in capsys.readouterr().out
 
 

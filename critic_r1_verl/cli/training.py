@@ -90,6 +90,7 @@ def _train(arguments: argparse.Namespace) -> int:
     folder = Path(config.trainer.default_local_dir)
     log_path = arguments.log or folder / "training.log"
     doctor.claim(config, recipe=arguments.recipe, overrides=overrides, steps=str(launch.steps_path(log_path)))
+    log_start = log_path.stat().st_size if log_path.exists() else 0
     steps: list[dict] = []
     status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=steps.append)
     if status:
@@ -97,6 +98,9 @@ def _train(arguments: argparse.Namespace) -> int:
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
     if scores:
         print(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
+    elif (number := launch.last_logged_step(log_path, log_start)) is not None:
+        where = launch.steps_path(log_path)
+        print(f"step {number}: see {log_path}; {where} was not written, by trainer.logger or by a trainer on another machine")
     else:
         print("no step was left to train")
     checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None

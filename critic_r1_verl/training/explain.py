@@ -6,6 +6,8 @@ import signal
 
 _MEMORY = "use a smaller batch or shorter prompts and responses, and end other programs; `critic-r1 doctor` says what an earlier run left"
 
+PORT_TAKEN = r"[\w.]+(Error|Exception): .*([Aa]ddress already in use|EADDRINUSE).*"
+
 # (pattern of a line, what to do), the surest first. Such a line is the cause wherever it stands in the log, since the errors that follow
 # from it come after it.
 CAUSES = (
@@ -26,7 +28,7 @@ CAUSES = (
         "free space on that disk; checkpoints go to trainer.default_local_dir, Ray's files to the temporary folder",
     ),
     (
-        r"[\w.]+(Error|Exception): .*([Aa]ddress already in use|EADDRINUSE).*",
+        PORT_TAKEN,
         "another program has that port, perhaps an earlier run: `critic-r1 doctor` lists what runs left",
     ),
     (
@@ -75,8 +77,8 @@ def explain(log_text: str, status: int = 1) -> str:
     lines = [_split(line) for line in re.split(r"\r\n|\r|\n", log_text)]
     texts = [text.strip() for _, text in lines]
     for pattern, remedy in CAUSES:
-        if (found := next((number for number in reversed(range(len(texts))) if re.fullmatch(pattern, texts[number])), None)) is not None:
-            return _advice(_message(lines, found), remedy)
+        if (last := next((number for number in reversed(range(len(texts))) if re.fullmatch(pattern, texts[number])), None)) is not None:
+            return _advice(_message(lines, last), remedy)
     if status == 128 + signal.SIGKILL:
         return _advice(["the trainer was killed by SIGKILL, perhaps because memory ran out"], _PERHAPS_MEMORY)
     if (exception := _last_exception(texts)) is not None:
@@ -90,6 +92,11 @@ def explain(log_text: str, status: int = 1) -> str:
         else "no error that is known"
     )
     return "\n".join([f"{ended}; the last lines:", *(_shortened(text, LAST_CHARACTERS) for text in [t for t in texts if t][-LAST_LINES:])])
+
+
+def port_was_taken(log_text: str) -> bool:
+    """Whether the log names a port in use as an error. A port that was chosen as a free one may be taken before its use."""
+    return any(re.fullmatch(PORT_TAKEN, _split(line)[1].strip()) for line in log_text.splitlines())
 
 
 def _advice(message: list[str], remedy: str) -> str:
