@@ -93,6 +93,12 @@ def test_the_card_has_the_runs_own_numbers(step):
     assert "Response length" not in written and "Strict" not in written and str(step.parents[1]) not in written
 
 
+def test_a_checkpoint_that_was_chosen_says_by_what(step):
+    step = step.rename(step.with_name("best_step_4"))
+    (step.parent / "best.json").write_text(json.dumps({"step": 4, "accuracy": 0.7, "num_rows": 64, "folder": "best_step_4"}))
+    assert "| chosen | for the best accuracy among the saved steps, 70.0 % of 64 held-out rows; being the best" in write(step)
+
+
 def test_what_a_run_does_not_say_is_not_in_its_card(step):
     (step.parent / CLAIM).unlink()
     written = write(step)

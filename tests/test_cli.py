@@ -13,7 +13,7 @@ import pytest
 
 from critic_r1_verl import cli, devices, supervise
 from critic_r1_verl.cli import flags
-from critic_r1_verl.training import doctor, launch
+from critic_r1_verl.training import checkpoints, doctor, launch
 from critic_r1_verl.training.doctor import Finding
 
 FATAL = [Finding("ok", "fine"), Finding("fatal", "the data are gone", "run `make prep`")]
@@ -35,7 +35,9 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def training(machine, monkeypatch):
     """`train` with checks that find nothing and a trainer that writes two steps and a checkpoint."""
-    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={}, printed="")
+    seen = types.SimpleNamespace(
+        examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={}, printed="", kept=[]
+    )
 
     def examine(recipe, overrides, deep=True):
         seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
@@ -59,6 +61,7 @@ def training(machine, monkeypatch):
     monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
     monkeypatch.setattr(doctor, "claim", lambda config, **how: seen.claimed.update(how))
     monkeypatch.setattr(launch, "train", train)
+    monkeypatch.setattr(checkpoints, "BestKeeper", lambda config: seen.kept.append)
     return seen
 
 
@@ -159,11 +162,19 @@ def test_train_says_what_came_out(training, machine, capsys):
     assert training.log == machine / "checkpoints" / "mine" / "training.log"
     assert training.claimed["recipe"] == "critic_r1" and training.claimed["steps"] == str(training.log.with_suffix(".jsonl"))
     assert capsys.readouterr().out.splitlines()[1:] == ["step 2: mean score 0.500", f"checkpoint: {machine}/checkpoints/mine/global_step_2"]
+    assert [line["step"] for line in training.kept] == [1, 2, 2]
     training.steps = []
     (machine / "checkpoints" / "mine" / "global_step_2").rmdir()
     assert cli.main(["train", "--log", "here.log"]) == 0
     assert training.log == Path("here.log")
     assert "no step was left to train" in capsys.readouterr().out
+
+
+def test_train_names_the_best_checkpoint(training, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "best", lambda folder: checkpoints.Best(2, 0.75, 64, "best_step_2"))
+    assert cli.main(["train"]) == 0
+    last = "best checkpoint: step 2, right on 75.0% of 64 held-out rows; export it by --best"
+    assert capsys.readouterr().out.splitlines()[-1] == last
 
 
 def test_train_knows_steps_that_are_in_the_log_alone(training, capsys):
@@ -259,6 +270,12 @@ def test_export(exported, capsys):
         ("card", Path("exp/global_step_2"), 2, Path("model"), [Path("a"), Path("b")]),
     ]
     assert capsys.readouterr().out == "model: model\n"
+
+
+def test_export_of_the_best(exported, monkeypatch):
+    monkeypatch.setattr(checkpoints, "best_folder", lambda experiment: experiment / "best_step_2")
+    assert cli.main(["export", "mine", "--best", "--out", "model"]) == 0
+    assert exported[0] == ("export", Path("mine/best_step_2"), Path("model"))
 
 
 @pytest.mark.parametrize("public", [False, True])

@@ -46,6 +46,7 @@ def add_commands(commands: Any) -> None:
         "critic-r1 export checkpoints/critic_r1/EXPERIMENT --out runs/trained",
     )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or an experiment's for its last one")
+    export.add_argument("--best", action="store_true", help="of an experiment, the checkpoint with the best held-out critic accuracy")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model's folder")
     export.add_argument(
         "--eval",
@@ -77,7 +78,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl.training import compose, doctor, export, launch
+    from critic_r1_verl.training import checkpoints, compose, doctor, export, launch
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)
@@ -92,7 +93,13 @@ def _train(arguments: argparse.Namespace) -> int:
     doctor.claim(config, recipe=arguments.recipe, overrides=overrides, steps=str(launch.steps_path(log_path)))
     log_start = log_path.stat().st_size if log_path.exists() else 0
     steps: list[dict] = []
-    status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=steps.append)
+    keep_best = checkpoints.BestKeeper(config)
+
+    def on_step(step: dict) -> None:
+        steps.append(step)
+        keep_best(step)
+
+    status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=on_step)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
@@ -105,6 +112,8 @@ def _train(arguments: argparse.Namespace) -> int:
         print("no step was left to train")
     checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
     print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
+    if kept := checkpoints.best(folder):
+        print(f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best")
     return 0
 
 
@@ -125,13 +134,14 @@ def _for_this_machine(overrides: list[str]) -> list[str]:
 
 def _export(arguments: argparse.Namespace) -> int:
     from critic_r1_verl.report import card
-    from critic_r1_verl.training import export, push
+    from critic_r1_verl.training import checkpoints, export, push
 
     if arguments.public and not arguments.push:
         raise ValueError("--public says how --push uploads; give --push OWNER/NAME too")
     # A missing token or right should not be found out after minutes of writing.
     address = push.open_repo(arguments.push, public=arguments.public) if arguments.push else None
-    step = export.export(arguments.checkpoint, arguments.out)
+    checkpoint = checkpoints.best_folder(arguments.checkpoint) if arguments.best else arguments.checkpoint
+    step = export.export(checkpoint, arguments.out)
     card.write(step, export.step_number(step), arguments.out, evals=arguments.eval)
     print(f"model: {arguments.out}")
     if address:

@@ -14,7 +14,7 @@ from critic_r1_verl.report.collect import read_steps
 from critic_r1_verl.report.figures import HEADLINE, percent, written
 from critic_r1_verl.report.page import CURVES
 from critic_r1_verl.scoring.run import METRICS, Metrics, Run, read_object, runs_in
-from critic_r1_verl.training import experiment
+from critic_r1_verl.training import checkpoints, experiment
 from critic_r1_verl.training.doctor import CLAIM
 
 CARD = "README.md"
@@ -48,7 +48,7 @@ def write(step: Path, number: int, out: Path, *, evals: Iterable[Path] = ()) -> 
         template_path=str(Path(__file__).with_name("card.md.j2")),
         name=name,
         versions={"verl": version("verl"), "critic_r1_verl": __version__},
-        training=[(key, _cell(value)) for key, value in _training(claim, number) if value],
+        training=[(key, _cell(value)) for key, value in _training(claim, number, step) if value],
         curve=_curve(steps),
         validation=_validation(steps, manifests),
         data=[_data(manifest) for manifest in manifests],
@@ -59,10 +59,16 @@ def write(step: Path, number: int, out: Path, *, evals: Iterable[Path] = ()) -> 
         partial.write_text(str(card), encoding="utf-8", newline="\n")
 
 
-def _training(claim: dict[str, Any], number: int) -> list[tuple[str, str]]:
+def _training(claim: dict[str, Any], number: int, step: Path) -> list[tuple[str, str]]:
+    best = checkpoints.best(step.parent)
+    chosen = ""
+    if best and best.folder == step.name:
+        figure = f"{percent(best.accuracy)} % of {best.num_rows} held-out rows"
+        chosen = f"for the best accuracy among the saved steps, {figure}; being the best of several, that figure is too high"
     overrides = " ".join(f"`{_without_folders(word)}`" for word in claim.get("overrides", ()))
     return [
         ("step", str(number)),
+        ("chosen", chosen),
         ("base", _without_folders(str(claim.get("base", "")))),
         ("recipe", str(claim.get("recipe", ""))),
         ("overrides", overrides),

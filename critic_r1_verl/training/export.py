@@ -21,8 +21,11 @@ def latest_step(experiment: Path) -> Path:
 
 
 def step_number(step: Path) -> int:
-    """The number of a global_step_N folder."""
-    return int(step.name.removeprefix("global_step_"))
+    """The number of a global_step_N or best_step_N folder. ValueError for another."""
+    try:
+        return int(step.name.rpartition("_")[2])
+    except ValueError as error:
+        raise ValueError(f"{step}: not named global_step_N, as verl does; give the folder its own name") from error
 
 
 def export(checkpoint: Path, out: Path) -> Path:
