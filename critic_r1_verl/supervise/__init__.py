@@ -5,13 +5,14 @@ The driver is the process that starts the others of a run: verl's trainer, or a 
 supervisor, a small process in a session of its own (__main__.py). When the driver is gone, for whatever reason, the supervisor ends the
 members of the run, which are its other processes (run.py). Then it removes the segments that they left in /dev/shm and the temporary
 folder of the run (storage.py). In a training it also ends a run that hangs because one of its essential workers died. The device of the
-run does not matter. Linux only.
+run does not matter. Linux only. A training of `critic-r1 train` also ends when it is stuck without having lost anyone (stall.py).
 
 The supervisor keeps a state file in /dev/shm, from which leftovers() knows what a run left when the supervisor itself was killed.
 
-Environment, both optional, read when the supervisor is started:
+Environment, all optional, read when the supervisor is started:
     CRITIC_R1_GRACE_SECONDS how long the members may take to end by themselves once the driver is gone (5)
     CRITIC_R1_HANG_SECONDS  how long a training may go on after an essential worker died (60)
+    CRITIC_R1_STALL_SECONDS how long a training may write neither a line nor a step (1800); 0 lets it be silent for ever
 """
 
 import os
@@ -20,6 +21,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +36,7 @@ __all__ = ["RUN", "SHM", "Leftover", "attach", "leftovers", "new_folder", "new_i
 
 GRACE_SECONDS = "CRITIC_R1_GRACE_SECONDS"
 HANG_SECONDS = "CRITIC_R1_HANG_SECONDS"
+STALL_SECONDS = "CRITIC_R1_STALL_SECONDS"
 POLL_SECONDS = 0.1
 
 
@@ -71,18 +74,22 @@ def watch(
     tie_to: int | None = None,
     folder: Path | None = None,
     log: IO[bytes] | None = None,
+    progress: Sequence[Path] = (),
 ) -> None:
     """Start the supervisor of the process with the id `driver`, in whose environment CRITIC_R1_RUN must be run_id.
 
     training: also end the run when a process that run.ESSENTIAL names died and the run did not end by itself. tie_to: the id of a process
     whose end also ends the run. folder: made by new_folder(run_id), removed with the run. log: where the supervisor says why it ended a
-    run, by default stderr. Raises ValueError for a bad number of seconds in the environment.
+    run, by default stderr. progress: the files that a training writes, its log and last its steps, by which one that is stuck is known.
+    Raises ValueError for a bad number of seconds in the environment.
     """
     state: dict[str, Any] = {
         "driver": key(psutil.Process(driver)),
         "tie_to": key(psutil.Process(tie_to)) if tie_to else None,
         "grace_seconds": _seconds(GRACE_SECONDS, "5"),
         "hang_seconds": _seconds(HANG_SECONDS, "60") if training else None,
+        "stall_seconds": _seconds(STALL_SECONDS, "1800"),
+        "progress": [str(file.absolute()) for file in progress],
         "folder": str(folder) if folder else None,
         "supervisor": None,
         "members": [],

@@ -11,7 +11,7 @@ PORT_TAKEN = r"[\w.]+(Error|Exception): .*([Aa]ddress already in use|EADDRINUSE)
 # (pattern of a line, what to do), the surest first. Such a line is the cause wherever it stands in the log, since the errors that follow
 # from it come after it.
 CAUSES = (
-    (r"critic-r1: \S+ \(process \d+\) died .*", ""),
+    (r"critic-r1: (\S+ \(process \d+\) died|the run is stuck) .*", ""),
     (
         r"In '.*': Could not find .*|Could not (override|append to config) .*|Error merging override .*",
         "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key",

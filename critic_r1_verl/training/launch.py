@@ -85,7 +85,8 @@ class _Attempt:
             )
             try:
                 with _forwarded_signals(process, self._signals), _progress(quiet) as show:
-                    supervise.watch(run_id, process.pid, training=True, tie_to=os.getpid(), folder=folder, log=log)
+                    progress = (self._log_path, self._steps_file)
+                    supervise.watch(run_id, process.pid, training=True, tie_to=os.getpid(), folder=folder, log=log, progress=progress)
                     self._follow_steps(process, show, on_step)
             finally:
                 if process.poll() is None:
