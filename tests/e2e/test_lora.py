@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The merging of adapters; here because importing torch takes longer than all of these tests."""
+
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from critic_r1_verl.training import lora
 
@@ -18,8 +21,6 @@ def actor(tmp_path: Path) -> Path:
 
 def state(*, b: float = 0.5, **changed):
     """The tensors of a PEFT model with one adapted layer, by name; a value of None leaves one out."""
-    import torch
-
     tensors = {
         f"{LAYER}.base_layer.weight": torch.full((3, 4), 0.25, dtype=torch.bfloat16),
         f"{LAYER}.base_layer.bias": torch.ones(3),
@@ -32,8 +33,6 @@ def state(*, b: float = 0.5, **changed):
 
 
 def test_adapters_are_merged_and_names_are_the_models(actor):
-    import torch
-
     tensors = state()
     adapters = lora.merge(tensors, actor)
     # alpha / rank = 4; each entry of B A is 0.5 * (column + column + 4).
@@ -46,8 +45,6 @@ def test_adapters_are_merged_and_names_are_the_models(actor):
 
 
 def test_a_model_without_adapters_is_left_alone(actor):
-    import torch
-
     tensors = {"model.norm.weight": torch.ones(2)}
     assert lora.merge(tensors, actor) == {}
     assert list(tensors) == ["model.norm.weight"]
