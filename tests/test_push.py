@@ -15,7 +15,7 @@ from critic_r1_verl.training import push
 
 
 class Hub(ThreadingHTTPServer):
-    """repos: name -> {"private", "files": path -> bytes}. refuse: (part of a path, status) of requests answered by an error."""
+    """repos: name -> {"private", "files": path -> bytes}. refuse: (pattern of a path, status) of requests answered by an error."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append(f"{self.command} {self.path}")
         refused = self.server.refuse
-        if refused and refused[0] in self.path:
+        if refused and re.search(refused[0], self.path):
             self.send(refused[1], {"error": "refused"})
         elif self.headers.get("Authorization") != "Bearer right" and "/objects/" not in self.path:
             self.send(401, {"error": "Invalid credentials"})
@@ -158,10 +158,14 @@ def test_what_keeps_a_model_from_the_hub_is_one_line(hub, monkeypatch, repo, tok
     assert len(hub.asked) <= 2
 
 
-def test_an_upload_that_is_refused(hub, model):
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("/commit/", "the token may not write there"), ("^/objects/", "the upload broke off .*model.safetensors.*; the same command goes on")],
+)
+def test_an_upload_that_is_refused(hub, model, part, message):
     push.open_repo("me/critic", public=False)
-    hub.refuse = ("/commit/", 403)
-    with pytest.raises(ValueError, match="--push me/critic: the token may not write there"):
+    hub.refuse = (part, 403)
+    with pytest.raises(ValueError, match=f"--push me/critic: {message}"):
         push.upload(model, "me/critic")
 
 

@@ -57,3 +57,7 @@ def _one_line(repo: str) -> Iterator[None]:
         raise ValueError(f"--push {repo}: HF_HUB_OFFLINE forbids it; unset it, or upload from another machine") from error
     except httpx.HTTPError as error:
         raise ValueError(f"--push {repo}: {constants.ENDPOINT} cannot be reached ({error}); check the network and HF_ENDPOINT") from error
+    except RuntimeError as error:
+        # How huggingface_hub and hf_xet tell that one of the files was not taken.
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise ValueError(f"--push {repo}: the upload broke off ({reason}); the same command goes on with what is missing") from error
