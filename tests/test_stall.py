@@ -105,6 +105,19 @@ def test_a_process_that_is_not_registered_is_left_alone():
         process.wait()
 
 
+def test_a_process_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr(stall, "ANSWER_SECONDS", 0.1)
+    program = "import time; from critic_r1_verl.supervise import stall; stall.register(); print('registered', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert process.stdout.readline() == b"registered\n"
+        process.send_signal(signal.SIGSTOP)
+        assert list(stall.stacks_of([psutil.Process(process.pid)]).values()) == [""]
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_training_of_the_launcher_is_watched_for_silence(monkeypatch):
     monkeypatch.delenv(supervise.STALL_SECONDS, raising=False)
     run_id = supervise.new_id()

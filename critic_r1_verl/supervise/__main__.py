@@ -60,7 +60,7 @@ def _say_where_it_is_stuck(run: Run, silent_seconds: float) -> None:
         "in its log; CRITIC_R1_STALL_SECONDS sets how long a run may be silent, 0 for ever"
     )
     for process, stacks in stacks_of([run.driver, *run.members] if run.driver else run.members).items():
-        say(f"process {process.pid}, {title(process.pid)[:100]}\n{stacks}")
+        say(f"process {process.pid}, {title(process.pid)[:100]}\n{stacks or 'does not answer'}")
 
 
 def _out_of_memory_kills() -> int:

@@ -64,14 +64,13 @@ def register() -> None:
 
 
 def stacks_of(processes: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
-    """Where the threads of each process stand, innermost call first. Processes that are not registered, or do not answer, are left out."""
+    """Where the threads of each registered process stand, innermost call first; "" for one that does not answer."""
     found = {}
     for process in processes:
         # Without the file the process is not registered, and the signal would end it.
         with contextlib.suppress(OSError, psutil.Error):
             for file in _open_files(process.pid):
-                if text := _answer(process, file):
-                    found[process] = text
+                found[process] = _answer(process, file)
     return found
 
 
