@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor finds nothing wrong with a sound run of the small base; each thing that a test then breaks gives one finding and a remedy."""
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -18,22 +17,10 @@ from critic_r1_verl import devices, prompts, rows, supervise
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor
-from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor import base, machine, recipe
 
-REAL_COMPOSE = doctor.compose
-REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
 GIB = 2**30
-
-
-def compose_quickly(recipe: str, overrides: list[str]):
-    """What doctor.compose returns, with the groups composed once: Hydra takes half a second each time."""
-    from omegaconf import OmegaConf
-
-    groups = tuple(word for word in overrides if word.startswith("+"))
-    # A copy: merge leaves its arguments alone.
-    return OmegaConf.merge(REAL_GROUPS(recipe, groups), OmegaConf.from_dotlist([word for word in overrides if not word.startswith("+")]))
 
 
 def make_data(folder: Path, name: str, count: int = 40) -> Path:
@@ -71,7 +58,8 @@ def make_base(folder: Path, processor: str | None = "Qwen2_5_VLProcessor") -> Pa
 class World:
     """A sound run of the small base on the CPU in a folder of its own; tests break one thing each."""
 
-    def __init__(self, root: Path, sound_data: Path) -> None:
+    def __init__(self, root: Path, sound_data: Path, quick_compose) -> None:
+        self.quick_compose = quick_compose
         self.root, self.data, self.base, self.checkpoints = root, root / "data", root / "base", root / "checkpoints"
         shutil.copytree(sound_data, self.data)
         self.train, self.val = self.data / "train.parquet", self.data / "val.parquet"
@@ -91,7 +79,11 @@ class World:
         return doctor.examine("critic_r1", self.overrides(*more, hardware=hardware))
 
     def compose(self, *more: str):
-        return compose("critic_r1", self.overrides(*more))
+        return self.quick_compose("critic_r1", self.overrides(*more))
+
+    def case(self, *overrides: str) -> doctor.Case:
+        """The recipe with these overrides alone."""
+        return doctor.Case("critic_r1", [*overrides], self.quick_compose("critic_r1", [*overrides]), False)
 
     def save_checkpoint(self, config, step: int = 10) -> Path:
         folder = Path(config.trainer.default_local_dir)
@@ -101,9 +93,9 @@ class World:
 
 
 @pytest.fixture
-def world(real_world, monkeypatch):
+def world(real_world, monkeypatch, quick_compose):
     """The same without Hydra."""
-    monkeypatch.setattr(doctor, "compose", compose_quickly)
+    monkeypatch.setattr(doctor, "compose", quick_compose)
     return real_world
 
 
@@ -117,7 +109,7 @@ def sound_data(tmp_path_factory):
 
 
 @pytest.fixture
-def real_world(tmp_path, sound_data, monkeypatch):
+def real_world(tmp_path, sound_data, monkeypatch, quick_compose):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -127,7 +119,7 @@ def real_world(tmp_path, sound_data, monkeypatch):
     # The machine and the environment that run the tests are not what is tested here.
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
     monkeypatch.setattr(machine.cpu, "version_problems", list)
-    return World(tmp_path, sound_data)
+    return World(tmp_path, sound_data, quick_compose)
 
 
 def bad(findings: list[doctor.Finding]) -> list[doctor.Finding]:
@@ -277,8 +269,7 @@ def test_two_builds_of_vllm_at_once(world, monkeypatch):
 def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, remedy):
     monkeypatch.setenv("VERL_PLATFORM", platform)
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
-    case = doctor.Case("critic_r1", [*hardware], compose("critic_r1", [*hardware]), False)
-    (finding,) = machine.check_devices(case)
+    (finding,) = machine.check_devices(world.case(*hardware))
     assert finding.level == level
     assert what in finding.what
     assert remedy in finding.remedy
@@ -290,19 +281,18 @@ def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware)
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    (finding,) = machine.check_devices(doctor.Case("critic_r1", [], compose("critic_r1", list(hardware)), False))
+    (finding,) = machine.check_devices(world.case(*hardware))
     assert finding.level == "ok"
 
 
 def test_the_line_to_type_can_be_typed(world):
     override = "data.train_files=[a b.parquet]"
-    case = doctor.Case("critic_r1", [override], compose("critic_r1", [override]), False)
-    (finding,) = machine.check_devices(case)
+    (finding,) = machine.check_devices(world.case(override))
     assert f"'{override}'" in finding.remedy
 
 
 def test_batches_for_eight_gpus(world):
-    case = doctor.Case("critic_r1", [], compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
+    case = world.case("actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6")
     assert [finding.level for finding in recipe.check_batches(case)] == ["fatal"]
 
 
