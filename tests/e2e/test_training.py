@@ -155,16 +155,17 @@ def test_a_lora_run_moves_its_adapters_and_exports_what_it_learnt(mine: Path) ->
     }
     overrides = [f"actor_rollout_ref.{key}={value}" for key, value in lora.items()]
     log = mine / "lora.log"
-    words = [*command(mine), *overrides, f"trainer.default_local_dir={mine / 'lora'}", "trainer.save_freq=2", "--log", str(log)]
-    trained = subprocess.run(words, env=environment(), cwd=mine, timeout=600, check=False)
+    words = [*command(mine), *overrides, f"trainer.default_local_dir={mine / 'lora'}", "trainer.save_freq=2", "trainer.test_freq=2"]
+    trained = subprocess.run([*words, "--log", str(log)], env=environment(), cwd=mine, timeout=600, check=False)
     assert trained.returncode == 0, log.read_text()[-3000:]
-    critic_r1(mine, "export", "lora", "--out", "merged")
+    critic_r1(mine, "export", "lora", "--best", "--out", "merged")
     base, merged = (load_file(folder / "model.safetensors") for folder in (mine.parent / "base", mine / "merged"))
     changed = {name for name, tensor in base.items() if not merged[name].equal(tensor.bfloat16())}
     assert {name.split(".")[-2] for name in changed} == {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
     assert not any(name.startswith("visual") for name in changed)
     card = (mine / "merged" / "README.md").read_text()
-    assert "actor_rollout_ref.model.lora_rank=8" in card and "| step | 2 |" in card and "geometry3k" in card
+    said = ("actor_rollout_ref.model.lora_rank=8", "| step | 2 |", "| chosen | for the best accuracy", "geometry3k")
+    assert [text for text in said if text not in card] == []
 
 
 def test_an_engine_is_empty_after_an_error(mine: Path) -> None:
