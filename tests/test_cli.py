@@ -13,7 +13,7 @@ import pytest
 
 from critic_r1_verl import cli, devices, supervise
 from critic_r1_verl.cli import flags
-from critic_r1_verl.training import doctor, launch
+from critic_r1_verl.training import checkpoints, doctor, launch
 from critic_r1_verl.training.doctor import Finding
 
 FATAL = [Finding("ok", "fine"), Finding("fatal", "the data are gone", "run `make prep`")]
@@ -35,7 +35,9 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def training(machine, monkeypatch):
     """`train` with checks that find nothing and a trainer that writes two steps and a checkpoint."""
-    seen = types.SimpleNamespace(examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND)
+    seen = types.SimpleNamespace(
+        examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={}, printed="", kept=[]
+    )
 
     def examine(recipe, overrides, deep=True):
         seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
@@ -43,19 +45,23 @@ def training(machine, monkeypatch):
 
     def train(recipe, overrides, *, log_path, quiet=False, on_step=None):
         seen.trained, seen.log = (recipe, overrides), log_path
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("a") as log:
+            log.write(seen.printed)
         for step in seen.steps:
             on_step({"step": step, "data": {"critic/score/mean": step / 4}})
         on_step({"step": 2, "data": {"val-core/digits/acc/mean@1": 0.5}})
         folder = machine / "checkpoints" / "mine"
-        (folder / "global_step_2").mkdir(parents=True)
+        (folder / "global_step_2").mkdir(parents=True, exist_ok=True)
         (folder / doctor.TRACKER).write_text("2")
         return seen.status
 
     trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
     monkeypatch.setattr(doctor, "examine", examine)
     monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
-    monkeypatch.setattr(doctor, "claim", lambda config: None)
+    monkeypatch.setattr(doctor, "claim", lambda config, **how: seen.claimed.update(how))
     monkeypatch.setattr(launch, "train", train)
+    monkeypatch.setattr(checkpoints, "BestKeeper", lambda config: seen.kept.append)
     return seen
 
 
@@ -154,11 +160,30 @@ def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, m
 def test_train_says_what_came_out(training, machine, capsys):
     assert cli.main(["train"]) == 0
     assert training.log == machine / "checkpoints" / "mine" / "training.log"
+    assert training.claimed["recipe"] == "critic_r1" and training.claimed["steps"] == str(training.log.with_suffix(".jsonl"))
     assert capsys.readouterr().out.splitlines()[1:] == ["step 2: mean score 0.500", f"checkpoint: {machine}/checkpoints/mine/global_step_2"]
+    assert [line["step"] for line in training.kept] == [1, 2, 2]
     training.steps = []
     (machine / "checkpoints" / "mine" / "global_step_2").rmdir()
     assert cli.main(["train", "--log", "here.log"]) == 0
     assert training.log == Path("here.log")
+    assert "no step was left to train" in capsys.readouterr().out
+
+
+def test_train_names_the_best_checkpoint(training, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "best", lambda folder: checkpoints.Best(2, 0.75, 64, "best_step_2"))
+    assert cli.main(["train"]) == 0
+    last = "best checkpoint: step 2, right on 75.0% of 64 held-out rows; export it by --best"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_train_knows_steps_that_are_in_the_log_alone(training, capsys):
+    training.steps, training.printed = [], "step:6 - critic/score/mean:0.5\nstep:7 - actor/loss:1 - critic/score/mean:0.5 - x:1\n"
+    assert cli.main(["train", "--log", "here.log"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("step 7: see here.log; ")
+    # What an earlier run printed into the same file is not this run's.
+    training.printed = "step:7 - val-core/x/acc/mean@1:0.5\n"
+    assert cli.main(["train", "--log", "here.log"]) == 0
     assert "no step was left to train" in capsys.readouterr().out
 
 
@@ -223,12 +248,44 @@ def fake(monkeypatch):
     return put
 
 
-def test_export(machine, fake, capsys):
+@pytest.fixture
+def exported(machine, fake):
+    """What `export` calls, in order: each call as (name, its arguments)."""
     calls = []
-    fake("training.export", export=lambda *arguments: calls.append(arguments))
-    assert cli.main(["export", "checkpoints/mine", "--out", "model"]) == 0
-    assert calls == [(Path("checkpoints/mine"), Path("model"))]
+    step = Path("exp/global_step_2")
+    fake("training.export", export=lambda *given: calls.append(("export", *given)) or step, step_number=lambda step: 2)
+    fake("report.card", write=lambda *given, evals: calls.append(("card", *given, evals)))
+    fake(
+        "training.push",
+        open_repo=lambda repo, public: calls.append(("open", repo, public)) or "https://hub/me/x",
+        upload=lambda *given: calls.append(("upload", *given)),
+    )
+    return calls
+
+
+def test_export(exported, capsys):
+    assert cli.main(["export", "checkpoints/mine", "--out", "model", "--eval", "a", "--eval", "b"]) == 0
+    assert exported == [
+        ("export", Path("checkpoints/mine"), Path("model")),
+        ("card", Path("exp/global_step_2"), 2, Path("model"), [Path("a"), Path("b")]),
+    ]
     assert capsys.readouterr().out == "model: model\n"
+
+
+def test_export_of_the_best(exported, monkeypatch):
+    monkeypatch.setattr(checkpoints, "best_folder", lambda experiment: experiment / "best_step_2")
+    assert cli.main(["export", "mine", "--best", "--out", "model"]) == 0
+    assert exported[0] == ("export", Path("mine/best_step_2"), Path("model"))
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_export_asks_the_hub_before_and_uploads_at_the_end(exported, capsys, public):
+    assert cli.main(["export", "mine", "--out", "model", "--push", "me/x", *["--public"] * public]) == 0
+    assert [name for name, *_ in exported] == ["open", "export", "card", "upload"]
+    assert exported[0] == ("open", "me/x", public) and exported[-1] == ("upload", Path("model"), "me/x")
+    assert capsys.readouterr().out == "model: model\nuploaded to https://hub/me/x\n"
+    assert cli.main(["export", "mine", "--out", "model", "--public"]) == 1
+    assert "give --push" in capsys.readouterr().err
 
 
 def test_report_writes_a_page_and_prints_its_numbers(machine, engine, capsys):

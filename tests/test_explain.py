@@ -70,6 +70,28 @@ def test_a_message_has_all_of_its_lines(log, message):
     assert explain("\n".join(log)) == "\n".join([*message, "what to do: change the setting that the message names"])
 
 
+def test_a_message_of_plain_lines_ends_where_something_else_begins():
+    worker = "(WorkerDict pid=4750) "
+    reason = [
+        "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:94, remote process exited or there was a network error",
+        "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+        "Last error:",
+        "socketPollConnect: connect returned Connection timed out",
+    ]
+    for after in (
+        "step:3 - actor/loss:0.1",
+        "[rank1]: more",
+        "WARNING 11-26 a log line",
+        "KeyError: 'x' of another",
+        "",
+        "Training Progress: 10%|#",
+    ):
+        lines = [*(worker + line for line in reason), "(raylet) something else", worker + after, worker + "unrelated"]
+        explained = explain("\n".join(lines)).splitlines()
+        assert explained[-1].startswith("what to do: ")
+        assert explained[:-1] == (reason if "KeyError" not in after else [after, "unrelated"])
+
+
 def test_a_kill_is_said_before_exceptions_that_did_not_end_the_run():
     explained = explain("KeyError: 'handled'\nstep:3 - " + "actor/kl_loss:0.001 - " * 300, 128 + signal.SIGKILL)
     assert explained.startswith("the trainer was killed by SIGKILL, perhaps because memory ran out\nwhat to do: if memory ran out, `dmesg")

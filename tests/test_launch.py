@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from critic_r1_verl import supervise
-from critic_r1_verl.training import launch
+from critic_r1_verl.training import cluster, launch
+from critic_r1_verl.training.compose import compose
 
 # Stands in for verl's trainer: writes its step file as verl does, from the step after the last checkpoint on.
 MAIN = """
@@ -25,9 +26,15 @@ MAIN = """
     print("Training Progress:   0%|          | 0/3 [00:00<?, ?it/s]", flush=True)
     for step in range(first, last + 1):
         data = {"critic/score/mean": step / 10, "reward/acc/mean": None, "timing_s/step": 8.0}
+        if mode.startswith("correlations"):
+            data["training/rollout_actor_probs_pearson_corr"] = float(mode.split(":")[step])
+            data["training/rollout_probs_diff_mean"] = 0.25
         steps.write(json.dumps({"step": step, "data": data}).encode() + b"\\n")
     names = ("CRITIC_R1_RUN", "RAY_TMPDIR")
     print(json.dumps({name: os.environ.get(name) for name in names}), flush=True)
+    if mode == "busy" or mode.startswith("busy_until") and not os.path.exists(mode.split(":")[1]):
+        open(mode.split(":")[1], "w") if ":" in mode else None
+        sys.exit("OSError: [Errno 98] Address already in use")
     if mode == "fail":
         sys.exit("Traceback (most recent call last):\\nKeyError: 'prompt'")
     if mode == "killed":
@@ -199,3 +206,44 @@ def test_an_error_of_the_caller_ends_the_run(fake_main):
 
     with pytest.raises(RuntimeError, match="stop"):
         launch.train("critic_r1", ["1", "1", "sleep"], log_path=fake_main, quiet=True, on_step=stop)
+
+
+def test_a_start_that_found_a_port_taken_is_tried_again(fake_main, tmp_path, capsys):
+    assert launch.train("critic_r1", ["1", "0", f"busy_until:{tmp_path / 'seen'}"], log_path=fake_main, quiet=True) == 0
+    assert capsys.readouterr().err == "another process took a port of the run before its first step; start 2 of 3\n"
+    assert fake_main.read_text().count("Training Progress") == 2
+
+
+@pytest.mark.parametrize(("last", "starts"), [("0", 3), ("1", 1)])
+def test_a_port_that_stays_taken_or_is_missed_after_a_step_ends_the_run(fake_main, capsys, last, starts):
+    assert launch.train("critic_r1", ["1", last, "busy"], log_path=fake_main, quiet=True) == 1
+    assert fake_main.read_text().count("Training Progress") == starts
+    assert "OSError: [Errno 98] Address already in use" in capsys.readouterr().err
+
+
+def test_on_a_cluster_the_run_takes_its_environment_with_it(fake_main, monkeypatch):
+    """And Ray's temporary folder is that of the cluster."""
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("HF_ENDPOINT", "http://it's here")
+    assert launch.train("critic_r1", ["1", "1", "end"], log_path=fake_main, quiet=True) == 0
+    assert json.loads(fake_main.read_text().splitlines()[-1])["RAY_TMPDIR"] == os.environ.get("RAY_TMPDIR")
+    ray_init = compose(
+        "critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu", *cluster.overrides(Path("/runs/a b.jsonl"))]
+    ).ray_kwargs.ray_init
+    assert (ray_init.num_cpus, ray_init.num_gpus) == (None, None)
+    assert ray_init.runtime_env.env_vars.items() >= {
+        ("VERL_FILE_LOGGER_PATH", "/runs/a b.jsonl"),
+        ("VERL_PLATFORM", "cpu"),
+        ("HF_ENDPOINT", "http://it's here"),
+        ("CRITIC_R1_WEIGHT_SYNC", "1"),
+    }
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert cluster.overrides(Path("x")) == []
+
+
+def test_a_run_whose_rollout_and_actor_differ_is_ended(fake_main, capsys):
+    assert launch.train("critic_r1", ["1", "1", "correlations:0.5"], log_path=fake_main, quiet=True) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("training was stopped: at step 1 the probabilities of rollout and actor correlate by 0.500 only")
+    assert "differ by 0.2500 on average" in message and "CRITIC_R1_MIN_CORRELATION=0 lets the run go on" in message

@@ -60,7 +60,18 @@ def add_commands(commands: Any) -> None:
         "critic-r1 export checkpoints/critic_r1/EXPERIMENT --out runs/trained",
     )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or that of an experiment (last step)")
+    export.add_argument("--best", action="store_true", help="of an experiment, the checkpoint with the best held-out critic accuracy")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    export.add_argument(
+        "--eval",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="put the measurements that `critic-r1 eval` or `select` made with this model into its card; may be repeated",
+    )
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to the hub as well, into a private repository")
+    export.add_argument("--public", action="store_true", help="with --push: the repository may be seen by all")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -93,7 +104,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl.training import compose, doctor, export, launch
+    from critic_r1_verl.training import checkpoints, compose, doctor, export, launch
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)
@@ -103,19 +114,32 @@ def _train(arguments: argparse.Namespace) -> int:
         print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
         return 1
     config = compose.compose(arguments.recipe, overrides)
-    doctor.claim(config)
     folder = Path(config.trainer.default_local_dir)
+    log_path = arguments.log or folder / "training.log"
+    doctor.claim(config, recipe=arguments.recipe, overrides=overrides, steps=str(launch.steps_path(log_path)))
+    log_start = log_path.stat().st_size if log_path.exists() else 0
     steps: list[dict] = []
-    status = launch.train(arguments.recipe, overrides, log_path=arguments.log or folder / "training.log", on_step=steps.append)
+    keep_best = checkpoints.BestKeeper(config)
+
+    def on_step(step: dict) -> None:
+        steps.append(step)
+        keep_best(step)
+
+    status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=on_step)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
     if scores:
         print(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
+    elif (number := launch.last_logged_step(log_path, log_start)) is not None:
+        where = launch.steps_path(log_path)
+        print(f"step {number}: see {log_path}; {where} was not written, by trainer.logger or by a trainer on another machine")
     else:
         print("no step was left to train")
     checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
     print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
+    if kept := checkpoints.best(folder):
+        print(f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best")
     return 0
 
 
@@ -135,8 +159,18 @@ def _for_this_machine(overrides: list[str]) -> list[str]:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl.training import export
+    from critic_r1_verl.report import card
+    from critic_r1_verl.training import checkpoints, export, push
 
-    export.export(arguments.checkpoint, arguments.out)
+    if arguments.public and not arguments.push:
+        raise ValueError("--public says how --push uploads; give --push OWNER/NAME too")
+    # A missing token or right should not be found out after minutes of writing.
+    address = push.open_repo(arguments.push, public=arguments.public) if arguments.push else None
+    checkpoint = checkpoints.best_folder(arguments.checkpoint) if arguments.best else arguments.checkpoint
+    step = export.export(checkpoint, arguments.out)
+    card.write(step, export.step_number(step), arguments.out, evals=arguments.eval)
     print(f"model: {arguments.out}")
+    if address:
+        push.upload(arguments.out, arguments.push)
+        print(f"uploaded to {address}")
     return 0

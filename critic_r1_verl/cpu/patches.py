@@ -5,7 +5,7 @@ import os
 
 from critic_r1_verl import cpu
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # Trainer and rollout use the cores in turn, and a model this small gains nothing from more threads.
     "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
@@ -32,7 +32,7 @@ def install() -> None:
 
 def set_environment() -> None:
     """Set the environment of the driver before Ray starts, so that all processes inherit it. Values that the user has set are kept."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     cpu.set_vllm_environment()
 

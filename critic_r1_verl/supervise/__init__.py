@@ -4,13 +4,15 @@
 The driver is the process that starts the other processes of a run: verl's trainer, or a command that starts vLLM. watch() and attach()
 start the supervisor, a small process in a separate session (__main__.py). When the driver has ended, for whatever reason, the supervisor
 ends the members of the run, which are its other processes (run.py). Then it deletes the segments that they left in /dev/shm and the
-temporary folder of the run (storage.py). It also ends a training that hangs because an essential worker died. Linux only.
+temporary folder of the run (storage.py). It also ends a training that hangs because an essential worker died, and one of
+`critic-r1 train` that is stuck although nobody died (stall.py). Linux only.
 
 The supervisor keeps a state file in /dev/shm. If the supervisor itself was killed, leftovers() reads there what the run left.
 
 Optional environment variables, in seconds, read when the supervisor is started:
     CRITIC_R1_GRACE_SECONDS how long the members may take to end by themselves after the driver has ended (5)
     CRITIC_R1_HANG_SECONDS  how long a training may continue after an essential worker died (60)
+    CRITIC_R1_STALL_SECONDS how long a training may write neither a line nor a step (1800); 0 for ever
 """
 
 import os
@@ -19,6 +21,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +36,7 @@ __all__ = ["RUN", "SHM", "Leftover", "attach", "leftovers", "new_folder", "new_i
 
 GRACE_SECONDS = "CRITIC_R1_GRACE_SECONDS"
 HANG_SECONDS = "CRITIC_R1_HANG_SECONDS"
+STALL_SECONDS = "CRITIC_R1_STALL_SECONDS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +73,22 @@ def watch(
     tie_to: int | None = None,
     folder: Path | None = None,
     log: IO[bytes] | None = None,
+    progress: Sequence[Path] = (),
 ) -> None:
     """Start the supervisor of the driver with this process id. In the driver's environment CRITIC_R1_RUN must be run_id.
 
     training: also end the run if a process that run.ESSENTIAL matches died and the run hangs. tie_to: the id of another process whose end
     also ends the run. folder: made by new_folder(run_id), deleted with the run. log: where the supervisor writes why it ended the run, by
-    default stderr. ValueError for a malformed number of seconds in the environment.
+    default stderr. progress: the files that a training writes, its log and last its steps, by which one that is stuck is
+    known. ValueError for a malformed number of seconds in the environment.
     """
     state: dict[str, Any] = {
         "driver": key(psutil.Process(driver)),
         "tie_to": key(psutil.Process(tie_to)) if tie_to else None,
         "grace_seconds": _seconds(GRACE_SECONDS, "5"),
         "hang_seconds": _seconds(HANG_SECONDS, "60") if training else None,
+        "stall_seconds": _seconds(STALL_SECONDS, "1800"),
+        "progress": [str(file.absolute()) for file in progress],
         "folder": str(folder) if folder else None,
         "supervisor": None,
         "members": [],

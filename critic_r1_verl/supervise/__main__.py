@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from critic_r1_verl.supervise.run import Run, find, is_alive, key, read_state, say, send
+from critic_r1_verl.supervise.run import Run, find, is_alive, key, read_state, say, send, title
+from critic_r1_verl.supervise.stall import Silence, stacks_of
 
 POLL_SECONDS = 0.2
 SCAN_SECONDS = 0.5
@@ -24,6 +25,7 @@ def main(run_id: str) -> None:
         raise SystemExit(f"critic-r1: the state file of run {run_id} is missing, so the run is not watched")
     state["supervisor"] = key(psutil.Process())
     run, tie_to, hang_seconds = Run(run_id, state), find(state["tie_to"]), state["hang_seconds"]
+    silence = Silence([Path(file) for file in state["progress"]], state["stall_seconds"])
     out_of_memory_kills = _out_of_memory_kills()
     next_scan_seconds = 0.0
     while is_alive(run.driver):
@@ -43,9 +45,22 @@ def main(run_id: str) -> None:
                 say(f"{lost} died {hang_seconds:g} s ago and the run hangs, so it is ended now. Likely cause: {cause}")
                 send(run.driver, signal.SIGKILL)
                 break
+            if (silent_seconds := silence.too_long()) is not None:
+                _say_where_it_is_stuck(run, silent_seconds)
+                send(run.driver, signal.SIGKILL)
+                break
             next_scan_seconds = time.monotonic() + SCAN_SECONDS
         time.sleep(POLL_SECONDS)
     run.end(state["grace_seconds"])
+
+
+def _say_where_it_is_stuck(run: Run, silent_seconds: float) -> None:
+    say(
+        f"the run is stuck and is ended: for {silent_seconds / 60:.1f} min it wrote no line and no step. The stacks of its processes are "
+        "in its log; CRITIC_R1_STALL_SECONDS sets how long a run may be silent, 0 for ever"
+    )
+    for process, stacks in stacks_of([run.driver, *run.members] if run.driver else run.members).items():
+        say(f"process {process.pid}, {title(process.pid)[:100]}\n{stacks or 'does not answer'}")
 
 
 def _out_of_memory_kills() -> int:

@@ -73,16 +73,23 @@ def digest(config: Any) -> str:
         value = OmegaConf.select(config, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
-    files = plain("data.train_files")
     facts = {
         "settings": {key: plain(key) for key in OPTIMISATION},
         "base": _base_identity(str(plain("actor_rollout_ref.model.path"))),
-        "data": [_data_identity(Path(file)) for file in (files if isinstance(files, list) else [files])],
+        "data": [identity for _, identity in data(config)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _data_identity(file: Path) -> str:
+def data(config: Any) -> list[tuple[str, str]]:
+    """The training files of a run, each with what identifies it."""
+    from omegaconf import OmegaConf
+
+    files = OmegaConf.select(config, "data.train_files")
+    return [(str(file), data_identity(Path(file))) for file in (files if OmegaConf.is_config(files) else [files])]
+
+
+def data_identity(file: Path) -> str:
     """The hash of the build's manifest or, without one, of the file itself; only the name of a missing file, which doctor reports."""
     for candidate in (file.parent / "manifest.json", file):
         if candidate.is_file():

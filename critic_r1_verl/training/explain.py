@@ -6,10 +6,12 @@ import signal
 
 _MEMORY = "use a smaller batch or shorter prompts and responses, and end other programs; `critic-r1 doctor` says what an earlier run left"
 
+PORT_TAKEN = r"[\w.]+(Error|Exception): .*([Aa]ddress already in use|EADDRINUSE).*"
+
 # (pattern of a line, what to do), the surest first. Such a line is the cause wherever it stands in the log, since the errors that follow
 # from it come after it.
 CAUSES = (
-    (r"critic-r1: \S+ \(process \d+\) died .*", ""),
+    (r"critic-r1: (\S+ \(process \d+\) died|the run is stuck) .*", ""),
     (
         r"In '.*': Could not find .*|Could not (override|append to config) .*|Error merging override .*",
         "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key",
@@ -26,7 +28,7 @@ CAUSES = (
         "free space on that disk; checkpoints go to trainer.default_local_dir, Ray's files to the temporary folder",
     ),
     (
-        r"[\w.]+(Error|Exception): .*([Aa]ddress already in use|EADDRINUSE).*",
+        PORT_TAKEN,
         "another program has that port, perhaps an earlier run: `critic-r1 doctor` lists what runs left",
     ),
     (
@@ -54,6 +56,11 @@ LAST_LINES, LAST_CHARACTERS, MESSAGE_LINES, MESSAGE_CHARACTERS = 8, 200, 12, 500
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _RAY_PREFIX = re.compile(r"^(?:\([\w:.]+ pid=\d+(?:, ip=[^)]*)?\) ?)+")
 _EXCEPTION = re.compile(r"^(?:\w+\.)*(?P<type>[A-Z]\w*(?:Error|Exception|Exit))(?:: .*)?$")
+# What a line begins that does not belong to the message of an error above it: a traceback, another error, a log line, progress, metrics.
+_SOMETHING_ELSE = re.compile(
+    r"Traceback |During handling |The above exception|Set the environment variable HYDRA|Error executing job|Exception ignored|step:\d+ "
+    r"|critic-r1: |(\w+\.)*[A-Z]\w*(Error|Exception|Exit)(: |$)|\[|<|\d|(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|[^\n]*(\d+%\||repeated \d+x)"
+)
 # Exceptions that are the consequence of another one.
 _CONSEQUENCES = re.compile(
     r"^(?:\w+\.)*(?:RayTaskError|ActorDiedError|RayActorError|ActorUnavailableError|WorkerCrashedError|EngineDeadError|CancelledError|BrokenPipeError)"
@@ -70,8 +77,8 @@ def explain(log_text: str, status: int = 1) -> str:
     lines = [_split(line) for line in re.split(r"\r\n|\r|\n", log_text)]
     texts = [text.strip() for _, text in lines]
     for pattern, remedy in CAUSES:
-        if found := next((text for text in reversed(texts) if re.fullmatch(pattern, text)), None):
-            return _advice([found], remedy)
+        if (last := next((number for number in reversed(range(len(texts))) if re.fullmatch(pattern, texts[number])), None)) is not None:
+            return _advice(_message(lines, last), remedy)
     if status == 128 + signal.SIGKILL:
         return _advice(["the trainer was killed by SIGKILL, perhaps because memory ran out"], _PERHAPS_MEMORY)
     if (exception := _last_exception(texts)) is not None:
@@ -85,6 +92,11 @@ def explain(log_text: str, status: int = 1) -> str:
         else "no error that is known"
     )
     return "\n".join([f"{ended}; the last lines:", *(_shortened(text, LAST_CHARACTERS) for text in [t for t in texts if t][-LAST_LINES:])])
+
+
+def port_was_taken(log_text: str) -> bool:
+    """Whether the log names a port in use as an error. A port that was chosen as a free one may be taken before its use."""
+    return any(re.fullmatch(PORT_TAKEN, _split(line)[1].strip()) for line in log_text.splitlines())
 
 
 def _advice(message: list[str], remedy: str) -> str:
@@ -116,15 +128,19 @@ def _last_exception(texts: list[str]) -> int | None:
 
 
 def _message(lines: list[tuple[str, str]], start: int) -> list[str]:
-    """The line of an exception and the lines after it that belong to its message; those of other processes may stand between them.
+    """The line of an error and the lines after it that belong to its message; those of other processes may stand between them.
 
-    They are indented, as pydantic's are, or are a single word (the name of a setting) above an indented line.
+    The message ends where a line is empty, or where one begins something else. Of settings that pydantic names, an indented line follows.
     """
     prefix, first = lines[start]
-    following = [text for other, text in lines[start + 1 : start + 1000] if other == prefix]
     message = [first.strip()]
-    for text, after in zip(following, [*following[1:], ""], strict=False):
-        if not text[:1].isspace() and not (re.fullmatch(r"\S+", text) and after[:1].isspace()):
+    if first.startswith("critic-r1: "):
+        # Of our own, each is one line, and what follows comes from others.
+        return message
+    for other, text in lines[start + 1 : start + 1000]:
+        if other != prefix:
+            continue
+        if not text.strip() or _SOMETHING_ELSE.match(text) or len(message) == MESSAGE_LINES:
             break
         if "For further information visit" not in text:
             message.append(text.rstrip())

@@ -4,6 +4,7 @@
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl import cpu
 
@@ -19,10 +20,20 @@ def latest_step(experiment: Path) -> Path:
     return experiment / f"global_step_{tracker.read_text().strip()}"
 
 
-def export(checkpoint: Path, out: Path) -> None:
-    """Merge the shards of a checkpoint into the folder out, together with its processor.
+def step_number(step: Path) -> int:
+    """The number of a global_step_N or best_step_N folder. ValueError for another."""
+    try:
+        return int(step.name.rpartition("_")[2])
+    except ValueError as error:
+        raise ValueError(f"{step}: not named global_step_N, as verl does; give the folder its own name") from error
 
-    checkpoint: a global_step_N folder, or the folder of an experiment, of which the last step is taken. ValueError if it holds no actor.
+
+def export(checkpoint: Path, out: Path) -> Path:
+    """Write the model of a checkpoint in bfloat16, with its processor, to the folder out; returns the checkpoint's own folder.
+
+    checkpoint: a global_step_N folder, or the folder of an experiment, of which the last step is taken. The adapters of a LoRA training are
+    merged into the weights, and what was written is compared with base and adapters (lora.py). ValueError for a folder without an actor,
+    and for adapters that cannot be merged.
     """
     step = checkpoint if (checkpoint / "actor").is_dir() else latest_step(checkpoint)
     actor = step / "actor"
@@ -30,6 +41,17 @@ def export(checkpoint: Path, out: Path) -> None:
         raise ValueError(f"{actor}: no FSDP checkpoint here (fsdp_config.json is missing); give a global_step_N folder of a finished save")
     from verl.model_merger.base_model_merger import ModelMergerConfig
     from verl.model_merger.fsdp_model_merger import FSDPModelMerger
+
+    from critic_r1_verl.training import lora
+
+    adapters: lora.Adapters = {}
+
+    class Merger(FSDPModelMerger):
+        """verl's merger of shards. verl itself would write the base's weights, and the adapters into a folder beside them."""
+
+        def save_lora_adapter(self, state_dict: dict[str, Any]) -> None:
+            """Called with all tensors of the checkpoint, just before they are saved."""
+            adapters.update(lora.merge(state_dict, actor))
 
     config = ModelMergerConfig(
         operation="merge",
@@ -42,6 +64,18 @@ def export(checkpoint: Path, out: Path) -> None:
     )
     noise = io.StringIO()
     with contextlib.redirect_stdout(noise):
-        merger = FSDPModelMerger(config)
+        merger = Merger(config)
         merger.merge_and_save()
         merger.cleanup()
+    lora.check(adapters, _loaded(out), out)
+    return step
+
+
+def _loaded(folder: Path) -> dict[str, Any]:
+    """The tensors by name that transformers loads from a folder. ValueError if it would have to invent some of them."""
+    from transformers import AutoModelForImageTextToText
+
+    model, report = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{folder}: {missing[0]} and {len(missing) - 1} more were not written; export again")
+    return model.state_dict()

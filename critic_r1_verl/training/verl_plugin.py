@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entry point verl.plugins: verl imports this module in every process that imports verl.
 
-It registers the resolver of the experiment's name, starts the supervisor in the driver of a training, and turns the CPU backend on where it
-was asked for. In the other processes of a training on GPUs it does nothing more than register the resolver, so it stays light.
+It registers the resolver of the experiment's name, starts the supervisor in the driver of a training, lets each process of a supervised run
+show its stacks, and turns the CPU backend on where it was asked for. In most processes of a training on GPUs it imports nothing heavy.
 
 verl logs an exception of a plugin at DEBUG and goes on, so that a failure would show up much later and elsewhere. Whatever goes wrong here
 therefore ends the process with a message.
 """
 
+import os
 import sys
 
 from critic_r1_verl import cpu
@@ -32,6 +33,10 @@ def load(command: list[str]) -> None:
 
         # Does nothing where our launcher has started a supervisor already.
         supervise.attach(training=True)
+    if "CRITIC_R1_RUN" in os.environ:
+        from critic_r1_verl.supervise import stall
+
+        stall.register()
 
 
 try:

@@ -45,14 +45,19 @@ def check_name(case: Case) -> Iterator[Finding]:
         yield Finding("ok", f"starts anew as {name}")
 
 
-def claim(config: Any) -> None:
-    """Write into the run's folder which run it belongs to. ValueError if this run would resume another run's checkpoint."""
+def claim(config: Any, **how: Any) -> None:
+    """Write into the run's folder which run it belongs to, and how it was started, which the model card says later.
+
+    ValueError if this run would resume another run's checkpoint.
+    """
     if problem := _foreign_checkpoint(config):
         raise ValueError(f"{problem}; {_OTHER_FOLDER}")
     facts = {
         "digest": experiment.digest(config),
         "base": str(config.actor_rollout_ref.model.path),
         "experiment": str(config.trainer.experiment_name),
+        "data": experiment.data(config),
+        **how,
     }
     write_json(Path(config.trainer.default_local_dir) / CLAIM, facts)
 
