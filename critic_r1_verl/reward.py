@@ -8,7 +8,7 @@ so it is pure, uses no signals, and no text makes it raise. Evaluation calls the
 from threading import Lock
 from typing import Any
 
-from critic_r1_verl.verdict import Status, is_plain_maths, normalise, parse_answer, parse_verdict
+from critic_r1_verl.verdict import Status, is_plain_maths, normalise, parse_answer, parse_verdict, with_thought_opened
 
 # The parser behind math_verify keeps global state, and pure Python gains nothing from running twice at a time.
 _MATHS = Lock()
@@ -24,17 +24,21 @@ def compute_score(
     *,
     accuracy_weight: float = 0.9,
     format_weight: float = 0.1,
+    thought_opened: bool = False,
     **_: Any,
 ) -> dict[str, float]:
     r"""Score in [0, 1] for weights that add up to 1: accuracy_weight * acc + format_weight * format.
 
     extra_info["style"] says what the box holds: "verdict" (the default), right if its choice is ground_truth ("1", "2" or "tie"), or
     "math", right if its content equals ground_truth, as text or as mathematics. acc, format and parsed (a choice or an answer was
-    read) are 0.0 or 1.0. Whatever is not a text, not a label or not a style scores 0: rows.check_row finds such rows before training.
+    read) are 0.0 or 1.0. thought_opened says that the chat template opens the think block, so that the response begins inside it.
+    Whatever is not a text, not a label or not a style scores 0: rows.check_row finds such rows before training.
 
     >>> compute_score("demo", "<think>Response 2 misreads the sign.</think> \\boxed{1}", "1")
     {'score': 1.0, 'acc': 1.0, 'format': 1.0, 'parsed': 1.0}
     """
+    if thought_opened and isinstance(solution_str, str):
+        solution_str = with_thought_opened(solution_str)
     right, well_formed, status = _grade(solution_str, ground_truth, _style(extra_info))
     acc, form = float(right), float(well_formed)
     score = accuracy_weight * acc + format_weight * form

@@ -63,7 +63,7 @@ def check_keys(case: Case) -> Iterator[Finding]:
             bool(config.actor_rollout_ref.actor.get("freeze_vision_tower")),
             "fatal",
             "actor_rollout_ref.actor.freeze_vision_tower is read nowhere in verl: the vision tower would be trained all the same",
-            "to keep it as it is, train LoRA with actor_rollout_ref.model.exclude_modules='.*visual.*' (see recipe/hardware/1x24g.yaml)",
+            "to keep it as it is, train an adapter on the language model alone, by +recipe/method=lora",
         ),
         (
             not config.data.get("return_multi_modal_inputs", True),
