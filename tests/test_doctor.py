@@ -19,7 +19,7 @@ from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor
 from critic_r1_verl.training.compose import compose
-from critic_r1_verl.training.doctor import base, machine, recipe
+from critic_r1_verl.training.doctor import base, machine, recipe, space
 
 REAL_COMPOSE = doctor.compose
 REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
@@ -60,7 +60,10 @@ def write_manifest(folder: Path) -> None:
 
 def make_base(folder: Path, processor: str | None = "Qwen2_5_VLProcessor") -> Path:
     folder.mkdir(parents=True)
-    for name, content in (("config.json", {"model_type": "qwen2_5_vl"}), ("tokenizer.json", {}), ("tokenizer_config.json", {})):
+    template = {
+        "chat_template": "{% for message in messages %}{{ message.role }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
+    }
+    for name, content in (("config.json", {"model_type": "qwen2_5_vl"}), ("tokenizer.json", {}), ("tokenizer_config.json", template)):
         (folder / name).write_text(json.dumps(content))
     if processor:
         (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor}))
@@ -123,9 +126,10 @@ def real_world(tmp_path, sound_data, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(supervise, "leftovers", list)
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
-    monkeypatch.setattr(machine, "available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(space, "available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(space, "gpu_memory", lambda: 0)
     # The machine and the environment that run the tests are not what is tested here.
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
     monkeypatch.setattr(machine.cpu, "version_problems", list)
     return World(tmp_path, sound_data)
 
@@ -174,7 +178,7 @@ print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datase
 def test_processors_are_those_of_the_installed_verl():
     root = importlib.util.find_spec("verl").submodule_search_locations[0]
     source = (Path(root) / "utils" / "tokenizer" / "tokenizer.py").read_text()
-    assert set(re.findall(r'case "(\w+)":', source)) == set(base.PROCESSORS)
+    assert set(re.findall(r'case "(\w+)":', source)) == {*base.PROCESSORS, base.MLLAMA}
 
 
 # Recipe
@@ -310,25 +314,25 @@ def test_batches_for_eight_gpus(world):
     "memory_gib, free_gib, what", [(5.0, 500, "of memory available, 6 GiB are needed"), (8.0, 1, "free in /dev/shm, 2 GiB are needed")]
 )
 def test_memory(world, monkeypatch, memory_gib, free_gib, what):
-    monkeypatch.setattr(machine, "available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(
-        machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == machine.SHM else 50 * GIB})
+        space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == space.SHM else 50 * GIB})
     )
     only(world.examine(), "fatal", what)
 
 
 def test_disk(world, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
     only(world.examine(), "fatal", "3.0 GiB free on the disk of", "max_actor_ckpt_to_keep")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
     for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.available_memory() == 400
+    monkeypatch.setattr(space, "CGROUP", tmp_path)
+    assert space.available_memory() == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.available_memory() > 400
+    assert space.available_memory() > 400
 
 
 def test_an_occupied_port(world):
