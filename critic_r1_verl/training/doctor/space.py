@@ -60,9 +60,7 @@ def check_space(case: Case) -> Iterator[Finding]:
             ("fatal", "free in /dev/shm", shm, CPU_SHM_GIB, more_shm),
         ]
     elif not cluster_address(config):
-        more = (
-            "take more nodes or another base, add +recipe/method=lora, or lower actor_rollout_ref.rollout.agent.num_workers"
-        )
+        more = "take more nodes or another base, add +recipe/method=lora, or lower actor_rollout_ref.rollout.agent.num_workers"
         needs += [
             ("fatal", "of memory available", available_memory(), host_bytes(config, base) / GIB, more),
             ("warning", "free in /dev/shm", shm, GPU_SHM_GIB, more_shm),
