@@ -671,6 +671,11 @@ def test_a_cluster_that_suits_the_run(world, listener, monkeypatch):
     assert finding.level == "ok"
 
 
+def test_several_nodes_need_a_cluster(world):
+    only(list(cluster.check_cluster(gpu_case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
+    assert list(cluster.check_cluster(gpu_case())) == []
+
+
 @pytest.mark.parametrize(
     "address, overrides, whats, remedy",
     [

@@ -22,10 +22,16 @@ def cluster_address(config: Any) -> str:
 
 
 def check_cluster(case: Case) -> Iterator[Finding]:
-    """Whether the cluster's address answers, and whether paths and settings of Ray suit a cluster."""
+    """Whether a run on several nodes names a cluster, whether that answers, and whether paths and settings of Ray suit it."""
     config = case.config
     address = cluster_address(config)
     if not address:
+        if config.trainer.nnodes > 1:
+            yield Finding(
+                "fatal",
+                f"trainer.nnodes={config.trainer.nnodes}, but no Ray cluster is named: the run would start a Ray of this machine alone",
+                "start Ray on each node, as recipe/README.md says, and name it by RAY_ADDRESS=HOST:PORT",
+            )
         return
     if problem := _no_answer(address):
         yield Finding(
