@@ -8,7 +8,7 @@ compute_score is pure, uses no signals, and raises for no text. Evaluation uses 
 from threading import Lock
 from typing import Any
 
-from critic_r1_verl.verdict import Status, is_plain_maths, normalise, parse_answer, parse_verdict
+from critic_r1_verl.verdict import Status, is_plain_maths, normalise, parse_answer, parse_verdict, with_thought_opened
 
 # The parser of math_verify has global state, and pure Python code would not be faster in several threads.
 _PARSER_LOCK = Lock()
@@ -24,17 +24,21 @@ def compute_score(
     *,
     accuracy_weight: float = 0.9,
     format_weight: float = 0.1,
+    thought_opened: bool = False,
     **_: Any,
 ) -> dict[str, float]:
     r"""Score in [0, 1] for weights that add up to 1: accuracy_weight * acc + format_weight * format.
 
     extra_info["style"] says what the box should contain. "verdict" (the default): the choice ground_truth ("1", "2" or "tie"). "math": an
     answer that equals ground_truth as text or as mathematics. acc, format and parsed (a choice or an answer was read) are 0.0 or 1.0.
-    A response or ground_truth that is not a string, or an unknown style, scores 0; rows.check_row finds such rows before training.
+    thought_opened: the chat template opens the think block, so the response begins inside it. A response or ground_truth that is not a
+    string, or an unknown style, scores 0; rows.check_row finds such rows before training.
 
     >>> compute_score("demo", "<think>Response 2 misreads the sign.</think> \\boxed{1}", "1")
     {'score': 1.0, 'acc': 1.0, 'format': 1.0, 'parsed': 1.0}
     """
+    if thought_opened and isinstance(solution_str, str):
+        solution_str = with_thought_opened(solution_str)
     style = extra_info.get("style", "verdict") if isinstance(extra_info, dict) else "verdict"
     correct, well_formed, status = _grade(solution_str, ground_truth, style)
     acc, form = float(correct), float(well_formed)

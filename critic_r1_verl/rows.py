@@ -208,8 +208,9 @@ def _shape_problems(value: Any, shape: Any, where: str) -> list[str]:
         problems += [f"{prefix}{name} is an unknown key" for name in value if name not in shape]
         return problems + [text for name in shape if name in value for text in _shape_problems(value[name], shape[name], prefix + name)]
     if isinstance(shape, list):
-        if not isinstance(value, list) or not value:
-            return [f"{where} is not a non-empty list"]
+        # A prompt may have no image.
+        if not isinstance(value, list) or not (value or where == "images"):
+            return [f"{where} is not a {'' if where == 'images' else 'non-empty '}list"]
         return [text for number, inner in enumerate(value) for text in _shape_problems(inner, shape[0], f"{where}[{number}]")]
     return [] if type(value) is shape else [f"{where} is {value!r:.80}, not {'an integer' if shape is int else 'a string'}"]
 

@@ -195,6 +195,11 @@ def with_think_tags(text: str, tags: tuple[str, str]) -> str:
     return text
 
 
+def with_thought_opened(text: str) -> str:
+    """A text that continues a think block which its prompt opened, with the <think> in front; one that opens its own stays as it is."""
+    return text if text.lstrip().startswith(_THINK) else _THINK + text
+
+
 def without_tags(text: str) -> str:
     """A policy's output as a critic sees it: reasoning and answer, without the think tags."""
     return text.replace(_THINK, "").replace(_END_THINK, "").strip()

@@ -16,10 +16,11 @@ import pytest
 from critic_r1_verl import devices, prompts, rows, supervise
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
-from critic_r1_verl.training import doctor
-from critic_r1_verl.training.doctor import base, machine, recipe
+from critic_r1_verl.training import doctor, shape
+from critic_r1_verl.training.doctor import base, cluster, machine, recipe, space
 
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
+LORA = ("actor_rollout_ref.model.lora_rank=64", "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16")
 GIB = 2**30
 
 
@@ -47,7 +48,10 @@ def write_manifest(folder: Path) -> None:
 
 def make_base(folder: Path, processor: str | None = "Qwen2_5_VLProcessor") -> Path:
     folder.mkdir(parents=True)
-    for name, content in (("config.json", {"model_type": "qwen2_5_vl"}), ("tokenizer.json", {}), ("tokenizer_config.json", {})):
+    template = {
+        "chat_template": "{% for message in messages %}{{ message.role }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}"
+    }
+    for name, content in (("config.json", {"model_type": "qwen2_5_vl"}), ("tokenizer.json", {}), ("tokenizer_config.json", template)):
         (folder / name).write_text(json.dumps(content))
     if processor:
         (folder / "processor_config.json").write_text(json.dumps({"processor_class": processor}))
@@ -115,9 +119,10 @@ def real_world(tmp_path, sound_data, monkeypatch, quick_compose):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(supervise, "leftovers", list)
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
-    monkeypatch.setattr(machine, "available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(space, "available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(space, "gpu_memory", lambda: 0)
     # The machine and the environment that run the tests are not what is tested here.
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
     monkeypatch.setattr(machine.cpu, "version_problems", list)
     return World(tmp_path, sound_data, quick_compose)
 
@@ -155,7 +160,7 @@ def test_a_sound_run_has_nothing_to_say(real_world):
 def test_nothing_heavy_is_imported():
     code = """
 import sys
-from critic_r1_verl.training import doctor
+from critic_r1_verl.training import doctor, shape
 doctor.examine("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"], deep=False)
 print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datasets") if name in sys.modules])
 """
@@ -166,7 +171,7 @@ print([name for name in ("torch", "verl", "vllm", "transformers", "ray", "datase
 def test_processors_are_those_of_the_installed_verl():
     root = importlib.util.find_spec("verl").submodule_search_locations[0]
     source = (Path(root) / "utils" / "tokenizer" / "tokenizer.py").read_text()
-    assert set(re.findall(r'case "(\w+)":', source)) == set(base.PROCESSORS)
+    assert set(re.findall(r'case "(\w+)":', source)) == {*base.PROCESSORS, base.MLLAMA}
 
 
 # Recipe
@@ -213,7 +218,18 @@ def test_a_recipe_that_leaves_the_method_out(real_world):
         (["reward.custom_reward_function.path=null"], "fatal", "default reward", "reward.custom_reward_function.path"),
         (["custom_reward_function.path=/x.py"], "fatal", "top level is ignored", "reward.custom_reward_function"),
         (["reward_model.model.path=/x"], "fatal", "reward_model.model.path", "reward.reward_model"),
-        (["actor_rollout_ref.actor.freeze_vision_tower=true"], "fatal", "freeze_vision_tower", "exclude_modules"),
+        (["actor_rollout_ref.actor.freeze_vision_tower=true"], "fatal", "freeze_vision_tower", "recipe/method=lora"),
+        (["actor_rollout_ref.nccl_timeout=3600"], "warning", "nccl_timeout is read nowhere", "leave it out"),
+        (
+            [
+                "actor_rollout_ref.model.lora_rank=64",
+                "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16",
+                "actor_rollout_ref.actor.optim.lr=1e-6",
+            ],
+            "warning",
+            "lr=1e-06: the adapter is held in bfloat16",
+            "recipe/method=lora",
+        ),
         (["data.return_multi_modal_inputs=false"], "warning", "return_multi_modal_inputs", "leave it out"),
         (["algorithm.filter_groups.enable=true"], "fatal", "filter_groups", "custom_sampler.path=null"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
@@ -222,7 +238,7 @@ def test_a_recipe_that_leaves_the_method_out(real_world):
         (["actor_rollout_ref.rollout.n=1"], "fatal", "nothing to compare", "2 or more"),
         (["actor_rollout_ref.rollout.n=many"], "fatal", "rollout.n=many", "correct"),
         (["actor_rollout_ref.rollout.tensor_model_parallel_size=2"], "fatal", "tensor_model_parallel_size=2", "change"),
-        (["data.max_response_length=400"], "fatal", "592 tokens", "max_model_len=592"),
+        (["actor_rollout_ref.rollout.max_model_len=100"], "fatal", "256 tokens", "max_model_len=256"),
         (["data.train_batch_size=48"], "fatal", "only 40 training rows", "build more rows"),
         (["data.train_max_samples=8"], "fatal", "only 8 training rows", "build more rows"),
         (["data.val_files=null"], "fatal", "data.val_files is not set", "make prep"),
@@ -242,6 +258,14 @@ def test_versions(world, monkeypatch):
         machine.cpu, "version_problems", lambda: ["the CPU backend was made for torch 2.11.0, found 2.9.0: run `make setup`"]
     )
     only(world.examine(), "fatal", "found 2.9.0", "make setup")
+
+
+@pytest.mark.parametrize(("version", "wrong"), [("5.3.9", False), ("5.4.0", True), ("5.5.3", True), ("5.5.4", False)])
+def test_a_transformers_with_wrong_positions(world, monkeypatch, version, wrong):
+    installed = machine.installed
+    monkeypatch.setattr(machine, "installed", lambda package: version if package == "transformers" else installed(package))
+    found = [finding for finding in world.examine() if finding.level == "fatal"]
+    assert [f"transformers {version}" in finding.what for finding in found] == [True] * wrong
 
 
 def test_two_builds_of_vllm_at_once(world, monkeypatch):
@@ -300,25 +324,25 @@ def test_batches_for_eight_gpus(world):
     "memory_gib, free_gib, what", [(5.0, 500, "of memory available, 6 GiB are needed"), (8.0, 1, "free in /dev/shm, 2 GiB are needed")]
 )
 def test_memory(world, monkeypatch, memory_gib, free_gib, what):
-    monkeypatch.setattr(machine, "available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(
-        machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == machine.SHM else 50 * GIB})
+        space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == space.SHM else 50 * GIB})
     )
     only(world.examine(), "fatal", what)
 
 
 def test_disk(world, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
     only(world.examine(), "fatal", "3.0 GiB free on the disk of", "max_actor_ckpt_to_keep")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
     for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.available_memory() == 400
+    monkeypatch.setattr(space, "CGROUP", tmp_path)
+    assert space.available_memory() == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.available_memory() > 400
+    assert space.available_memory() > 400
 
 
 def test_an_occupied_port(world):
@@ -389,6 +413,13 @@ def test_data(world, harm, whats):
     assert len(findings) <= 8
 
 
+def test_a_row_with_more_images_than_vllm_is_told(world):
+    findings = bad(world.examine("critic_r1.max_images=0"))
+    assert len(findings) == 2
+    assert all("row 0 has 1 images, and vLLM is told to expect 0" in finding.what for finding in findings)
+    assert {finding.remedy for finding in findings} == {"add critic_r1.max_images=1"}
+
+
 def test_a_missing_manifest_is_a_warning(world):
     (world.data / "manifest.json").unlink()
     findings = bad(world.examine())
@@ -438,6 +469,230 @@ def test_an_unknown_base(world):
 def test_base(world, harm, what):
     harm(world.base)
     only(world.examine(), "fatal", what)
+
+
+def change(base: Path, file: str, **content) -> None:
+    found = json.loads((base / file).read_text())
+    (base / file).write_text(json.dumps(found | content))
+
+
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "hidden_size": 256, "vocab_size": 640}
+OPENING = "{{ messages[0].role }}{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+TENSOR_PARALLEL = ["actor_rollout_ref.rollout.tensor_model_parallel_size=3", "trainer.n_gpus_per_node=3", "actor_rollout_ref.rollout.n=6"]
+
+
+@pytest.mark.parametrize(
+    "harm, overrides, what, remedy",
+    [
+        (
+            lambda base: change(base, "processor_config.json", processor_class="MllamaProcessor"),
+            [],
+            "vLLM dropped it after 0.10.2",
+            "Qwen3-VL",
+        ),
+        (
+            lambda base: change(base, "config.json", text_config=HEADS, vision_config={"num_heads": 16, "intermediate_size": 3420}),
+            TENSOR_PARALLEL,
+            "=3 does not divide 4 (attention heads), 16 (attention heads of the vision tower), 2 (key-value heads)",
+            "divisor",
+        ),
+        (
+            lambda base: change(base, "config.json", **HEADS | {"num_attention_heads": 6}),
+            [*TENSOR_PARALLEL],
+            "=3 does not divide 2 (key-value heads)",
+            "divisor",
+        ),
+        (
+            lambda base: change(base, "config.json", tie_word_embeddings=False),
+            ["actor_rollout_ref.model.use_fused_kernels=true"],
+            "a head that is not tied fail together",
+            "use_fused_kernels=false",
+        ),
+        (lambda base: change(base, "tokenizer_config.json", chat_template=None), [], "no chat template", "custom_chat_template"),
+        (lambda base: change(base, "tokenizer_config.json", chat_template=OPENING), [], "opens the think block", "thought_opened=true"),
+        (lambda base: None, ["critic_r1.thought_opened=true"], "does not open the think block", "thought_opened=false"),
+        (
+            lambda base: change(base, "tokenizer.json", added_tokens=[{"content": "<think>", "special": True}]),
+            [],
+            "<think> for a special token",
+            '"special": false',
+        ),
+    ],
+    ids=["mllama", "heads", "key-value heads", "fused kernels", "no template", "opened", "not opened", "special token"],
+)
+def test_a_base_that_does_not_suit_the_run(world, harm, overrides, what, remedy):
+    harm(world.base)
+    only(
+        [finding for finding in world.examine(*overrides) if "base" in finding.what and "starts anew" not in finding.what],
+        "fatal",
+        what,
+        remedy,
+    )
+
+
+@pytest.mark.parametrize(
+    "harm, overrides",
+    [
+        (lambda base: change(base, "config.json", tie_word_embeddings=True), ["actor_rollout_ref.model.use_fused_kernels=true"]),
+        (lambda base: change(base, "tokenizer_config.json", chat_template=OPENING), ["critic_r1.thought_opened=true"]),
+        (
+            lambda base: change(base, "tokenizer_config.json", chat_template=[{"name": "default", "template": OPENING}]),
+            ["+data.apply_chat_template_kwargs.enable_thinking=false"],
+        ),
+        (lambda base: (base / "chat_template.jinja").write_text("{{ messages[0].role }}<think>\n\n</think>"), []),
+        (lambda base: change(base, "config.json", **HEADS | {"tie_word_embeddings": False}), []),
+    ],
+)
+def test_a_base_that_suits_the_run(world, harm, overrides):
+    harm(world.base)
+    assert bad(world.examine(*overrides)) == []
+
+
+def test_a_template_that_is_broken(world):
+    change(world.base, "tokenizer_config.json", chat_template="{% for %}")
+    only(world.examine(), "warning", "its chat template was not rendered here: TemplateSyntaxError")
+
+
+def test_the_shape_of_a_base(tmp_path):
+    folder = make_base(tmp_path / "base")
+    assert shape.read(folder).parameters is None
+    change(folder, "config.json", **HEADS)
+    header = json.dumps({"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": [5]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    found = shape.read(folder)
+    assert (found.parameters, found.heads, found.head_size, found.vocabulary, found.tied) == (17, 4, 64, 640, None)
+    # Keys and values, two bytes, two layers, two heads of 64.
+    assert found.cache_bytes(10) == 2 * 2 * 2 * 2 * 64 * 10
+    assert [shape.by_name(name).parameters for name in ("Qwen/Qwen2.5-VL-7B-Instruct", "a/MiMo-VL-7B-RL-2508", "b/tiny")] == [
+        7e9,
+        7e9,
+        None,
+    ]
+
+
+# What a run takes of a GPU machine
+
+
+@pytest.fixture
+def gpu_case(quick_compose):
+    def case(*overrides: str, groups: tuple[str, ...] = ()) -> doctor.Case:
+        return doctor.Case("critic_r1", list(overrides), quick_compose("critic_r1", [*groups, *overrides]), False)
+
+    return case
+
+
+ONE_GPU = ["trainer.n_gpus_per_node=1", "actor_rollout_ref.rollout.tensor_model_parallel_size=1"]
+SMALL = ("+recipe/base=qwen2_5_vl_3b", "+recipe/method=lora", "+recipe/hardware=1x24g")
+MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
+
+
+@pytest.mark.parametrize(
+    "overrides, groups, card_gib, what",
+    [
+        ([], (), 80, "a GPU's memory holds the base"),
+        ([], SMALL, 24, "a GPU's memory holds the base"),
+        ([MODEL.format(7)], SMALL, 20, "vLLM is given 0.6 of 20 GiB"),
+        (ONE_GPU, (), 80, "an update holds 104 GiB"),
+        ([*ONE_GPU, MODEL.format(3)], (), 80, "a GPU's memory holds the base"),
+        ([*ONE_GPU, "actor_rollout_ref.actor.fsdp_config.offload_policy=true"], (), 80, "a GPU's memory holds the base"),
+    ],
+)
+def test_gpu_memory(gpu_case, world, monkeypatch, overrides, groups, card_gib, what):
+    monkeypatch.setattr(space, "gpu_memory", lambda: card_gib * GIB)
+    (finding,) = space.check_gpu_memory(gpu_case(*overrides, groups=groups))
+    assert what in finding.what
+    assert (finding.level == "fatal") == ("holds the base" not in what) == bool(finding.remedy)
+
+
+@pytest.mark.parametrize(
+    "overrides, groups, cpus, level",
+    [
+        ([], (), 34, "ok"),
+        ([], (), 33, "fatal"),
+        ([], SMALL, 8, "ok"),
+        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8"], SMALL, 8, "fatal"),
+        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8", "ray_kwargs.ray_init.num_cpus=13"], SMALL, 8, "ok"),
+        (["trainer.nnodes=2"], (), 30, "ok"),
+    ],
+)
+def test_cpus(gpu_case, world, monkeypatch, overrides, groups, cpus, level):
+    monkeypatch.setattr(space, "cpus", lambda: cpus)
+    (finding,) = space.check_cpus(gpu_case(*overrides, groups=groups))
+    assert finding.level == level and ("num_cpus=" in finding.remedy) == (level == "fatal")
+
+
+def test_a_containers_cpus_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "CGROUP", tmp_path)
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert space.cpus() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert space.cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    "overrides, memory_gib, disk_gib, shm_gib, wrong",
+    [
+        ([], 200, 400, 16, []),
+        ([], 100, 400, 16, [("fatal", "memory available, 144 GiB are needed")]),
+        ([], 200, 240, 16, [("warning", "255 GiB are needed for 3 checkpoint(s) of 78.2 GiB")]),
+        ([], 200, 70, 16, [("fatal", "255 GiB are needed")]),
+        (["trainer.max_actor_ckpt_to_keep=null"], 200, 400, 16, [("warning", "for 10 checkpoint(s)")]),
+        ([], 200, 400, 0.06, [("warning", "0.1 GiB free in /dev/shm, 8 GiB")]),
+    ],
+)
+def test_space_on_gpus(gpu_case, world, monkeypatch, overrides, memory_gib, disk_gib, shm_gib, wrong):
+    free = {space.SHM: shm_gib}
+    monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free.get(path, disk_gib) * GIB}))
+    findings = bad(list(space.check_space(gpu_case("trainer.total_training_steps=100", *overrides))))
+    assert [finding.level for finding in findings] == [level for level, _ in wrong]
+    assert all(what in finding.what and finding.remedy for finding, (_, what) in zip(findings, wrong, strict=True))
+
+
+# A Ray cluster
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_cluster_that_suits_the_run(gpu_case, world, listener, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener}")
+    absolute = [f"{key}=/shared/{key}" for key in ("data.train_files", "data.val_files", "trainer.default_local_dir")]
+    (finding,) = cluster.check_cluster(gpu_case(*absolute))
+    assert finding.level == "ok"
+
+
+def test_several_nodes_need_a_cluster(gpu_case, world):
+    only(list(cluster.check_cluster(gpu_case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
+    assert list(cluster.check_cluster(gpu_case())) == []
+
+
+@pytest.mark.parametrize(
+    "address, overrides, whats, remedy",
+    [
+        ("127.0.0.1:1", [], ["no Ray cluster answers at 127.0.0.1:1: ", "relative path"], "ray start --head"),
+        ("head", [], ["no Ray cluster answers at head: that is not HOST:PORT", "relative path"], "correct RAY_ADDRESS"),
+        ("auto", [], ["`ray start` has not run on this machine", "relative path"], "ray start --head"),
+        ("LISTENER", ["ray_kwargs.ray_init.num_cpus=8"], ["num_cpus cannot be given", "relative path"], "ray_init.num_cpus=null"),
+        ("LISTENER", [], ["data.train_files, data.val_files: a cluster's workers run where"], "data.train_files="),
+        (
+            "LISTENER",
+            ["actor_rollout_ref.model.path=base"],
+            ["actor_rollout_ref.model.path, trainer.default_local_dir, data"],
+            "model.path=/",
+        ),
+    ],
+)
+def test_a_cluster_that_does_not(gpu_case, world, listener, monkeypatch, tmp_path, address, overrides, whats, remedy):
+    monkeypatch.setattr(cluster, "CURRENT_CLUSTER", tmp_path / "none")
+    monkeypatch.setenv("RAY_ADDRESS", address.replace("LISTENER", f"127.0.0.1:{listener}"))
+    findings = bad(list(cluster.check_cluster(gpu_case(*overrides))))
+    assert [finding.level for finding in findings] == ["fatal"] * len(whats)
+    assert all(what in finding.what for finding, what in zip(findings, whats, strict=True))
+    assert remedy in findings[0].remedy
 
 
 def test_a_hub_name(world, monkeypatch, tmp_path):
@@ -495,6 +750,16 @@ def test_another_base_under_the_same_name_never_resumes(world):
     world.save_checkpoint(world.compose(mine))
     other = make_base(world.root / "other")
     only(world.examine(mine, f"actor_rollout_ref.model.path={other}"), "fatal", str(world.base))
+
+
+def test_a_checkpoint_of_another_number_of_gpus(world):
+    config = world.compose()
+    doctor.claim(config)
+    actor = world.save_checkpoint(config) / "global_step_10" / "actor"
+    actor.mkdir()
+    for rank in range(2):
+        (actor / f"model_world_size_2_rank_{rank}.pt").touch()
+    only(world.examine(), "fatal", "was saved by 2 GPUs and this run has 1", "trainer.n_gpus_per_node")
 
 
 def test_a_broken_claim(world):

@@ -3,6 +3,7 @@
 
 import functools
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "recipe").rglob("*.yaml"))
 BASES = sorted(path.stem for path in (ROOT / "recipe" / "base").glob("*.yaml"))
 HARDWARE = sorted(path.stem for path in (ROOT / "recipe" / "hardware").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "recipe" / "method").glob("*.yaml"))
 
 spec = importlib.util.find_spec("verl")
 assert spec and spec.submodule_search_locations
@@ -24,6 +26,10 @@ VERL = Path(spec.submodule_search_locations[0])
 # What verl reads although its YAML tree does not declare it, with the file (below verl) and the text that prove it.
 READ_BUT_NOT_DECLARED = {
     "reward.custom_reward_function.reward_kwargs": ("trainer/ppo/reward.py", 'reward_fn_config.get("reward_kwargs"'),
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt": (
+        "workers/rollout/vllm_rollout/vllm_async_server.py",
+        "**engine_kwargs,",
+    ),
     "actor_rollout_ref.rollout.enable_sleep_mode": ("workers/config/rollout.py", "enable_sleep_mode: bool"),
     "actor_rollout_ref.model.override_config.attn_implementation": ("workers/config/model.py", 'override_config.get("attn_implementation"'),
     # Everything under ray_init goes to ray.init as keyword arguments.
@@ -84,42 +90,131 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
     assert text in (VERL / file).read_text()
 
 
-def test_bases_and_hardware_set_different_keys() -> None:
-    keys = {
-        kind: {key for name in names for key in leaves(yaml.safe_load((ROOT / f"recipe/{kind}/{name}.yaml").read_text()))}
-        for kind, names in (("base", BASES), ("hardware", HARDWARE))
-    }
-    assert not keys["base"] & keys["hardware"]
-
-
-# Bases and hardware set different keys, so each is composed once and not with each of the others.
-@pytest.mark.parametrize(
-    ("recipe", "base", "hardware"),
-    [
-        *(("critic_r1", base, "8x80g") for base in BASES),
-        *(("critic_r1", "qwen2_5_vl_7b", hardware) for hardware in HARDWARE),
-        ("critic_r1_plus", "thinklite_vl_7b", "8x80g"),
-        ("critic_r1", "tiny", "cpu"),
-    ],
-)
-def test_it_composes_and_resolves(recipe: str, base: str, hardware: str) -> None:
+def content(name: str) -> dict[str, Any]:
+    """The leaves of a file of recipe/, as OmegaConf reads them: PyYAML takes 1e-6 for a text."""
     from omegaconf import OmegaConf
 
-    config = compose(f"+recipe={recipe}", f"+recipe/base={base}", f"+recipe/hardware={hardware}")
+    return leaves(OmegaConf.to_container(OmegaConf.load(ROOT / f"recipe/{name}.yaml"), resolve=False))
+
+
+# One of each: two files of different kinds set few keys both (a base and a method the learning rate, the CPU and a method the precision),
+# and all pairs of them would take a minute.
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        *(("critic_r1", (f"+recipe/base={base}",)) for base in BASES),
+        *(("critic_r1", (f"+recipe/hardware={hardware}",)) for hardware in HARDWARE),
+        *(("critic_r1", ("+recipe/base=qwen2_5_vl_3b", f"+recipe/method={method}", "+recipe/hardware=1x24g")) for method in METHODS),
+        ("critic_r1", ("+recipe/base=tiny", "+recipe/hardware=cpu")),
+        ("critic_r1_plus", ()),
+    ],
+)
+def test_each_file_composes_and_resolves(recipe: str, overrides: tuple[str, ...]) -> None:
+    from omegaconf import OmegaConf
+
+    config = compose(f"+recipe={recipe}", *overrides)
     assert "recipe" not in config and config.algorithm.adv_estimator == "grpo"
-    assert (
-        config.actor_rollout_ref.model.path
-        == yaml.safe_load((ROOT / f"recipe/base/{base}.yaml").read_text())["actor_rollout_ref"]["model"]["path"]
-    )
+    said: dict[str, Any] = {}
+    for override in overrides:
+        said |= content(override.removeprefix("+recipe/").replace("=", "/"))
+    assert {key: OmegaConf.select(config, key) for key in said} == said
     for section in ("critic_r1", "data", "trainer", "algorithm", "actor_rollout_ref", "ray_kwargs"):
         OmegaConf.to_container(config[section], resolve=True)
-    assert isinstance(config.actor_rollout_ref.actor.optim.lr, float)
-    batch, update = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    assert batch % update == 0 and update * config.actor_rollout_ref.rollout.n % config.trainer.n_gpus_per_node == 0
-    assert config.reward.custom_reward_function.reward_kwargs == {"accuracy_weight": 0.9, "format_weight": 0.1}
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert isinstance(actor.optim.lr, float)
+    batch, update, gpus = config.data.train_batch_size, actor.ppo_mini_batch_size, config.trainer.nnodes * config.trainer.n_gpus_per_node
+    assert batch % update == 0 and update * rollout.n % gpus == 0 and gpus % rollout.tensor_model_parallel_size == 0
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    assert rollout.max_model_len == longest and (longest <= actor.ppo_max_token_len_per_gpu or not actor.use_dynamic_bsz)
+    assert rollout.engine_kwargs.vllm.limit_mm_per_prompt == {"image": config.critic_r1.max_images, "video": 0}
+    assert config.reward.custom_reward_function.reward_kwargs == {
+        "accuracy_weight": 0.9,
+        "format_weight": 0.1,
+        "thought_opened": False,
+    }
     for door in (config.reward.custom_reward_function, config.data.custom_cls, config.trainer.v1.sampler.custom_sampler):
         module = importlib.util.find_spec(door.path.removeprefix("pkg://"))
         assert module and module.origin and f" {door.name}(" in Path(module.origin).read_text()
+
+
+def test_a_hardware_file_leaves_nothing_of_the_default_one() -> None:
+    """It is composed on top of 8x80g, whose keys it must therefore all set; the CPU's has no use for the number of tokens."""
+    default = content("hardware/8x80g").keys()
+    for hardware in HARDWARE:
+        unset = default - content(f"hardware/{hardware}").keys()
+        unused = {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu", "actor_rollout_ref.rollout.gpu_memory_utilization"}
+        assert unset <= (unused if hardware == "cpu" else set()), hardware
+
+
+def test_hardware_changes_no_mathematics() -> None:
+    """No hardware file touches a key that shapes the optimisation: hardware does not rename a run, a method does."""
+    from critic_r1_verl.training.experiment import NOT_OPTIMISATION, OPTIMISATION
+
+    for hardware in HARDWARE:
+        shaping = [key for key in content(f"hardware/{hardware}") if key.startswith(OPTIMISATION) and not key.endswith(NOT_OPTIMISATION)]
+        assert shaping == [], hardware
+    name = compose("+recipe=critic_r1").trainer.experiment_name
+    assert all(compose("+recipe=critic_r1", f"+recipe/hardware={hardware}").trainer.experiment_name == name for hardware in HARDWARE)
+    lora = ("+recipe=critic_r1", "+recipe/base=qwen2_5_vl_3b", "+recipe/method=lora", "+recipe/hardware=1x24g")
+    renamed = compose(*lora).trainer.experiment_name
+    assert renamed.startswith("critic_r1-Qwen2.5-VL-3B-Instruct-")
+    assert renamed != compose("+recipe=critic_r1", "+recipe/base=qwen2_5_vl_3b").trainer.experiment_name
+
+
+# Keys of verl that do not shape the optimisation: speed, memory, machines, logging, saving, validation, what another algorithm or engine
+# reads, and what nothing reads. A key of a new verl has to be put here or into experiment.OPTIMISATION.
+OTHER_KEYS = {
+    "actor_rollout_ref": (
+        *("_target_", "hybrid_engine", "nccl_timeout", "ref"),
+        *(
+            "model.path",
+            "model._target_",
+            "model.use_shm",
+            "model.trust_remote_code",
+            "model.external_lib",
+            "model.enable_gradient_checkpointing",
+        ),
+        *("model.enable_activation_offload", "model.use_remove_padding", "model.use_liger", "model.use_fused_kernels"),
+        *("model.fused_kernel_options", "model.tiled_mlp", "model.lora"),
+        *("actor._target_", "actor.rollout_n", "actor.strategy", "actor.ppo_micro_batch_size", "actor.use_dynamic_bsz"),
+        *("actor.ppo_max_token_len_per_gpu", "actor.freeze_vision_tower", "actor.calculate_entropy", "actor.calculate_sum_pi_squared"),
+        *(
+            "actor.use_prefix_grouper",
+            "actor.use_torch_compile",
+            "actor.checkpoint",
+            "actor.use_fused_kernels",
+            "actor.profiler",
+            "actor.qat",
+        ),
+        *("actor.ulysses_sequence_parallel_size", "actor.entropy_from_logits", "actor.entropy_checkpointing", "actor.pad_to_length"),
+        *("actor.use_remove_padding", "actor.fsdp_config."),
+        *("rollout._target_", "rollout.name", "rollout.mode", "rollout.nnodes", "rollout.n_gpus_per_node", "rollout.full_determinism"),
+        *("rollout.prompt_length", "rollout.response_length", "rollout.dtype", "rollout.gpu_memory_utilization", "rollout.enforce_eager"),
+        *("rollout.cudagraph_capture_sizes", "rollout.free_cache_engine", "rollout.enable_sleep_mode", "rollout.load_format"),
+        *("rollout.tensor_model", "rollout.data_parallel_size", "rollout.expert_parallel_size", "rollout.pipeline_model"),
+        *("rollout.max_num", "rollout.max_model_len", "rollout.enable_chunked_prefill", "rollout.enable_prefix_caching"),
+        *("rollout.logprobs_mode", "rollout.scheduling_policy", "rollout.layered_summon", "rollout.log_prob_", "rollout.disable_log_stats"),
+        *("rollout.over_sample_rate", "rollout.multi_stage_wake_up", "rollout.engine_kwargs", "rollout.val_kwargs"),
+        *("rollout.router_config_path", "rollout.calculate_log_probs", "rollout.agent.", "rollout.checkpoint_engine", "rollout.trace"),
+        *("rollout.skip_tokenizer_init", "rollout.enable_rollout_routing_replay", "rollout.moe_load", "rollout.profiler"),
+        *("rollout.prometheus", "rollout.mtp", "rollout.qat", "rollout.disaggregation"),
+    ),
+    "data": (
+        *("tokenizer", "use_shm", "train_files", "val_files", "val_max_samples", "prompt_key", "reward_fn_key", "val_batch_size"),
+        *("tool_config_path", "function_tool_path", "return_", "dataloader_num_workers", "validation_shuffle"),
+        *("filter_overlong_prompts_workers", "image_key", "video_key", "audio_key", "trust_remote_code"),
+    ),
+    "reward": ("_target_", "num_workers", "reward_model.", "sandbox_fusion"),
+}
+
+
+def test_the_digest_knows_every_key_of_verl() -> None:
+    from critic_r1_verl.training.experiment import OPTIMISATION
+
+    known = (*OPTIMISATION, *(f"{section}.{key}" for section, keys in OTHER_KEYS.items() for key in keys))
+    keys = resolved("+recipe=critic_r1", "+recipe/hardware=cpu")
+    assert [key for key in keys if key.startswith(tuple(f"{section}." for section in OTHER_KEYS)) and not key.startswith(known)] == []
+    assert [key for key in OPTIMISATION if not any(name.startswith(key) for name in keys)] == [], "verl has no such key"
 
 
 def test_reward_weights_reach_the_reward(changed) -> None:
@@ -145,7 +240,7 @@ def changed(quick_compose) -> Callable[[dict[str, Any]], Any]:
 
         config = quick_compose("critic_r1", [])
         for key, value in settings.items():
-            OmegaConf.update(config, key, value)
+            OmegaConf.update(config, key, value, force_add=True)
         return config
 
     return change
@@ -157,10 +252,24 @@ def changed(quick_compose) -> Callable[[dict[str, Any]], Any]:
         ("actor_rollout_ref.model.path", "other/model-7b", True),
         ("actor_rollout_ref.actor.optim.lr", 3e-7, True),
         ("actor_rollout_ref.model.lora_rank", 64, True),
+        ("actor_rollout_ref.model.lora_alpha", 128, True),
+        ("actor_rollout_ref.model.target_modules", ["q_proj"], True),
+        ("actor_rollout_ref.model.exclude_modules", ".*visual.*", True),
+        ("actor_rollout_ref.model.override_config", {"attention_dropout": 0.1}, True),
+        ("actor_rollout_ref.model.override_config", {"attn_implementation": "sdpa"}, False),
+        ("actor_rollout_ref.actor.fsdp_config.model_dtype", "bfloat16", True),
+        ("actor_rollout_ref.actor.loss_scale_factor", 100, True),
+        ("actor_rollout_ref.rollout.seed", 7, True),
+        ("algorithm.gamma", 0.9, True),
+        ("data.apply_chat_template_kwargs", {"enable_thinking": False}, True),
+        ("critic_r1.thought_opened", True, True),
         ("critic_r1.format_weight", 0.2, True),
         ("data.train_files", "elsewhere/train.parquet", True),
         ("data.seed", 2, True),
         ("trainer.n_gpus_per_node", 4, False),
+        ("data.val_batch_size", 8, False),
+        ("actor_rollout_ref.ref.fsdp_config.model_dtype", "fp32", False),
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", 8192, False),
         ("actor_rollout_ref.rollout.gpu_memory_utilization", 0.3, False),
         ("actor_rollout_ref.actor.fsdp_config.param_offload", False, False),
         ("trainer.logger", ["console"], False),
@@ -172,13 +281,6 @@ def changed(quick_compose) -> Callable[[dict[str, Any]], Any]:
 def test_experiment_name_changes_with_what_shapes_the_run(changed, key: str, value: Any, renames: bool) -> None:
     name = compose("+recipe=critic_r1").trainer.experiment_name
     assert (changed({key: value}).trainer.experiment_name != name) is renames
-
-
-@pytest.mark.parametrize(("hardware", "renames"), [("cpu", False), ("8x80g", False), ("1x24g", True)])
-def test_experiment_name_and_hardware(hardware: str, renames: bool) -> None:
-    """1x24g trains an adapter instead of the model, which is another run; the other hardware files change speed and memory only."""
-    overrides = ("+recipe=critic_r1", "+recipe/base=qwen2_5_vl_7b", f"+recipe/hardware={hardware}")
-    assert (compose(*overrides).trainer.experiment_name != compose("+recipe=critic_r1").trainer.experiment_name) is renames
 
 
 def test_experiment_name_follows_base_and_recipe(changed) -> None:
@@ -203,6 +305,7 @@ def test_experiment_name_follows_data_and_weights(changed, tmp_path: Path) -> No
 
 def test_without_the_plugin_the_recipe_is_silently_a_plain_key(tmp_path: Path) -> None:
     """The trap that `critic-r1 doctor` looks for: no error, and verl's own defaults. -S leaves the project's path entry out."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     program = f"""
 import sys
 sys.path.append({str(Path(yaml.__file__).parents[1])!r})
@@ -211,5 +314,5 @@ with initialize_config_dir(config_dir={str(VERL / "trainer" / "config")!r}, vers
     config = compose("ppo_trainer", overrides=["+recipe=critic_r1"])
 print(config.recipe, config.algorithm.adv_estimator)
 """
-    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["critic_r1", "gae"]

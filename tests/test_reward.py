@@ -50,6 +50,22 @@ def test_golden_table(case):
     assert all(type(value) is float for value in reward.values())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"why</think> \boxed{1}", (1.0, 1.0)),
+        (r"<think>why</think> \boxed{1}", (1.0, 1.0)),
+        (r"why \boxed{1}", (0.0, 0.0)),
+        (r"</think> \boxed{1}", (1.0, 0.0)),
+    ],
+)
+def test_a_thought_that_the_template_has_opened(text, expected):
+    reward = compute_score("demo", text, "1", thought_opened=True)
+    assert (reward["acc"], reward["format"]) == expected
+    if not text.startswith("<think>"):
+        assert compute_score("demo", text, "1")["format"] == 0.0
+
+
 def test_style_is_verdict_by_default_and_weights_come_from_the_recipe():
     right, wrong = (rf"<think>Response 2 is wrong.</think> \boxed{{{choice}}}" for choice in "12")
     assert compute_score("demo", right, "1") == compute_score("demo", right, "1", {}) == dict.fromkeys(KEYS, 1.0)

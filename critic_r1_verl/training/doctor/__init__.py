@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examines a training run before it starts, and reports what would otherwise fail late or go wrong without an error message.
 
-Each module here has the checks of one topic: recipe.py, machine.py, data.py, base.py (the base model) and run.py (the run's name, and the
-checkpoint that it would resume). The configuration is composed from the installed verl's own YAML with the same overrides as the run; verl
-and torch are not imported.
+Each module here has the checks of one topic: recipe.py, machine.py, cluster.py (a Ray cluster that is there already), space.py (memory,
+disk and CPUs), data.py, base.py (the base model) and run.py (the run's name, and the checkpoint that it would resume). The configuration
+is composed from the installed verl's own YAML with the same overrides as the run; verl and torch are not imported.
 """
 
 from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor.base import check_base
+from critic_r1_verl.training.doctor.cluster import check_cluster
 from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
-from critic_r1_verl.training.doctor.machine import check_devices, check_leftovers, check_ports, check_space, check_versions
+from critic_r1_verl.training.doctor.machine import check_devices, check_leftovers, check_ports, check_versions
 from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
+from critic_r1_verl.training.doctor.space import check_cpus, check_gpu_memory, check_space
 
 __all__ = ["CHECKS", "CLAIM", "TRACKER", "Case", "Finding", "Level", "claim", "examine", "has_fatal", "show"]
 
@@ -21,10 +23,13 @@ CHECKS = (
     check_keys,
     check_versions,
     check_devices,
+    check_cluster,
     check_data,
     check_base,
     check_name,
     check_batches,
+    check_cpus,
+    check_gpu_memory,
     check_space,
     check_ports,
     check_leftovers,

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.finding import Case, Finding
+from critic_r1_verl.verdict import THINK_TAGS
 
 # From verl 0.9.1, utils/tokenizer/tokenizer.py, hf_processor. verl replaces any other processor by None and then drops the images, with
 # only a warning.
@@ -18,9 +20,11 @@ PROCESSORS = (
     "Qwen3VLProcessor",
     "Glm4vProcessor",
     "Glm46VProcessor",
-    "MllamaProcessor",
     "Gemma4Processor",
 )
+FAMILIES = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, GLM-4.6V and Gemma 4"
+# Llama-3.2-Vision: verl accepts its processor, and fails when it asks its config for tie_word_embeddings.
+MLLAMA = "MllamaProcessor"
 
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 
@@ -30,7 +34,7 @@ def check_base(case: Case) -> Iterator[Finding]:
     path = str(case.config.actor_rollout_ref.model.path)
     folder = Path(path)
     if folder.is_dir():
-        yield from _examine_base(path, folder)
+        yield from _examine_base(case, path, folder)
     elif "://" in path:
         yield Finding("warning", f"base {path} is not looked at, only local folders are")
     elif not _HUB_NAME.fullmatch(path) or (len(folder.parts) > 1 and folder.parent.is_dir()):
@@ -40,7 +44,7 @@ def check_base(case: Case) -> Iterator[Finding]:
             "build the small base with `make prep`, or set actor_rollout_ref.model.path to a model's folder or hub name",
         )
     elif snapshot := _cached_snapshot(path):
-        yield from _examine_base(path, snapshot)
+        yield from _examine_base(case, path, snapshot)
     elif any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         yield Finding(
             "fatal",
@@ -51,6 +55,13 @@ def check_base(case: Case) -> Iterator[Finding]:
         yield Finding("ok", f"base {path} will be downloaded from the hub when training starts; whether it can be is not tested here")
 
 
+def base_folder(path: str) -> Path | None:
+    """The folder of a base that is here, by its path or in the hub's cache; None for one that is not."""
+    if Path(path).is_dir():
+        return Path(path)
+    return _cached_snapshot(path) if _HUB_NAME.fullmatch(path) else None
+
+
 def _cached_snapshot(name: str) -> Path | None:
     """The folder of a hub model in the local cache; None if it has not been downloaded."""
     from huggingface_hub import constants, try_to_load_from_cache
@@ -59,21 +70,115 @@ def _cached_snapshot(name: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _examine_base(name: str, folder: Path) -> Iterator[Finding]:
+def _examine_base(case: Case, name: str, folder: Path) -> Iterator[Finding]:
     problem = _files_problem(folder)
     if problem:
         yield Finding("fatal", f"base {name}: {problem}", "download or export the model again, or correct actor_rollout_ref.model.path")
         return
     processor = _processor_class(folder)
-    families = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, GLM-4.6V, Gemma 4 and Mllama"
     if processor is None:
         what = f"base {name} has no processor, so it takes no images"
-        yield Finding("fatal", what, f"take a vision-language model that verl accepts: {families}")
+        yield Finding("fatal", what, f"take a vision-language model that verl accepts: {FAMILIES}")
+    elif processor == MLLAMA:
+        what = (
+            f"base {name} (Mllama, Llama-3.2-Vision) cannot be trained: vLLM dropped it after 0.10.2, and verl 0.9 needs vLLM 0.18 or later"
+        )
+        yield Finding("fatal", what, f"take a model of one of the families {FAMILIES}")
     elif processor not in PROCESSORS:
         what = f"base {name}: verl does not accept its processor {processor} and would go on without images"
-        yield Finding("fatal", what, f"take a model of one of the families {families}")
+        yield Finding("fatal", what, f"take a model of one of the families {FAMILIES}")
     else:
-        yield Finding("ok", f"base {name}: complete, {processor}")
+        problems = [*_parallel_problems(case.config, name, shape.read(folder)), *_thought_problems(case.config, name, folder)]
+        yield from problems or [Finding("ok", f"base {name}: complete, {processor}")]
+
+
+def _parallel_problems(config: Any, name: str, base: shape.Shape) -> Iterator[Finding]:
+    """Whether parallel workers can divide the model, and whether verl's fused kernels can read its head."""
+    part = config.actor_rollout_ref
+    workers, sequence = part.rollout.tensor_model_parallel_size, part.actor.get("ulysses_sequence_parallel_size", 1)
+    uneven = [f"{size} ({what})" for what, size in base.divisible if size % workers]
+    key_values = base.key_value_heads or workers
+    if key_values % workers and workers % key_values:
+        uneven.append(f"{key_values} (key-value heads)")
+    key = "actor_rollout_ref.rollout.tensor_model_parallel_size"
+    if uneven:
+        yield Finding("fatal", f"base {name}: {key}={workers} does not divide {', '.join(uneven)}", f"set {key} to a divisor, 1 at least")
+    if base.heads and base.heads % sequence:
+        key = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
+        yield Finding("fatal", f"base {name}: {key}={sequence} does not divide {base.heads} attention heads", f"set {key} to a divisor")
+    if part.model.use_fused_kernels and part.actor.strategy == "fsdp2" and base.tied is not True:
+        yield Finding(
+            "fatal",
+            f"base {name}: actor_rollout_ref.model.use_fused_kernels, fsdp2 and a head that is not tied fail together in verl 0.9.1",
+            "add actor_rollout_ref.model.use_fused_kernels=false",
+        )
+
+
+def _thought_problems(config: Any, name: str, folder: Path) -> Iterator[Finding]:
+    """Whether the reward sees a thought where the model states it: what the chat template opens, and what decoding leaves out."""
+    from jinja2 import TemplateError
+
+    special = [
+        token["content"]
+        for token in _read_json(folder / "tokenizer.json").get("added_tokens") or ()
+        if token.get("special") and token.get("content") in THINK_TAGS
+    ]
+    if special:
+        what = f"base {name}: its tokenizer holds {special[0]} for a special token, which verl leaves out of the text that is rewarded"
+        yield Finding("fatal", what, 'set "special": false for it in tokenizer.json and tokenizer_config.json')
+    try:
+        opened = _opened_thought(config, folder)
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
+        # A template is a program of the model's makers.
+        yield Finding(
+            "warning", f"base {name}: its chat template was not rendered here: {type(error).__name__}: {error!s:.200}", "see that it is one"
+        )
+        return
+    if opened is None:
+        yield Finding(
+            "fatal",
+            f"base {name} has no chat template",
+            "take the instruct model, or name a template by actor_rollout_ref.model.custom_chat_template",
+        )
+    elif opened != config.critic_r1.thought_opened:
+        said = "opens the think block in the prompt, and no answer would earn the format" if opened else "does not open the think block"
+        what = f"base {name}: its chat template {said}; critic_r1.thought_opened is {str(not opened).lower()}"
+        yield Finding("fatal", what, f"add critic_r1.thought_opened={str(opened).lower()}")
+
+
+def _opened_thought(config: Any, folder: Path) -> bool | None:
+    """Whether the chat template ends a prompt with an open think block; None if there is no template."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    template = config.actor_rollout_ref.model.custom_chat_template or _chat_template(folder)
+    if not template:
+        return None
+    # As transformers renders, utils/chat_template_utils.py of 5.9.0.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: form
+    messages = [{"role": "user", "content": [{"type": "text", "text": "Question"}]}]
+    given = dict(config.data.get("apply_chat_template_kwargs") or {})
+    rendered = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **given)
+    opening, closing = (rendered.rfind(tag) for tag in THINK_TAGS)
+    return opening > closing
+
+
+def _chat_template(folder: Path) -> str:
+    """The template that the processor would use; "" without one."""
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        template = _read_json(folder / name).get("chat_template")
+        # Several templates stand in a list, each with its name.
+        named = {entry["name"]: entry["template"] for entry in template} if isinstance(template, list) else {"default": template}
+        if named.get("default"):
+            return str(named["default"])
+    return ""
+
+
+def _raise(message: str) -> None:
+    raise ValueError(message)
 
 
 def _files_problem(folder: Path) -> str:
@@ -82,6 +187,8 @@ def _files_problem(folder: Path) -> str:
         "config.json",
         "processor_config.json",
         "preprocessor_config.json",
+        "chat_template.json",
+        "tokenizer.json",
         "tokenizer_config.json",
         "model.safetensors.index.json",
     ):

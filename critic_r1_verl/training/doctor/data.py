@@ -21,7 +21,7 @@ def check_data(case: Case) -> Iterator[Finding]:
         num_rows = 0
         files = [data[key]] if isinstance(data[key], str) else list(data[key])
         for file in files:
-            findings, rows_here = _examine_file(f"data.{key}", str(file), case.deep)
+            findings, rows_here = _examine_file(f"data.{key}", str(file), case.deep, case.config.critic_r1.max_images)
             num_rows += rows_here
             yield from findings
         limit = data.get("train_max_samples", -1)
@@ -34,7 +34,7 @@ def check_data(case: Case) -> Iterator[Finding]:
             )
 
 
-def _examine_file(key: str, name: str, deep: bool) -> tuple[list[Finding], int]:
+def _examine_file(key: str, name: str, deep: bool, max_images: int) -> tuple[list[Finding], int]:
     """The findings of one data file, and its number of rows (0 if they were not read)."""
     from critic_r1_verl import rows
 
@@ -56,6 +56,10 @@ def _examine_file(key: str, name: str, deep: bool) -> tuple[list[Finding], int]:
     positions = sorted({last * step // steps for step in range(steps + 1)})
     problems = [f"{name}: row {position}: {text}" for position in positions for text in rows.check_row(table[position], file.parent)]
     findings += [Finding("fatal", problem, rebuild) for problem in problems[:3]]
+    most = max(range(len(table)), key=lambda number: len(table[number]["images"]))
+    if (images := len(table[most]["images"])) > max_images:
+        what = f"{name}: row {most} has {images} images, and vLLM is told to expect {max_images}: it would refuse the row"
+        findings.append(Finding("fatal", what, f"add critic_r1.max_images={images}"))
     if len(problems) > 3:
         findings.append(Finding("fatal", f"{name}: {len(problems) - 3} more problems in {len(positions)} sampled rows", rebuild))
     return findings or [Finding("ok", f"{name}: {len(table)} rows; the {len(positions)} that were sampled are sound")], len(table)

