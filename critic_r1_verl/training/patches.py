@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of verl 0.9.1 that are mended in memory, on every device. What only the CPU needs is in critic_r1_verl/cpu.
+
+Each patch waits until a process of verl imports the module that it mends, so most processes pay nothing for it. docs/upstream.md describes
+each fault as it can be offered to verl, with a change of verl's own source; a release that has the change takes the patch out of here.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+VERL = "0.9.1"
+"""The release that the patches were written for. On another one none is applied, and a line on stderr says so."""
+
+
+def install() -> None:
+    """Have each patch applied when this process imports the module that it mends."""
+    from wrapt import register_post_import_hook
+
+    for patch, module in PATCHES:
+        register_post_import_hook(_on_the_release(patch), module)
+
+
+def _on_the_release(patch: Callable[[Any], None]) -> Callable[[Any], None]:
+    def apply(module: Any) -> None:
+        from importlib.metadata import version
+
+        if (found := version("verl")) == VERL:
+            patch(module)
+        else:
+            print(f"critic-r1: verl {found} is not {VERL}: left as it is, without {patch.__name__}", file=sys.stderr)
+
+    return apply
+
+
+def accept_batches_without_an_image(module: Any) -> None:
+    """Let a micro-batch in which no row has an image pass through Qwen2-VL and Qwen2.5-VL.
+
+    Such a batch sends a blank image through the vision tower, so that all ranks take part in its collectives and each of its weights has a
+    gradient, which is zero. There verl takes the tower's output for a tensor; since transformers 5.0 it is an object that holds one. So
+    the rank with the batch raises, and the other ranks wait for it. Batches with images go through verl's own code.
+    """
+    embed = module._get_input_embeds
+
+    def embed_with_or_without_images(
+        model: Any, input_ids: Any, attention_mask: Any = None, pixel_values: Any = None, pixel_values_videos: Any = None, *grids: Any
+    ) -> tuple[Any, Any]:
+        if pixel_values is not None or pixel_values_videos is not None:
+            return embed(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids)
+        embeddings = model.get_input_embeddings()(input_ids)
+        vision = model.config.vision_config
+        rows, columns = 4, 4
+        blank = embeddings.new_zeros(rows * columns, vision.in_channels * vision.temporal_patch_size * vision.patch_size**2)
+        seen, _ = module.unpack_visual_output(model.visual(blank, grid_thw=input_ids.new_tensor([[1, rows, columns]])))
+        return embeddings + 0.0 * seen.mean(), attention_mask
+
+    module._get_input_embeds = embed_with_or_without_images
+
+
+def keep_rotary_frequencies(module: Any) -> None:
+    """Keep the frequencies of the rotary embedding in single precision where a model is loaded in half precision.
+
+    verl casts the whole model to fsdp_config.model_dtype, frequencies included; transformers loads and needs them in single precision.
+    Their rounding, one part in 512, grows with the position: at token 6,000 the second frequency of Qwen2.5-VL is off by seven radians.
+    This hits the reference where it is held in bfloat16, and the actor itself with LoRA; the rollout has them exact.
+    """
+    patch_model, build_module = module.apply_monkey_patch, module.FSDPEngine._build_module
+    exact: list[tuple[Any, str, Any]] = []
+
+    def patch_and_note(model: Any, *arguments: Any, **options: Any) -> None:
+        patch_model(model, *arguments, **options)
+        # This is the last call before the cast.
+        exact[:] = [
+            (part, name, buffer)
+            for part in model.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+            if name in ("inv_freq", "original_inv_freq")
+        ]
+
+    def build_with_exact_frequencies(self: Any) -> Any:
+        model = build_module(self)
+        for part, name, buffer in exact:
+            part.register_buffer(name, buffer, persistent=False)
+        exact.clear()
+        return model
+
+    module.apply_monkey_patch, module.FSDPEngine._build_module = patch_and_note, build_with_exact_frequencies
+
+
+PATCHES = (
+    (accept_batches_without_an_image, "verl.models.transformers.qwen2_vl"),
+    (keep_rotary_frequencies, "verl.workers.engine.fsdp.transformer_impl"),
+)

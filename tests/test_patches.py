@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the patches of verl are applied; what they do is in e2e/test_patches.py, on the real modules."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("version", "applied"), [("0.9.1", True), ("0.9.2", False)])
+def test_a_patch_is_for_one_release(tmp_path: Path, version: str, applied: bool) -> None:
+    """A stand-in for verl with the module of one patch."""
+    module = tmp_path / "verl" / "models" / "transformers" / "qwen2_vl.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def _get_input_embeds(): ...\n")
+    (tmp_path / f"verl-{version}.dist-info").mkdir()
+    (tmp_path / f"verl-{version}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: verl\nVersion: {version}\n")
+    program = """
+from critic_r1_verl.training import patches
+patches.install()
+from verl.models.transformers import qwen2_vl
+print(qwen2_vl._get_input_embeds.__module__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ("critic_r1_verl.training.patches" if applied else "verl.models.transformers.qwen2_vl")
+    assert ("verl 0.9.2 is not 0.9.1" in done.stderr) is not applied
