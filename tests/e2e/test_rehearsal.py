@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(row)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = [prompts.load("critic").text, *(row[key] for row in rows for key in ("question", "chosen", "rejected"))]
-    small_bases.build("qwen2_5_vl", texts, folder / "base")
+    small_bases.build("qwen2_5_vl", texts, folder / "base", likely=("\\boxed{1}", "\\boxed{2}"))
     critic_r1(folder, "data", "build", "--corpus", "pairs:pairs.jsonl", "--base", "base", "--val", "4", "--test", "4", "--out", "data")
     return folder
 
