@@ -29,7 +29,7 @@ CHANGED: dict[str, tuple[Any, str]] = {
     "data.val_files": ("{folder}/data/val.parquet", "a dozen pairs, one of them without an image, some of equal length"),
     "data.train_batch_size": (8, _SMALL),
     "actor_rollout_ref.actor.ppo_mini_batch_size": (4, _SMALL + ", with two updates a step as in the recipe"),
-    f"{_ROLLOUT}.n": (2, _SMALL),
+    f"{_ROLLOUT}.n": (4, _SMALL),
     "data.max_prompt_length": (1024, _SMALL),
     "data.max_response_length": (16, _SMALL),
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": (2080, "twice the longest row, as in the recipe"),

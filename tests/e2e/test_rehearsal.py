@@ -95,10 +95,10 @@ def test_the_7b_job_is_killed_and_resumed_and_its_export_judges(folder: Path) ->
     assert [line["step"] for line in steps(folder)] == [1, 2]
     assert "Resuming from" in log(folder)
     for line in steps(folder):
-        data = line["data"]
-        assert data["actor/grad_norm"] > 0
         # vLLM and the FSDP actor give each sampled token nearly the same probability.
-        assert data["training/rollout_actor_probs_pearson_corr"] > 0.98
+        assert line["data"]["training/rollout_actor_probs_pearson_corr"] > 0.98
+    # The random base is right now and then, so that a group has something to compare.
+    assert max(line["data"]["actor/grad_norm"] for line in steps(folder)) > 0
     # The text model attends causally, the vision tower does not, both in half precision.
     assert set((folder / "flash_attn_calls").read_text().splitlines()) == {"causal bfloat16", "full bfloat16"}
 
