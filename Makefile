@@ -91,6 +91,10 @@ test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the rea
 test-unit: $(STAMP) ## the unit tests alone
 	$(UNIT_TESTS)
 
+.PHONY: rehearse
+rehearse: $(STAMP) ## the 7B recipe on two CPU cores, with a small random base: two ranks, tensor parallel 2, killed, resumed, exported
+	$(BIN)/python -m pytest tests/e2e/test_rehearsal.py $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ As in the real 7B models the head is not tied to the embeddings, and there are f
 tensor-parallel workers can share them. The widths are those that vLLM's CPU kernels support.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,25 @@ def template(family: Family) -> str:
     return _TEMPLATE.replace("SYSTEM", quoted["SYSTEM"]).replace("OPENING", quoted["OPENING"])
 
 
-def build(name: str, texts: Iterable[str], out: Path, seed: int = 0) -> Path:
-    """Write a random base of the family FAMILIES[name], with a tokenizer made for texts, to the folder out."""
+def build(name: str, texts: Iterable[str], out: Path, seed: int = 0, likely: Sequence[str] = ()) -> Path:
+    """Write a random base of the family FAMILIES[name], with a tokenizer made for texts, to the folder out.
+
+    likely: texts that are one token each and that the base writes often, so that a reward can differ from rollout to rollout.
+    """
     import torch
     from transformers import GenerationConfig
 
     torch.manual_seed(seed)
     family = FAMILIES[name]
     tokenizer = _tokenizer(texts, template(family))
+    tokenizer.add_tokens(list(likely))
     processor = _processor(family, tokenizer)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     model = _model(family, len(tokenizer), ids)
+    with torch.no_grad():
+        # Nearly the same large row for each: all of them are likely in the same places, one about as likely as another.
+        rows = model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))]
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] = rows + 20 * rows[-1:]
     model.generation_config = GenerationConfig(eos_token_id=ids[IM_END], pad_token_id=ids[PAD])
     model.save_pretrained(out)
     processor.save_pretrained(out)

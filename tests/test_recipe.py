@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+import rehearsal
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "recipe").rglob("*.yaml"))
 BASES = sorted(path.stem for path in (ROOT / "recipe" / "base").glob("*.yaml"))
@@ -316,3 +319,11 @@ print(config.recipe, config.algorithm.adv_estimator)
 """
     done = subprocess.run([sys.executable, "-S", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["critic_r1", "gae"]
+
+
+def test_the_rehearsal_changes_what_its_table_says_and_nothing_else() -> None:
+    job, rehearsed = resolved("+recipe=critic_r1"), resolved("+recipe=critic_r1", *rehearsal.overrides("/folder"))
+    assert {key for key in job.keys() | rehearsed.keys() if job.get(key) != rehearsed.get(key)} == set(rehearsal.CHANGED)
+    readme = (ROOT / "recipe" / "README.md").read_text(encoding="utf-8").splitlines()
+    section = readme[readme.index("## Rehearsal") :]
+    assert [line for line in section if line.startswith("| ") and "." in line.split("|")[1]] == rehearsal.table(job)

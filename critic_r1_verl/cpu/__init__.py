@@ -19,6 +19,8 @@ _VLLM_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     # Without this, vLLM compiles its sampler, which takes half a minute. The model itself is not compiled in any case.
     "TORCHDYNAMO_DISABLE": "1",
+    # vLLM binds each of several workers to a memory node of its own, and most machines have only one.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 
 
