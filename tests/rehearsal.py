@@ -24,7 +24,10 @@ CHANGED: dict[str, tuple[Any, str]] = {
     f"{_ROLLOUT}.enforce_eager": (True, "CUDA graphs need a GPU"),
     f"{_ROLLOUT}.free_cache_engine": (False, "there is no device memory to free"),
     f"{_ROLLOUT}.enable_sleep_mode": (False, "there is no device memory to free"),
-    "actor_rollout_ref.model.path": ("{folder}/base", "a random model of the same class, with an untied head, 4 heads and 2 key-value heads"),
+    "actor_rollout_ref.model.path": (
+        "{folder}/base",
+        "a random model of the same class, with an untied head, 4 heads and 2 key-value heads",
+    ),
     "data.train_files": ("{folder}/data/train.parquet", "a dozen pairs, one of them without an image, some of equal length"),
     "data.val_files": ("{folder}/data/val.parquet", "a dozen pairs, one of them without an image, some of equal length"),
     "data.train_batch_size": (8, _SMALL),
@@ -50,5 +53,6 @@ def overrides(folder: str) -> list[str]:
 def table(composed: dict[str, Any]) -> list[str]:
     """The rows of the table in recipe/README.md; composed: the leaves of the 7B job."""
     return [
-        f"| {key} | {composed.get(key, 'not set')} | {str(value).replace('{folder}/', '')} | {why} |" for key, (value, why) in CHANGED.items()
+        f"| {key} | {composed.get(key, 'not set')} | {str(value).replace('{folder}/', '')} | {why} |"
+        for key, (value, why) in CHANGED.items()
     ]

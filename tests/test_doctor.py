@@ -607,11 +607,11 @@ def test_gpu_memory(gpu_case, world, monkeypatch, overrides, groups, card_gib, w
 @pytest.mark.parametrize(
     "overrides, groups, cpus, level",
     [
-        ([], (), 34, "ok"),
-        ([], (), 33, "fatal"),
+        ([], (), 33, "ok"),
+        ([], (), 32, "fatal"),
         ([], SMALL, 8, "ok"),
         (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8"], SMALL, 8, "fatal"),
-        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8", "ray_kwargs.ray_init.num_cpus=13"], SMALL, 8, "ok"),
+        (["transfer_queue.backend.SimpleStorage.num_data_storage_units=8", "ray_kwargs.ray_init.num_cpus=12"], SMALL, 8, "ok"),
         (["trainer.nnodes=2"], (), 30, "ok"),
     ],
 )

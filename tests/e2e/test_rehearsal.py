@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
 import rehearsal
 import small_bases
+from PIL import Image
+
 from critic_r1_verl import prompts, supervise
 
 TESTS = Path(__file__).parents[1]

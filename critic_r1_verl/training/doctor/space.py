@@ -18,6 +18,7 @@ from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.base import base_folder
 from critic_r1_verl.training.doctor.cluster import cluster_address
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level
+from critic_r1_verl.training.plan import job, memory
 
 GIB = 2**30
 CPU_MEMORY_GIB, CPU_SHM_GIB, CPU_DISK_GIB = 6, 2, 5
@@ -27,8 +28,6 @@ GPU_DISK_GIB = 20
 GPU_SHM_GIB = 8
 # A process that has imported verl, and a worker that also holds a CUDA context.
 PROCESS_GIB, RANK_GIB = 0.6, 3
-# verl reserves three CPUs for each GPU: ResourcePoolManager.max_colocate_count in single_controller/ray/base.py of 0.9.1.
-CPUS_PER_GPU = 3
 SHM = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
@@ -40,14 +39,14 @@ def check_space(case: Case) -> Iterator[Finding]:
     on_cpu = config.trainer.device == "cpu"
     folder = Path(config.trainer.default_local_dir).absolute()
     disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
-    size, number = checkpoint_bytes(config, base), checkpoints_at_once(config)
-    checkpoints = f" for {number} checkpoint(s) of {size / GIB:.1f} GiB" if size > GIB else ""
+    size, on_disk = _checkpoints(config, base)
+    checkpoints = f" for {on_disk / size:.0f} checkpoint(s) of {size / GIB:.1f} GiB" if size > GIB else ""
     needs: list[tuple[Level, str, float, float, str]] = [
         (
             "fatal" if on_cpu or disk < size else "warning",
             f"free on the disk of {config.trainer.default_local_dir}",
             disk,
-            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + size * number / GIB,
+            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + on_disk / GIB,
             "free space, name another disk by trainer.default_local_dir, or keep fewer checkpoints by trainer.max_actor_ckpt_to_keep",
         )
     ]
@@ -113,7 +112,9 @@ def check_cpus(case: Case) -> Iterator[Finding]:
     """Whether Ray has the CPUs that verl reserves; with fewer, the run waits for them for ever."""
     if cluster_address(case.config):
         return
-    needed, there = reserved_cpus(case.config), case.config.ray_kwargs.ray_init.get("num_cpus") or cpus()
+    there = case.config.ray_kwargs.ray_init.get("num_cpus") or cpus()
+    # The nodes are assumed to be alike.
+    needed = -(-memory.ray_cpus(case.config) // case.config.trainer.nnodes)
     if needed <= there:
         yield Finding("ok", f"verl reserves {needed} of Ray's {there} CPUs")
     else:
@@ -123,16 +124,6 @@ def check_cpus(case: Case) -> Iterator[Finding]:
             "lower transfer_queue.backend.SimpleStorage.num_data_storage_units (one is enough on a small machine), or let Ray count more "
             f"than there are by ray_kwargs.ray_init.num_cpus={needed}",
         )
-
-
-def reserved_cpus(config: Any) -> int:
-    """The CPUs that verl reserves in Ray on one node: for each GPU, each storage unit of the queue and its controller.
-
-    One more has to be free, since Ray starts an actor that reserves none only where there is one.
-    """
-    nodes = config.trainer.nnodes
-    queue = config.transfer_queue.backend.SimpleStorage.num_data_storage_units + 1
-    return CPUS_PER_GPU * config.trainer.n_gpus_per_node + -(-queue // nodes) + 1
 
 
 def base_shape(config: Any) -> shape.Shape:
@@ -146,25 +137,16 @@ def base_shape(config: Any) -> shape.Shape:
         return shape.by_name(path)
 
 
-def checkpoint_bytes(config: Any, base: shape.Shape) -> float:
-    """Bytes of one checkpoint: the weights in the precision of the actor and, of what is trained, two states of Adam."""
-    parameters, width = base.parameters or 0, BYTES.get(str(config.actor_rollout_ref.actor.fsdp_config.model_dtype), 4)
-    contents = list(config.actor_rollout_ref.actor.checkpoint.save_contents)
-    states = 2 if "optimizer" in contents and not config.actor_rollout_ref.model.lora_rank else 0
-    return parameters * (width * (1 + states) + (2 if "hf_model" in contents else 0))
-
-
-def checkpoints_at_once(config: Any) -> int:
-    """How many checkpoints lie on the disk at the same time; 0 if none is saved."""
-    trainer = config.trainer
-    if trainer.save_freq < 1:
-        return 0
-    steps = trainer.total_training_steps or trainer.total_epochs * (_rows(config.data.train_files) // config.data.train_batch_size)
-    # One more when the run ends between two savings.
-    saved = max(1, -(-steps // trainer.save_freq))
-    keep = trainer.max_actor_ckpt_to_keep
-    # verl removes an old one before it saves, but never the only one.
-    return min(saved, max(keep, 2)) if keep else saved
+def _checkpoints(config: Any, base: shape.Shape) -> tuple[float, float]:
+    """Bytes of one checkpoint, and of all that lie on the disk at once; 0 where the base is not known."""
+    if base.parameters is None:
+        return 0.0, 0.0
+    files = config.data.train_files
+    local = [Path(file) for file in ([files] if isinstance(files, str) else files or ())]
+    # check_data reports a file that is missing.
+    rows = sum(job.num_rows(file) for file in local if file.is_file()) if local else None
+    steps = job.steps(config, rows)
+    return memory.checkpoint_bytes(config, base), memory.disk_bytes(config, base, steps or 1)
 
 
 def host_bytes(config: Any, base: shape.Shape) -> float:
@@ -226,17 +208,3 @@ def available_memory() -> float:
     except FileNotFoundError:
         return available
     return available if limit == "max" else min(available, int(limit) - int(used) + (int(cached[1]) if cached else 0))
-
-
-def _rows(files: Any) -> int:
-    """The rows of local parquet files, from their footers; 0 for what cannot be read, which check_data reports."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    for file in [files] if isinstance(files, str) else list(files or []):
-        try:
-            number += pq.read_metadata(file).num_rows
-        except (OSError, pa.ArrowException):
-            continue
-    return number

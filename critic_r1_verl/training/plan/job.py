@@ -169,7 +169,7 @@ def lengths(config: Any, sizes: Sizes) -> Lengths:
     sources, rows, images, pixels = [], None, 1.0, 0.0
     prompt, prompt_most = PROMPT_SHARE * most_prompt, float(most_prompt)
     if file.is_file():
-        rows = sum(_rows(Path(name)) for name in ([files] if isinstance(files, str) else files))
+        rows = sum(num_rows(Path(name)) for name in ([files] if isinstance(files, str) else files))
         images, pixels = _images(file)
         sources.append(f"{rows:,} rows, {images:.1f} images and {pixels / 1e6:.2f} million pixels each: from {file}")
     else:
@@ -203,7 +203,8 @@ def steps(config: Any, rows: int | None) -> int | None:
     return None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
 
 
-def _rows(file: Path) -> int:
+def num_rows(file: Path) -> int:
+    """The rows of a parquet file, from its footer. ValueError for a file that is none."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(file).metadata.num_rows

@@ -131,7 +131,7 @@ def checkpoint_bytes(config: Any, sizes: Sizes) -> float:
     actor = config.actor_rollout_ref.actor
     width, contents = BYTES[actor.fsdp_config.model_dtype], actor.checkpoint.save_contents
     adapters = adapter_parameters(config, sizes)
-    trained = adapters or sizes.parameters
+    trained = adapters if config.actor_rollout_ref.model.lora_rank else sizes.parameters
     per_content = {
         "model": (sizes.parameters + adapters) * width,
         "optimizer": 2 * trained * width,
