@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 
 from critic_r1_verl import judge, prompts, supervise
 from critic_r1_verl.critics.pairwise import PairwiseCritic
@@ -139,33 +138,6 @@ def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path) ->
     assert metrics["counts"]["pairs"] > 0 < metrics["counts"]["questions"]
     assert metrics["counts"]["pairs"] + metrics["counts"]["questions"] == 12
     assert metrics["policy"]["self_critique"]["n"] == metrics["counts"]["questions"]
-
-
-def test_a_lora_run_moves_its_adapters_and_exports_what_it_learnt(mine: Path) -> None:
-    """The entropy bonus moves even a base that earns nothing; verl's own merger would export the base."""
-    lora = {
-        "model.lora_rank": 8,
-        "model.lora_alpha": 16,
-        "model.target_modules": "all-linear",
-        "model.exclude_modules": ".*visual.*",
-        "rollout.load_format": "safetensors",
-        "actor.fsdp_config.model_dtype": "bfloat16",
-        "actor.optim.lr": 1e-2,
-        "actor.entropy_coeff": 0.1,
-    }
-    overrides = [f"actor_rollout_ref.{key}={value}" for key, value in lora.items()]
-    log = mine / "lora.log"
-    words = [*command(mine), *overrides, f"trainer.default_local_dir={mine / 'lora'}", "trainer.save_freq=2", "trainer.test_freq=2"]
-    trained = subprocess.run([*words, "--log", str(log)], env=environment(), cwd=mine, timeout=600, check=False)
-    assert trained.returncode == 0, log.read_text()[-3000:]
-    critic_r1(mine, "export", "lora", "--best", "--out", "merged")
-    base, merged = (load_file(folder / "model.safetensors") for folder in (mine.parent / "base", mine / "merged"))
-    changed = {name for name, tensor in base.items() if not merged[name].equal(tensor.bfloat16())}
-    assert {name.split(".")[-2] for name in changed} == {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
-    assert not any(name.startswith("visual") for name in changed)
-    card = (mine / "merged" / "README.md").read_text()
-    said = ("actor_rollout_ref.model.lora_rank=8", "| step | 2 |", "| chosen | for the best accuracy", "geometry3k")
-    assert [text for text in said if text not in card] == []
 
 
 def test_an_engine_is_empty_after_an_error(mine: Path) -> None:
