@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LLaVA-Critic-R1 as a verl recipe: preference pairs in, a model that is critic and policy at once out."""
+"""LLaVA-Critic-R1 as a verl recipe: trains one model on preference pairs to be both critic and policy."""
 
 __version__ = "0.1.0"

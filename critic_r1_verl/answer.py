@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions -> answers. Whether an answer is right is decided by the reward of training, style "math"."""
+"""Let a model answer questions. The reward function of training, style "math", decides whether an answer is correct."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from critic_r1_verl.engines.base import Completion, Engine, Request, Sampling
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, run_remaining
 from critic_r1_verl.lines import Answer, Key
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
@@ -16,9 +16,10 @@ from critic_r1_verl.verdict import THINK_TAGS, parse_answer, with_think_tags
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a question is answered: the prompt, the sampling, and the tags by which the model marks its thought.
+    """How a question is answered: prompt template, sampling, and the tags that the model writes around its reasoning.
 
-    Answers are of kind "greedy" at temperature 0, else "sample": sampling.samples of them to each question.
+    Each question gets sampling.samples answers, of kind "greedy" at temperature 0 and "sample" otherwise. ValueError for fewer than one
+    sample, and for several at temperature 0.
     """
 
     template: Template
@@ -39,21 +40,24 @@ class Policy:
 def answer(
     questions: Sequence[QuestionRecord], engine: Engine, policy: Policy, out: Path, *, root: Path, label: str = "answering"
 ) -> Journal[Answer]:
-    """Answer every question; images lie under root. Resumes from what `out` already holds, which may be answers of the other kind too."""
+    """Answer every question and return the journal, sorted by key. Image paths are relative to root.
 
-    def todo() -> Iterator[tuple[Key, QuestionRecord]]:
+    Questions that already have answers of this kind in the file `out` are skipped; `out` may also hold answers of the other kind.
+    """
+
+    def tasks() -> Iterator[tuple[Key, QuestionRecord]]:
         for question in {question.question_id: question for question in questions}.values():
-            # All samples of a question come in one completion and are written together, so the last one stands for all.
+            # All samples of a question are written together, so the key of the last one shows that all are there.
             yield (question.question_id, policy.kind, policy.sampling.samples - 1), question
 
-    def ask(question: QuestionRecord) -> Request:
+    def to_request(question: QuestionRecord) -> Request:
         images = tuple(root / image.path for image in question.images)
         return Request(policy_text(question, policy.template), images, policy.sampling, f"question {question.question_id}")
 
-    def tell(question: QuestionRecord, completions: Sequence[Completion]) -> list[Answer]:
+    def to_lines(question: QuestionRecord, completions: Sequence[Completion]) -> list[Answer]:
         return [_answer(question, sample, completion, engine.name, policy) for sample, completion in enumerate(completions)]
 
-    return work_off(Journal(out, Answer), todo, engine, ask, tell, label, unit=("questions", 1))
+    return run_remaining(Journal(out, Answer), tasks, engine, to_request, to_lines, label, unit=("questions", 1))
 
 
 def _answer(question: QuestionRecord, sample: int, completion: Completion, model: str, policy: Policy) -> Answer:

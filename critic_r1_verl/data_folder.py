@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a data folder holds beside its images: one parquet file for each split, the records they were made of, and the manifest.
+"""The files of a data folder besides its images: one parquet file for each split, the records, and the manifest.
 
 train.parquet, val.parquet, test.parquet    the rows (rows.py)
-records.jsonl                               every record of the build, one a line, with its split; train first, then val, then test
-manifest.json                               written last: where it stands, the build is complete
+records.jsonl                               all records of the build, one per line, with their split: first train, then val, then test
+manifest.json                               written last, so the build is complete if it exists
 """
 
 import hashlib
@@ -24,16 +24,16 @@ def rows_file(split: str) -> str:
 
 
 FILES = (*map(rows_file, SPLITS), RECORDS)
-"""The files whose hashes stand in the manifest."""
+"""The files whose hashes the manifest holds."""
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """manifest.json of a data folder. ValueError says what is missing and what writes it."""
+    """The content of manifest.json. ValueError if it is missing, not readable, or lacks a key."""
     file = Path(folder) / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); `critic-r1 data build` writes it, after everything else") from error
+        raise ValueError(f"{file}: cannot be read ({error}); `critic-r1 data build` writes it as its last file") from error
     for key in ("corpora", "templates"):
         if not isinstance(manifest, dict) or not isinstance(manifest.get(key), dict):
             raise ValueError(f"{file}: {key!r} is missing or not an object; build the data again")
@@ -43,13 +43,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def templates(folder: str | Path) -> dict[str, Template]:
     """The prompt templates that a build used, {"pair": ..., "question": ...}, from its manifest.
 
-    ValueError if one is missing, or if its text is not the one that its sha256 was taken of.
+    ValueError if a template is missing, or if its text does not match its sha256.
     """
     return templates_of(read_manifest(folder), str(Path(folder) / MANIFEST))
 
 
 def templates_of(manifest: dict[str, Any], where: str) -> dict[str, Template]:
-    """The same from a manifest that has been read; `where` names it in an error."""
+    """The same from the content of a manifest; error messages begin with `where`."""
     found = {}
     for kind in ("pair", "question"):
         try:
@@ -59,6 +59,8 @@ def templates_of(manifest: dict[str, Any], where: str) -> dict[str, Template]:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{where}: templates.{kind} is missing or lacks name, sha or text; build the data again") from error
         if sha != template.sha:
-            raise ValueError(f"{where}: templates.{kind}: the text gives the sha256 {sha}, not the one stated; build the data again")
+            raise ValueError(
+                f"{where}: templates.{kind}: the text has the sha256 {sha}, not the stated {template.sha}; build the data again"
+            )
         found[kind] = template
     return found

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CriticDataset: verl's RLHFDataset over the rows of rows.py. A door into verl (`data.custom_cls`).
+"""CriticDataset, which verl loads through `data.custom_cls`: verl's RLHFDataset for the rows of rows.py.
 
-It keeps every row or says which one is bad, before the first rollout; verl's own filter prints an error and drops the row.
+It checks every row before the first rollout and raises an error that names the bad one, while verl's filter prints an error and drops it.
 """
 
 import re
@@ -15,10 +15,10 @@ PLACEHOLDER = re.compile("<image>|<video>|<audio>")
 
 
 class CriticDataset(RLHFDataset):
-    """Rows whose images are paths relative to their parquet file; `raw_prompt` gets absolute paths that have been checked.
+    """Rows whose image paths are relative to the folder of their parquet file. `raw_prompt` gets absolute, checked paths.
 
-    Raises, naming file, row and remedy: FileNotFoundError for a data file that is missing; ValueError for a missing column, a number of
-    placeholders that differs from the number of images, an image that is missing or outside the folder of its data file.
+    FileNotFoundError for a missing data file. ValueError, with file and row, for a missing column, for different numbers of placeholders
+    and images, and for an image that is missing or outside the folder of its data file.
     """
 
     def _download(self, use_origin_parquet: bool = False) -> None:
@@ -41,9 +41,9 @@ class CriticDataset(RLHFDataset):
                 raise ValueError(f"{files}: row {row}: {error}; rebuild the data with `make prep`") from error
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
-        """No row is dropped here; what does not fit is left out, and counted, where the data is built."""
+        """Drops no row: the data build has already dropped and counted the rows that are too long."""
         if self.filter_overlong_prompts:
-            raise ValueError("data.filter_overlong_prompts=true would drop rows uncounted; leave it false")
+            raise ValueError("data.filter_overlong_prompts=true would drop rows without counting them; leave it false")
         return dataframe
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
@@ -58,12 +58,12 @@ class CriticDataset(RLHFDataset):
             self._resolve(image)
 
     def _resolve(self, image: str) -> Path:
-        """The image's absolute path; images are named by content, so whichever data file's folder holds the name holds the image."""
+        """The absolute path of an image. It may lie beside any of the data files, because its name is a hash of its content."""
         for file in self.data_files:
             root = Path(file).resolve().parent
             path = (root / image).resolve()
             if not path.is_relative_to(root):
-                raise ValueError(f"image {image!r} leads out of {root}")
+                raise ValueError(f"image {image!r} is outside {root}")
             if path.is_file():
                 return path
         raise ValueError(f"image {image!r} does not exist")

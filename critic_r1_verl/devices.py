@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of this machine, without importing torch."""
+"""The GPUs of this machine. torch is imported only in a separate process."""
 
 import os
 import shutil
 import subprocess
 import sys
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from critic_r1_verl import cpu
@@ -13,23 +14,26 @@ from critic_r1_verl import cpu
 
 @cache
 def gpu_count() -> int:
-    """The number of GPUs that torch finds here, asked in a separate process; 0 at once on a machine without a GPU driver."""
-    traces = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-    if not (shutil.which("nvidia-smi") or any(Path(trace).exists() for trace in traces)):
+    """The number of GPUs that torch finds in a separate process. 0 without starting one if the machine has no GPU driver."""
+    driver_files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+    if not (shutil.which("nvidia-smi") or any(Path(file).exists() for file in driver_files)):
         return 0
-    asked = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True, check=False
     )
-    last = asked.stdout.strip().rsplit("\n", 1)[-1]
-    return int(last) if last.isdecimal() else 0
+    last_line = process.stdout.strip().rsplit("\n", 1)[-1]
+    return int(last_line) if last_line.isdecimal() else 0
 
 
 def visible_devices(count: int) -> list[str]:
-    """The GPUs that this process may use, by their numbers; none when it runs on the CPU. ValueError if they are fewer than count."""
+    """The ids of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES. Empty on the CPU; ValueError for fewer than count."""
     if cpu.requested():
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = visible.split(",") if visible else [str(number) for number in range(gpu_count())]
+    # CUDA uses none of the devices from a -1 on.
+    found = list(takewhile(lambda name: name != "-1", visible.split(","))) if visible else [str(number) for number in range(gpu_count())]
     if len(found) < count:
-        raise ValueError(f"{count} GPUs are asked for, {len(found)} are there: lower --data-parallel-size or --tensor-parallel-size")
+        raise ValueError(
+            f"{count} GPUs are requested, but {len(found)} are available: lower --data-parallel-size or --tensor-parallel-size"
+        )
     return found

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on the test split of a data folder and on benchmarks: OUT/<name>/ becomes a run folder (scoring/run.py) for each of them.
+"""Measure a model on the test split of a data folder and on benchmarks. Each of them gets a run folder OUT/<name>/ (scoring/run.py).
 
-evaluate() judges the pairs and answers the questions; select() samples answers and lets the model pick among them. The same command
-resumes what a killed one left; another model or other settings need another folder. judge_one() judges a single pair, without files.
+evaluate() judges the pairs and answers the questions. select() samples answers and lets the model select one of them. A killed command
+resumes when it is run again; another model or other settings need another folder. judge_one() judges a single pair and writes no files.
 """
 
 import filecmp
@@ -22,9 +22,9 @@ from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
 from critic_r1_verl.files import locked, replacing, write_json
 from critic_r1_verl.judge import judge
-from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode, to_json
+from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
-from critic_r1_verl.records import ORDERS, Image, PairRecord, Record, to_record, write_jsonl
+from critic_r1_verl.records import ORDERS, Image, PairRecord, QuestionRecord, Record, to_record, write_jsonl
 from critic_r1_verl.scoring.run import CONFIG, Metrics, Run, read_object, write_metrics
 from critic_r1_verl.select import methods
 from critic_r1_verl.select.run import judge_matches
@@ -35,10 +35,11 @@ OTHER_FOLDER = "give another --out, or delete the folder"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a model is asked.
+    """Sampling, prompt templates and limits of an evaluation.
 
-    judging: sampling of judgements, each order `repeats` times. answering: sampling of answers. templates: a name or file, "" for the data
-    folder's own, else the project's (with the tie option where there are ties). limit: so many pairs and so many questions, 0 for all.
+    judging and answering: how judgements and answers are sampled. template and question_template: the name or file of a template; "" for
+    the one that the data folder was built with, or else for the default of this package, which offers "tie" only if some pair is a tie.
+    repeats: judgements of each pair in each order. limit: at most so many pairs and so many questions; 0 for all.
     """
 
     judging: Sampling
@@ -49,22 +50,26 @@ class Settings:
     think_tags: tuple[str, str] = THINK_TAGS
     limit: int = 0
 
-    def critic(self, records: Iterable[PairRecord], own: Template | None = None) -> PairwiseCritic:
-        """The critic for these pairs; own is the template that their data folder was built with."""
-        if self.template or own is None:
-            default = "critic" if any(pair.preferred == "tie" for pair in records) else "critic_no_tie"
-            own = prompts.load(self.template or default)
-        return PairwiseCritic(own, self.judging, self.repeats, self.think_tags)
+    def critic(self, pairs: Iterable[PairRecord], template: Template | None = None) -> PairwiseCritic:
+        """The critic for these pairs. template is the one that their data folder was built with; these settings may override it."""
+        if self.template or template is None:
+            default = "critic" if any(pair.preferred == "tie" for pair in pairs) else "critic_no_tie"
+            template = prompts.load(self.template or default)
+        return PairwiseCritic(template, self.judging, self.repeats, self.think_tags)
 
-    def policy(self, own: Template | None = None) -> Policy:
-        """The policy; own is the template that the data folder was built with."""
-        template = own if own is not None and not self.question_template else prompts.load(self.question_template or "policy")
+    def policy(self, template: Template | None = None) -> Policy:
+        """The policy. template is the one that the data folder was built with; these settings may override it."""
+        if self.question_template or template is None:
+            template = prompts.load(self.question_template or "policy")
         return Policy(template, self.answering, self.think_tags)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A benchmark, or the data folder whose test split is taken, where it is read from ("" for the benchmark's own hub id), and its run."""
+    """One set to measure: a benchmark, or "pairs" for a data folder or a file of records; where it is read; and its run folder.
+
+    location "" stands for the hub id that the benchmark defines.
+    """
 
     benchmark: str
     location: str
@@ -72,12 +77,15 @@ class Place:
 
     @property
     def templates(self) -> dict[str, Template]:
-        """The templates of a data folder by "pair" and "question"; of a benchmark none."""
+        """The templates that a data folder was built with, by "pair" and "question"; empty for a benchmark or a file of records."""
         return data_folder.templates(self.location) if (Path(self.location) / data_folder.MANIFEST).is_file() else {}
 
 
 def places(names: Sequence[str], data: Path | None, out: Path) -> list[Place]:
-    """One for the data folder and for each benchmark NAME[:LOCATION] or file. ValueError for an unknown one, or two of one name."""
+    """A Place for the test split of the data folder and for each name, which is NAME[:LOCATION] of a benchmark or a .jsonl file of records.
+
+    ValueError for an unknown benchmark, a missing file, two sets with the same run folder, and if there is nothing to measure.
+    """
     wanted = [("pairs", str(data), "test")] if data else []
     if data:
         data_folder.read_manifest(data)
@@ -101,9 +109,10 @@ def places(names: Sequence[str], data: Path | None, out: Path) -> list[Place]:
 
 @contextmanager
 def prepared(place: Place, limit: int) -> Iterator[Run]:
-    """The run folder of a place, with its records and images written, held by this process while the block runs.
+    """Write the records and images of a place to its run folder, and lock this folder while the block runs.
 
-    ValueError names file, row and key, another process in the folder, or what of the folder belongs to another run.
+    limit: at most so many pairs and so many questions; 0 for all. ValueError names a malformed row, says that another process uses the
+    folder, or says which setting differs from that of the run that the folder holds.
     """
     from rich.console import Console
     from rich.progress import track
@@ -112,52 +121,55 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
     file = run.folder / data_folder.RECORDS
     with locked(run.folder):
         source = {"benchmark": place.benchmark, "location": place.location, "limit": limit}
-        started = _agrees(run, "source", source)
-        most = max(benchmarks.module(place.benchmark).PAIRS, default=None)
+        resumes = _is_recorded(run, "source", source)
+        total = max(benchmarks.module(place.benchmark).PAIRS, default=None)
         loaded: Iterable[Record] = benchmarks.load(place.benchmark, run.folder, place.location)
         if place.benchmark == "pairs":
             loaded = chain(loaded, pairs.questions(place.location, run.folder))
-        records = track(loaded, f"loading {run.name}", most, console=Console(stderr=True), transient=True)
+        records = track(loaded, f"loading {run.name}", total, console=Console(stderr=True), transient=True)
         with replacing(file) as temporary:
             write_jsonl(temporary, _limited(records, limit) if limit else records)
             if not temporary.stat().st_size:
                 raise ValueError(f"{place.location}: holds neither pairs nor questions to measure; give data with a test split")
-            if started and not filecmp.cmp(temporary, file, shallow=False):
-                raise ValueError(f"{file}: the records have changed since; {OTHER_FOLDER}")
-        _note(run, "source", source)
+            if resumes and not filecmp.cmp(temporary, file, shallow=False):
+                raise ValueError(f"{file}: the records have changed since this run began; {OTHER_FOLDER}")
+        _record(run, "source", source)
         yield run
 
 
 def evaluate(engine: Engine, place: Place, settings: Settings, engine_facts: Mapping[str, Any]) -> Metrics:
-    """Judge the pairs of a prepared place in both orders, answer its questions, and return the metrics, which are written too.
+    """Judge the pairs of a prepared place in both orders, answer its questions, and write and return the metrics.
 
-    engine_facts: what else shapes the texts, for config.json. ValueError if the folder belongs to another model or other settings.
+    engine_facts: further settings of the engine that affect its texts, for config.json. ValueError if the folder holds a run with another
+    model or other settings.
     """
-    run, asked = place.run, {"model": engine.name, "engine": dict(engine_facts), "think_tags": list(settings.think_tags)}
-    own, questions = place.templates, run.questions
+    run, model = place.run, _model_config(engine, engine_facts, settings)
+    built_with, questions = place.templates, run.questions
     if next(iter(run.pairs), None):
-        critic = settings.critic(run.pairs, own.get("pair"))
+        critic = settings.critic(run.pairs, built_with.get("pair"))
         sampling = {"sampling": asdict(critic.sampling), "repeats": critic.repeats}
-        _note(run, "judge", asked | sampling | {"template": _named(critic.template)})
+        _record(run, "judge", model | sampling | {"template": _template_config(critic.template)})
         judge(run.pairs, engine, critic, run.folder / Judgement.FILE, root=run.folder, label=f"judging {run.name}")
     if questions:
-        policy = settings.policy(own.get("question"))
-        _note(run, "answer", asked | {"sampling": asdict(policy.sampling), "template": _named(policy.template)})
+        policy = settings.policy(built_with.get("question"))
+        _record(run, "answer", model | {"sampling": asdict(policy.sampling), "template": _template_config(policy.template)})
         answer(questions, engine, policy, run.folder / Answer.FILE, root=run.folder, label=f"answering {run.name}")
     return write_metrics(run)
 
 
 def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mapping[str, Any]) -> Metrics:
-    """Sample answers to the questions of a prepared place, let the model pick among them, and return the metrics, which are written too."""
-    run, own = place.run, place.templates
+    """Sample answers to the questions of a prepared place, let the model select one of each, and write and return the metrics.
+
+    engine_facts and ValueError as for evaluate(); ValueError also if there are no questions.
+    """
+    run, built_with = place.run, place.templates
     questions = {question.question_id: question for question in run.questions}
     if not questions:
         raise ValueError(f"{run.folder}: there are no questions to answer, only pairs; give --data with a test split that has questions")
-    critic, policy = settings.critic((), own.get("pair")), settings.policy(own.get("question"))
-    asked = {"model": engine.name, "engine": dict(engine_facts), "think_tags": list(settings.think_tags)}
+    critic, policy = settings.critic((), built_with.get("pair")), settings.policy(built_with.get("question"))
     sampling = {"samples": asdict(policy.sampling), "judging": asdict(critic.sampling)}
-    templates = {"template": _named(critic.template), "question_template": _named(policy.template)}
-    _note(run, "select", asked | sampling | templates)
+    templates = {"template": _template_config(critic.template), "question_template": _template_config(policy.template)}
+    _record(run, "select", _model_config(engine, engine_facts, settings) | sampling | templates)
     folder = run.folder
     answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, root=folder, label=f"sampling {run.name}")
     samples = methods.by_question(answers)
@@ -169,57 +181,59 @@ def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mappi
 
 
 def judge_one(engine: Engine, images: Sequence[Path], question: str, responses: tuple[str, str], settings: Settings) -> dict[str, Any]:
-    """Judge one pair in both orders: {"preferred": "1", "2", "tie" or None where the orders disagree, "judgements": [...]}.
+    """Judge one pair in both orders. Returns {"preferred": ..., "judgements": [...]}.
 
-    choice is in the shown frame of each judgement's order, preferred in that of the given responses.
+    preferred is "1", "2" or "tie", and None if the orders disagree or no verdict was parsed. It refers to the responses as given, while the
+    choice of each judgement is in the shown frame of its order.
     """
     stored = tuple(Image(path=f"images/{number}", sha256="0" * 64) for number, _ in enumerate(images))
     pair = PairRecord(images=stored, question=question, response_1=responses[0], response_2=responses[1], preferred="tie", source="given")
     critic = settings.critic([pair])
-    asked = [replace(critic.request(pair, order, Path()), images=tuple(images)) for order in ORDERS]
+    requests = [replace(critic.request(pair, order, Path()), images=tuple(images)) for order in ORDERS]
     judgements = [
         critic.judgement(pair, order, 0, completion, engine.name)
-        for order, (completion,) in zip(ORDERS, in_order(engine, asked), strict=True)
+        for order, (completion,) in zip(ORDERS, in_order(engine, requests), strict=True)
     ]
     first, second = (to_record(line.order, line.choice) for line in judgements)
-    # Nobody said which response is right.
-    unknown = ("pair_id", "repeat", "correct", "preferred")
-    told = [{key: value for key, value in to_json(line).items() if key not in unknown} for line in judgements]
-    return {"preferred": first if first == second else None, "judgements": told}
+    # The pair has no label, so these keys carry no information.
+    omitted = ("pair_id", "repeat", "correct", "preferred")
+    shown = [{key: value for key, value in asdict(line).items() if key not in omitted} for line in judgements]
+    return {"preferred": first if first == second else None, "judgements": shown}
 
 
 def _limited(records: Iterable[Record], limit: int) -> list[Record]:
-    """At most so many pairs and so many questions. An id is a hash, so the first ones by id are a fair sample."""
-    chosen: list[Record] = []
-    by_kind: dict[type, list[Record]] = {}
-    for record in records:
-        by_kind.setdefault(type(record), []).append(record)
-    for of_kind in by_kind.values():
-        chosen += heapq.nsmallest(limit, of_kind, key=lambda record: record.record_id)
-    return chosen
+    """At most `limit` pairs and `limit` questions: those with the smallest ids, an unbiased sample because ids are hashes."""
+    loaded = list(records)
+    by_kind = ([record for record in loaded if isinstance(record, kind)] for kind in (PairRecord, QuestionRecord))
+    return [record for of_kind in by_kind for record in heapq.nsmallest(limit, of_kind, key=lambda record: record.record_id)]
 
 
-def _named(template: Template) -> dict[str, str]:
+def _model_config(engine: Engine, engine_facts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    return {"model": engine.name, "engine": dict(engine_facts), "think_tags": list(settings.think_tags)}
+
+
+def _template_config(template: Template) -> dict[str, str]:
     return {"name": template.name, "sha": template.sha}
 
 
-def _agrees(run: Run, part: str, content: Mapping[str, Any]) -> bool:
-    """Whether this part of the run has begun; ValueError if it was with other settings."""
-    if not (run.folder / CONFIG).is_file():
+def _is_recorded(run: Run, part: str, content: Mapping[str, Any]) -> bool:
+    """Whether config.json holds this part. ValueError if it holds the part with other settings."""
+    config = _config(run)
+    if part not in config:
         return False
-    old = read_object(run.folder / CONFIG, OTHER_FOLDER)
-    if part not in old:
-        return False
-    before = old[part] if isinstance(old[part], dict) else {}
-    if different := [key for key in content if before.get(key) != content[key]]:
-        key = different[0]
-        raise ValueError(f"{run.folder / CONFIG}: made with {part}.{key} {before.get(key)!r}, now it is {content[key]!r}; {OTHER_FOLDER}")
+    before = config[part] if isinstance(config[part], dict) else {}
+    for key, value in content.items():
+        if before.get(key) != value:
+            raise ValueError(f"{run.folder / CONFIG}: made with {part}.{key} {before.get(key)!r}, now it is {value!r}; {OTHER_FOLDER}")
     return True
 
 
-def _note(run: Run, part: str, content: Mapping[str, Any]) -> None:
-    """Write a part of config.json, before the first line that it describes; ValueError if it began with other settings."""
-    if not _agrees(run, part, content):
-        file = run.folder / CONFIG
-        old = read_object(file, OTHER_FOLDER) if file.is_file() else {"version": critic_r1_verl.__version__}
-        write_json(file, old | {part: dict(content)})
+def _record(run: Run, part: str, content: Mapping[str, Any]) -> None:
+    """Add a part to config.json, before the first line that it describes is written. ValueError as for _is_recorded."""
+    if not _is_recorded(run, part, content):
+        write_json(run.folder / CONFIG, _config(run) | {part: dict(content)})
+
+
+def _config(run: Run) -> dict[str, Any]:
+    file = run.folder / CONFIG
+    return read_object(file, OTHER_FOLDER) if file.is_file() else {"version": critic_r1_verl.__version__}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: written so that they appear only when complete, hashed, and folders held by one process at a time."""
+"""Write files so that they appear only when complete, hash them, and lock folders."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _TEMPORARY = ".tmp"
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside path that takes its place when the block ends well, and is removed when it does not."""
+    """Yield a temporary path in the same folder. It replaces `path` if the block succeeds and is deleted if the block raises."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
@@ -22,7 +22,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        # A full disk does not say which file was being written.
+        # The error of a full disk does not name the file.
         if error.errno is None or error.filename:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people and programs alike, indented; the file appears only when it is complete."""
+    """Write indented JSON. The file appears only when it is complete. ValueError if a number is not finite."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -44,9 +44,9 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder while the block runs, so that no second process writes into it; a process that dies releases it.
+    """Lock a folder while the block runs, so that no other process writes into it. The lock ends when its process dies.
 
-    Temporary files that a killed process left directly in the folder are removed. ValueError if another process holds it.
+    Temporary files that a killed process left directly in the folder are deleted. ValueError if another process holds the lock.
     """
     from filelock import FileLock, Timeout
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of lines that long work appends to as results arrive, and from which a killed run resumes."""
+"""Files to which a long run appends its results as they arrive, and from which it resumes after it was killed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,13 +10,14 @@ from critic_r1_verl.engines.base import Completion, Engine, Request
 from critic_r1_verl.files import replacing
 from critic_r1_verl.lines import AnyLine, Key
 
-Work = TypeVar("Work")
+Task = TypeVar("Task")
 
 
 class Journal(Generic[AnyLine]):
-    """The lines of one file, each under its unique key. The lines stay in the file; memory holds only where each of them begins.
+    """The lines of one file by their unique keys. Only the byte offset of each line is held in memory.
 
-    A last line without its newline was cut short by a kill: it is dropped, and its work is done again.
+    A last line without a newline was cut short when the run was killed. It is deleted from the file, so that it is produced again.
+    ValueError names file, line and key of a malformed line.
     """
 
     def __init__(self, path: Path, cls: type[AnyLine]) -> None:
@@ -40,7 +41,7 @@ class Journal(Generic[AnyLine]):
         return key in self._start
 
     def __iter__(self) -> Iterator[AnyLine]:
-        """The lines in the order of the file, read anew at each iteration. Of a key that was written twice only the last line counts."""
+        """The lines in file order, read again at each iteration. If a key was written twice, only its last line is yielded."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as stream:
@@ -52,7 +53,7 @@ class Journal(Generic[AnyLine]):
                 start += len(text)
 
     def append(self, new: Iterable[AnyLine]) -> None:
-        """Write lines; they are in the file when this returns. OSError names the file, also where the disk is full."""
+        """Append lines to the file before returning. OSError names the file, also when the disk is full."""
         texts = {line.key: lines.encode(line) for line in new}
         try:
             with self.path.open("ab") as stream:
@@ -65,7 +66,7 @@ class Journal(Generic[AnyLine]):
             start += len(text)
 
     def finish(self) -> None:
-        """Sort the file by key, so that a resumed run ends with the same bytes as an undisturbed one."""
+        """Sort the file by key, so that a resumed run and an uninterrupted one end with the same bytes."""
         starts: dict[Key, int] = {}
         with self.path.open("a+b") as stream, replacing(self.path) as temporary, temporary.open("wb") as sorted_stream:
             for key in sorted(self._start):
@@ -75,60 +76,60 @@ class Journal(Generic[AnyLine]):
         self._start = starts
 
 
-def work_off(
+def run_remaining(
     journal: Journal[AnyLine],
-    todo: Callable[[], Iterable[tuple[Key, Work]]],
+    tasks: Callable[[], Iterable[tuple[Key, Task]]],
     engine: Engine,
-    ask: Callable[[Work], Request],
-    tell: Callable[[Work, Sequence[Completion]], Sequence[AnyLine]],
+    to_request: Callable[[Task], Request],
+    to_lines: Callable[[Task, Sequence[Completion]], Sequence[AnyLine]],
     label: str,
-    running: Callable[[AnyLine], str] = lambda line: "",
+    status: Callable[[AnyLine], str] = lambda line: "",
     unit: tuple[str, int] = ("", 1),
 ) -> Journal[AnyLine]:
-    """Do the work that the journal does not hold yet, under a progress bar, and return the journal, sorted.
+    """Run the tasks whose lines the journal lacks, with a progress bar, append their lines, and return the journal, sorted by key.
 
-    todo() gives the pieces of work, anew at each call, each with the key of its last line. ask() makes the request of a piece, tell() its
-    lines from the completions. running() is called with every line and returns what the bar shows beside it. The bar's speed counts
-    `unit`: its name, and how many pieces of work make one.
+    tasks() returns an iterable of all tasks, each with the key of its last line; it is called twice. to_request() makes the request of a
+    task, and to_lines() makes its lines from the completions. status() is called with every line of the journal, old and new, and returns
+    the text beside the progress bar. unit is the unit of the speed that the bar shows: its name, and the number of tasks in one unit.
     """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
             return Text(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
     num_all = num_done = 0
-    for key, _ in todo():
+    for key, _ in tasks():
         num_all += 1
         num_done += key in journal
     shown = ""
     for line in journal:
-        shown = running(line)
-    in_work: dict[int, Work] = {}
+        shown = status(line)
+    in_flight: dict[int, Task] = {}
 
     def requests() -> Iterator[Request]:
-        for place, (_, work) in enumerate(piece for piece in todo() if piece[0] not in journal):
-            in_work[place] = work
-            yield ask(work)
+        for index, (_, task) in enumerate(keyed for keyed in tasks() if keyed[0] not in journal):
+            in_flight[index] = task
+            yield to_request(task)
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
         Speed(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[running]}"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[status]}"),
     )
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=num_all, completed=num_done, running=shown)
-        for place, completions in engine.generate(requests()):
-            new = tell(in_work.pop(place), completions)
+    with progress.Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+        bar_id = bar.add_task(label, total=num_all, completed=num_done, status=shown)
+        for index, completions in engine.generate(requests()):
+            new = to_lines(in_flight.pop(index), completions)
             journal.append(new)
             for line in new:
-                shown = running(line)
-            progress.update(task, advance=1, running=shown)
+                shown = status(line)
+            bar.update(bar_id, advance=1, status=shown)
     journal.finish()
     return journal

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs -> judgements: every pair in both orders, as often as the critic repeats, one line each as they arrive."""
+"""Let a critic judge pairs in both orders, critic.repeats times each. Each judgement is written as one line as soon as it arrives."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, run_remaining
 from critic_r1_verl.lines import Judgement, Key
 from critic_r1_verl.records import ORDERS, Order, PairRecord, RecordFile
 
-_Work = tuple[PairRecord, Order, int]
-"""What one judgement needs: a pair, the order in which it is shown, and the number of the repeat."""
+_Task = tuple[PairRecord, Order, int]
+"""One judgement to make: the pair, the order in which it is shown, and the index of the repeat."""
 
 
 def judge(
@@ -23,13 +23,13 @@ def judge(
     root: Path,
     label: str = "judging",
 ) -> Journal[Judgement]:
-    """Judge every pair in both orders; images lie under root. A pair that occurs several times is judged once.
+    """Judge every pair in both orders and return the journal, sorted by key. Image paths are relative to root.
 
-    Resumes from what `out` already holds, and returns the journal, whose lines stay in the file. The orders and repeats of a pair follow
-    each other, so that an engine finds their common beginning, the images first of all, in its prefix cache.
+    Judgements that the file `out` already holds are skipped. A pair that occurs several times is judged once. All requests about one pair
+    are consecutive, so that the engine's prefix cache can reuse their common beginning, above all the images.
     """
 
-    def todo() -> Iterator[tuple[Key, _Work]]:
+    def tasks() -> Iterator[tuple[Key, _Task]]:
         seen = set()
         for pair in pairs:
             if (pair_id := pair.pair_id) not in seen:
@@ -38,25 +38,26 @@ def judge(
                     for order in ORDERS:
                         yield (pair_id, order, repeat), (pair, order, repeat)
 
-    def ask(work: _Work) -> Request:
-        pair, order, repeat = work
+    def to_request(task: _Task) -> Request:
+        pair, order, repeat = task
         return critic.request(pair, order, root, repeat)
 
-    def tell(work: _Work, completions: Sequence[Completion]) -> list[Judgement]:
-        return [critic.judgement(*work, completion, engine.name) for completion in completions]
+    def to_lines(task: _Task, completions: Sequence[Completion]) -> list[Judgement]:
+        return [critic.judgement(*task, completion, engine.name) for completion in completions]
 
-    return work_off(Journal(out, Judgement), todo, engine, ask, tell, label, _Running(), ("pairs", len(ORDERS) * critic.repeats))
+    unit = ("pairs", len(ORDERS) * critic.repeats)
+    return run_remaining(Journal(out, Judgement), tasks, engine, to_request, to_lines, label, _RunningAccuracy(), unit)
 
 
-class _Running:
-    """The score so far, shown beside the progress bar."""
+class _RunningAccuracy:
+    """The accuracy so far, shown beside the progress bar."""
 
     def __init__(self) -> None:
-        self.right = self.unparsed = self.judged = 0
+        self.correct = self.unparsed = self.judged = 0
 
     def __call__(self, line: Judgement) -> str:
         self.judged += 1
-        self.right += line.correct
+        self.correct += line.correct
         self.unparsed += line.choice is None
         unparsed = f", {self.unparsed} unparsed" if self.unparsed else ""
-        return f"right {100 * self.right / self.judged:.1f} %{unparsed}"
+        return f"right {100 * self.correct / self.judged:.1f} %{unparsed}"

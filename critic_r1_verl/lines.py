@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of a run's files: Judgement, Answer, Match and Selection, with the one reader and the one writer of each.
+"""The lines of the files in a run folder: Judgement, Answer, Match and Selection, and how they are read and written.
 
-A run folder holds judgements.jsonl, answers.jsonl, matches.jsonl and selections.jsonl, one JSON object a line. Every number that is
-reported can be computed from them again, together with records.jsonl.
+A run folder holds judgements.jsonl, answers.jsonl, matches.jsonl and selections.jsonl, with one JSON object per line. All reported numbers
+are computed from these files and records.jsonl.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
-from critic_r1_verl.records import ORDERS, Choice, Order
+from critic_r1_verl.records import CHOICES, ORDERS, Choice, Order, check_keys
 from critic_r1_verl.verdict import Status
 
 Key = tuple[Any, ...]
 
-CHOICES = get_args(Choice)
 STATUSES = get_args(Status)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """What the model said about one pair in one order. choice and preferred are in the shown frame of `order`.
+    """The model's judgement of one pair in one order. choice and preferred are in the shown frame of `order`.
 
-    choice is None exactly if status is not "parsed". Token counts are None where the engine does not tell them.
+    choice is None if and only if status is not "parsed". Token counts are None if the engine does not return them. As in the other classes
+    of this module, ValueError names a malformed key.
     """
 
     FILE: ClassVar[str] = "judgements.jsonl"
@@ -48,7 +48,7 @@ class Judgement:
         _check_one_of(self, "preferred", CHOICES)
         _check_choice(self)
         if self.correct != (self.choice == self.preferred):
-            raise ValueError(f"key 'correct': {self.correct} does not follow from choice {self.choice!r} and preferred {self.preferred!r}")
+            raise ValueError(f"key 'correct': {self.correct} does not match choice {self.choice!r} and preferred {self.preferred!r}")
 
     @property
     def key(self) -> Key:
@@ -57,7 +57,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One answer to a question. kind is "greedy" or "sample"; answer is the normalised content of the box, None if none was parsed."""
+    """One answer to a question. kind is "greedy" or "sample". answer is the normalised content of the box, None if none was parsed."""
 
     FILE: ClassVar[str] = "answers.jsonl"
 
@@ -78,7 +78,7 @@ class Answer:
         _check_one_of(self, "kind", ("greedy", "sample"))
         _check_one_of(self, "status", STATUSES)
         if (self.answer is None) != (self.status != "parsed"):
-            raise ValueError(f"key 'status': {self.status!r} does not go with the answer {self.answer!r:.80}")
+            raise ValueError(f"key 'status': {self.status!r} contradicts the answer {self.answer!r:.80}")
         if self.correct and self.answer is None:
             raise ValueError("key 'correct': true although there is no answer")
 
@@ -91,7 +91,7 @@ class Answer:
 class Match:
     """A judgement of two sampled answers to one question, in one order: first and second are their sample indices.
 
-    choice is in the shown frame: in order "12" the first answer stands first, in "21" the second.
+    choice is in the shown frame: order "12" shows the first answer first, order "21" the second.
     """
 
     FILE: ClassVar[str] = "matches.jsonl"
@@ -120,10 +120,10 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """The answer that a method picks among the samples of a question; sample is its index.
+    """The answer that a method selects among the samples of a question. sample is its index.
 
-    correct is in [0, 1]: where a method ties, the expectation of a fair draw. matches counts the pairs of answers that were judged,
-    undecided those of them on whose winner the two orders did not agree.
+    correct is in [0, 1]: in a tie, the mean over the tied answers. matches is the number of pairs of answers that were judged; undecided
+    is the number of those without a winner, because the two orders did not prefer the same answer.
     """
 
     FILE: ClassVar[str] = "selections.jsonl"
@@ -149,32 +149,28 @@ class Selection:
 AnyLine = TypeVar("AnyLine", Judgement, Answer, Match, Selection)
 
 
-def to_json(line: Any) -> dict[str, Any]:
-    """The fields of a line by name, in their order."""
-    return {field.name: getattr(line, field.name) for field in fields(line)}
-
-
 def encode(line: Any) -> bytes:
-    """A line as it stands in its file: ASCII JSON and a newline."""
-    return (json.dumps(to_json(line), ensure_ascii=True) + "\n").encode("ascii")
+    """The bytes of a line in its file: ASCII JSON and a newline."""
+    return json.dumps(asdict(line)).encode("ascii") + b"\n"
 
 
 def decode(text: bytes, cls: type[AnyLine], where: str) -> AnyLine:
-    """The line of such a text. ValueError begins with `where` and names the key; a line that lacks its end was cut short by a kill."""
+    """The line of such bytes. ValueError begins with `where` and names the key, or says that the line was cut short."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         if not text.endswith(b"\n"):
-            raise ValueError(f"{where}: the line is cut short; run the command that writes it again, it resumes there") from error
+            raise ValueError(f"{where}: the line is cut short; run the command that writes this file again, and it will resume") from error
         raise ValueError(f"{where}: not JSON ({error!s:.200})") from error
     try:
-        return cls(**_arguments(cls, data))
+        check_keys(cls, data)
+        return cls(**data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
 def read(path: Path, cls: type[AnyLine]) -> Iterator[AnyLine]:
-    """The lines of a file, one at a time. ValueError names file, line and key, and a line whose key has been there before."""
+    """Yield the lines of a file. ValueError names file, line and key, also of a line whose key an earlier line has."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; run the command that writes it, or correct the path")
     seen: dict[Key, int] = {}
@@ -188,17 +184,6 @@ def read(path: Path, cls: type[AnyLine]) -> Iterator[AnyLine]:
             yield line
 
 
-def _arguments(cls: type, data: Any) -> dict[str, Any]:
-    names = [field.name for field in fields(cls)]
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{data!r:.80} is not a JSON object")
-    if missing := [name for name in names if name not in data]:
-        raise ValueError(f"key {missing[0]!r} is missing; a {cls.__name__.lower()} has {', '.join(names)}")
-    if unknown := [name for name in data if name not in names]:
-        raise ValueError(f"key {unknown[0]!r} is unknown; a {cls.__name__.lower()} has {', '.join(names)}")
-    return dict(data)
-
-
 _COUNTS = ("repeat", "sample", "first", "second", "matches", "undecided")
 _TOKENS = ("prompt_tokens", "completion_tokens")
 
@@ -208,13 +193,13 @@ def _check_types(line: Any) -> None:
         name, value = field.name, getattr(line, field.name)
         if name in _COUNTS or (name in _TOKENS and value is not None):
             if type(value) is not int or value < 0:
-                raise ValueError(f"key {name!r}: {value!r:.80} is not a whole number of 0 or more")
+                raise ValueError(f"key {name!r}: {value!r:.80} is not an integer of 0 or more")
         elif name == "correct":
-            # A selection's is a share, and JSON may write 1.0 as 1.
+            # In a Selection it is a number, and JSON may hold 1 for 1.0.
             if type(value) is not bool and not (isinstance(line, Selection) and type(value) in (int, float)):
-                raise ValueError(f"key 'correct': {value!r:.80} is not a truth value")
+                raise ValueError(f"key 'correct': {value!r:.80} is not true or false")
         elif not isinstance(value, str) and not (value is None and name in ("choice", "answer", *_TOKENS)):
-            raise ValueError(f"key {name!r}: {value!r:.80} is not a text")
+            raise ValueError(f"key {name!r}: {value!r:.80} is not a string")
 
 
 def _check_one_of(line: Any, name: str, allowed: tuple[str, ...]) -> None:
@@ -227,4 +212,4 @@ def _check_choice(line: Any) -> None:
     if line.choice is not None:
         _check_one_of(line, "choice", CHOICES)
     if (line.choice is None) != (line.status != "parsed"):
-        raise ValueError(f"key 'status': {line.status!r} does not go with the choice {line.choice!r}")
+        raise ValueError(f"key 'status': {line.status!r} contradicts the choice {line.choice!r}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reward of a response: a door into verl (`reward.custom_reward_function.path=pkg://critic_r1_verl.reward`).
+"""The reward of a response, which verl loads as `reward.custom_reward_function.path=pkg://critic_r1_verl.reward`.
 
-verl calls compute_score in a thread pool, and an exception would mark the whole group of rollouts as failed without stopping the run:
-so it is pure, uses no signals, and no text makes it raise. Evaluation calls the same parser, so the reward is the metric.
+verl calls compute_score in a thread pool, where an exception would mark the whole group of rollouts as failed without stopping the run. So
+compute_score is pure, uses no signals, and raises for no text. Evaluation uses the same parser, so the reward is the metric.
 """
 
 from threading import Lock
@@ -10,9 +10,9 @@ from typing import Any
 
 from critic_r1_verl.verdict import Status, is_plain_maths, normalise, parse_answer, parse_verdict, with_thought_opened
 
-# The parser behind math_verify keeps global state, and pure Python gains nothing from running twice at a time.
-_MATHS = Lock()
-# Expanding ((x+y+1)^9+1)^9 occupies sympy for minutes.
+# The parser of math_verify has global state, and pure Python code would not be faster in several threads.
+_PARSER_LOCK = Lock()
+# With a higher degree, as in ((x+y+1)^9+1)^9, sympy takes minutes to expand the expression.
 _MAX_BRACKET_DEGREE = 4
 
 
@@ -29,28 +29,24 @@ def compute_score(
 ) -> dict[str, float]:
     r"""Score in [0, 1] for weights that add up to 1: accuracy_weight * acc + format_weight * format.
 
-    extra_info["style"] says what the box holds: "verdict" (the default), right if its choice is ground_truth ("1", "2" or "tie"), or
-    "math", right if its content equals ground_truth, as text or as mathematics. acc, format and parsed (a choice or an answer was
-    read) are 0.0 or 1.0. thought_opened says that the chat template opens the think block, so that the response begins inside it.
-    Whatever is not a text, not a label or not a style scores 0: rows.check_row finds such rows before training.
+    extra_info["style"] says what the box should contain. "verdict" (the default): the choice ground_truth ("1", "2" or "tie"). "math": an
+    answer that equals ground_truth as text or as mathematics. acc, format and parsed (a choice or an answer was read) are 0.0 or 1.0.
+    thought_opened: the chat template opens the think block, so that the response begins inside it.
+    A response or ground_truth that is not a string, or an unknown style, scores 0; rows.check_row finds such rows before training.
 
     >>> compute_score("demo", "<think>Response 2 misreads the sign.</think> \\boxed{1}", "1")
     {'score': 1.0, 'acc': 1.0, 'format': 1.0, 'parsed': 1.0}
     """
     if thought_opened and isinstance(solution_str, str):
         solution_str = with_thought_opened(solution_str)
-    right, well_formed, status = _grade(solution_str, ground_truth, _style(extra_info))
-    acc, form = float(right), float(well_formed)
-    score = accuracy_weight * acc + format_weight * form
-    return {"score": score, "acc": acc, "format": form, "parsed": float(status == "parsed")}
-
-
-def _style(extra_info: Any) -> Any:
-    return extra_info.get("style", "verdict") if isinstance(extra_info, dict) else "verdict"
+    style = extra_info.get("style", "verdict") if isinstance(extra_info, dict) else "verdict"
+    correct, well_formed, status = _grade(solution_str, ground_truth, style)
+    acc, form = float(correct), float(well_formed)
+    return {"score": accuracy_weight * acc + format_weight * form, "acc": acc, "format": form, "parsed": float(status == "parsed")}
 
 
 def _grade(text: Any, ground_truth: Any, style: Any) -> tuple[bool, bool, Status]:
-    """Whether the response is right, whether it has the format, and how reading it went."""
+    """Whether the response is correct, whether it has the required format, and the status of parsing it."""
     if not isinstance(text, str) or not isinstance(ground_truth, str):
         return False, False, "missing"
     if style == "verdict":
@@ -63,7 +59,7 @@ def _grade(text: Any, ground_truth: Any, style: Any) -> tuple[bool, bool, Status
 
 
 def _equal(answer: str, ground_truth: str) -> bool:
-    """Whether two answers are the same text, in any case, or plain mathematics of the same value."""
+    """Whether two answers are the same text, ignoring case, or plain mathematics with the same value."""
     truth = normalise(ground_truth)
     if answer.casefold() == truth.casefold():
         return True
@@ -73,16 +69,16 @@ def _equal(answer: str, ground_truth: str) -> bool:
 
     from math_verify import parse, verify
 
-    # It would warn, in every process, of what the next comment says.
+    # math_verify would warn in every process that there is no timeout.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    with _MATHS:
-        # Timeouts of math_verify are signals, which only a main thread may use; what is let through above bounds the work instead.
+    with _PARSER_LOCK:
+        # math_verify implements timeouts by signals, which work only in the main thread. The checks above limit the work instead.
         parsed_truth, parsed_answer = (parse(f"${maths}$", fallback_mode="no_fallback", parsing_timeout=None) for maths in (truth, answer))
         return verify(parsed_truth, parsed_answer, timeout_seconds=None)
 
 
 def _bracket_degree(maths: str) -> int:
-    """The product of all exponents that stand on anything but a letter or a digit: 6 for (x+y)^2(x-y)^3, 1 for x^9."""
+    """The product of all exponents that do not directly follow a letter or a digit: 6 for (x+y)^2(x-y)^3, 1 for x^9."""
     degree = 1
     base, *powers = maths.replace(" ", "").split("^")
     for power in powers:

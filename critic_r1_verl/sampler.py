@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of the reward in the training log. A door into verl (`trainer.v1.sampler.custom_sampler`).
+"""Log the parts of the reward in training. verl loads this module through `trainer.v1.sampler.custom_sampler`.
 
-verl 0.9.1 logs what compute_score returns beside the score in validation only. Its replay buffer may return metrics with each batch, so
-this one adds the means of those parts over the rollouts of the batch: reward/acc/mean, reward/format/mean, reward/unparsed/mean.
+In training, verl 0.9.1 logs the score, but not the other values that compute_score returns. Its replay buffer may return metrics with each
+batch, so these classes add their means over the batch: reward/acc/mean, reward/format/mean and reward/unparsed/mean.
 """
 
 import os
@@ -13,12 +13,12 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-# verl polls its queue every 2 s, which is nothing beside a step of minutes and half of a step on the CPU.
+# verl polls its queue every 2 s. That does not matter for steps of minutes, but it is half of a step on a CPU.
 POLL_SECONDS = float(os.environ.get("CRITIC_R1_POLL_SECONDS", "0.2"))
 
 
 def reward_metrics(infos: list[dict[str, float]]) -> dict[str, float]:
-    """Means over the rollouts of one batch: acc and format in [0, 1], unparsed = 1 - parsed. Empty without rollouts."""
+    """Means over the rollouts of one batch, in [0, 1]; unparsed is 1 - parsed. Empty if there are no rollouts."""
     if not infos:
         return {}
 
@@ -33,7 +33,7 @@ class _RewardParts:
         super().__init__(*args, poll_interval=POLL_SECONDS, **kwargs)  # type: ignore[call-arg]
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        """verl's own sampling; the returned metrics also hold the parts of the reward."""
+        """Sample as verl does, and add the parts of the reward to the metrics."""
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)  # type: ignore[misc]
         if partition_id == "val" or not batch.keys:
             return batch, metrics

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many tokens a prompt has, without running the processor: the real tokenizer on the text, the processor's size rule on the images.
+"""Count the tokens of a prompt without running the processor, from the tokens of the text and the sizes of the images.
 
-It counts what verl counts: qwen_vl_utils fits each image to its limits, the processor to its own, and each merged patch is one token.
-check() compares it with the processor itself; the build does so on a sample and stops where they differ.
+The count is the same as in verl, where qwen_vl_utils and then the processor resize each image, and each merged patch is one token.
+check() compares counts with the output of the processor. The data build does so for a sample and stops if they differ.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from typing import Any
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import Limits, smart_resize
 
-_MARK = "TEXT-OF-THE-PROMPT"
+_PROMPT_MARKER = "TEXT-OF-THE-PROMPT"
 # qwen_vl_utils 0.0.14, vision_process.py: IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM.
-_FETCHED_TOKENS = (4, 16_384)
+_FETCHED_IMAGE_TOKENS = (4, 16_384)
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What it takes to count: a tokenizer file, the chat template's text around a prompt and for an image, the processor's pixel limits."""
+    """Counts tokens from a tokenizer file, the chat template's text around a prompt and for an image, and the processor's pixel limits."""
 
     tokenizer_file: str
     before: str
@@ -30,23 +30,23 @@ class Meter:
     limits: Limits
 
     def tokens(self, content: str, sizes: Sequence[tuple[int, int]]) -> int:
-        """Tokens of a chat whose one turn is content, with an `<image>` for each image; sizes are (width, height) of the stored files."""
+        """The number of tokens of a chat with the single user turn `content`. sizes: (width, height) of the stored file of each <image>."""
         text = self.before + content.replace("<image>", self.image) + self.after
-        # The fast way leaves out where in the text each token lies.
-        [written] = _tokenizer(self.tokenizer_file).encode_batch_fast([text], add_special_tokens=False)
-        return len(written) + sum(self.image_tokens(*size) - 1 for size in sizes)
+        # encode_batch_fast is faster because it does not compute the offsets of the tokens.
+        [encoding] = _tokenizer(self.tokenizer_file).encode_batch_fast([text], add_special_tokens=False)
+        return len(encoding) + sum(self.image_tokens(*size) - 1 for size in sizes)
 
     def image_tokens(self, width: int, height: int) -> int:
-        """Tokens of one image: patches after both resizes, merged."""
+        """The number of tokens of an image of this size in pixels: its merged patches after both resizes."""
         factor = self.limits.factor
-        least, most = (number * factor**2 for number in _FETCHED_TOKENS)
+        least, most = (number * factor**2 for number in _FETCHED_IMAGE_TOKENS)
         fetched = smart_resize(width, height, Limits(least, most, factor))
-        seen = smart_resize(*fetched, self.limits)
-        return seen[0] * seen[1] // factor**2
+        processed = smart_resize(*fetched, self.limits)
+        return processed[0] * processed[1] // factor**2
 
 
 def load_processor(base: str) -> Any:
-    """The processor of a model folder, or of a hub id in the local cache. ValueError, with the remedy, if there is none: no download."""
+    """The processor of a model folder, or of a hub id in the local cache. ValueError if there is none; nothing is downloaded."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from transformers import AutoProcessor
@@ -65,7 +65,7 @@ def load_processor(base: str) -> Any:
     except (OSError, ValueError) as error:
         raise ValueError(f"--base {base}: {folder} holds no processor that transformers can load ({error!s:.200})") from error
     if not hasattr(processor, "image_processor") or not getattr(processor.tokenizer, "is_fast", False):
-        raise ValueError(f"--base {base}: lengths need a processor with images and a fast tokenizer; give another, or --no-lengths")
+        raise ValueError(f"--base {base}: lengths need an image processor and a fast tokenizer; give another base, or --no-lengths")
     return processor
 
 
@@ -74,24 +74,24 @@ def meter(processor: Any, work: Path) -> Meter:
     file = work / "tokenizer.json"
     with replacing(file) as temporary:
         temporary.write_text(processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    before, after = _render(processor, images=0).split(_MARK)
+    before, after = _render(processor, images=0).split(_PROMPT_MARKER)
     with_image = _render(processor, images=1)
     sizes, factor = processor.image_processor, processor.image_processor.patch_size * processor.image_processor.merge_size
     return Meter(
         tokenizer_file=str(file),
         before=before,
         after=after,
-        image=with_image[len(before) : -len(_MARK + after)],
+        image=with_image[len(before) : -len(_PROMPT_MARKER + after)],
         limits=Limits(sizes.size["shortest_edge"], sizes.size["longest_edge"], factor),
     )
 
 
 def check(meter: Meter, processor: Any, rows: Iterable[Mapping[str, Any]], root: Path) -> int:
-    """Compare the count of each row with the processor run in full, as verl runs it; the number of rows. ValueError names what differs."""
+    """Compare the count of each row with the processor's output, as in verl. Returns the number of rows; ValueError if one differs."""
     from PIL import Image as Pillow
     from qwen_vl_utils import process_vision_info
 
-    number = 0
+    num_rows = 0
     for row in rows:
         files = [root / path for path in row["images"]]
         content = row["prompt"][0]["content"]
@@ -102,22 +102,22 @@ def check(meter: Meter, processor: Any, rows: Iterable[Mapping[str, Any]], root:
         messages = [{"role": "user", "content": parts}]
         prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         images, _ = process_vision_info(messages, image_patch_size=processor.image_processor.patch_size)
-        true = len(processor(text=[prompt], images=images)["input_ids"][0])
+        actual = len(processor(text=[prompt], images=images)["input_ids"][0])
         sizes = []
         for file in files:
             with Pillow.open(file) as picture:
                 sizes.append(picture.size)
-        if (counted := meter.tokens(content, sizes)) != true:
+        if (counted := meter.tokens(content, sizes)) != actual:
             raise ValueError(
-                f"{row['extra_info']['pair_id']}: counted {counted} prompt tokens, the processor gives {true}: "
-                f"{type(processor).__name__} follows another rule; build with --no-lengths and leave room in data.max_prompt_length"
+                f"{row['extra_info']['pair_id']}: counted {counted} prompt tokens, but the processor gives {actual}: "
+                f"{type(processor).__name__} has another rule for sizes; build with --no-lengths and leave room in data.max_prompt_length"
             )
-        number += 1
-    return number
+        num_rows += 1
+    return num_rows
 
 
 def _render(processor: Any, images: int) -> str:
-    content = [{"type": "image"}] * images + [{"type": "text", "text": _MARK}]
+    content = [{"type": "image"}] * images + [{"type": "text", "text": _PROMPT_MARKER}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
 
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Model text -> verdict or answer. Every regular expression that reads a model's output is here.
+r"""Parse the verdict or the answer from a model's output. Training and evaluation use only these functions.
 
-The grammar is one thought and one box, `<think>why</think> \boxed{1}`:
+The expected format is a think block and a box, `<think>why</think> \boxed{1}`:
 
-* Boxes count only outside think blocks. A block runs from `<think>` to the next `</think>`; where the first `</think>` was never
-  opened (chat templates may open it in the prompt), everything before it is thought.
-* A block or a box that is opened and never closed makes the whole text `unclosed`; two boxes that say different things make it
-  `ambiguous`; no box, or a box that says nothing of use, makes it `missing`. None of these is ever guessed.
-* `format` holds only for the whole grammar: one visible thought, then one box, and nothing else but white space.
+* Boxes count only outside think blocks. A block extends from `<think>` to the next `</think>`. If the first `</think>` has no `<think>`
+  before it (chat templates may put that into the prompt), all text before it belongs to a think block.
+* A block or a box that is never closed makes the status `unclosed`, and boxes with different contents make it `ambiguous`. Without a box,
+  or if the content of the box is not usable, the status is `missing`. No choice is ever guessed.
+* `format` is true only if the text is one think block with visible content, then one box, and otherwise only white space.
 
-All functions are total over `str` and take time linear in its length.
+All functions accept every `str` and take time linear in its length.
 """
 
 import re
@@ -24,12 +24,12 @@ THINK_TAGS = ("<think>", "</think>")
 
 _THINK, _END_THINK = THINK_TAGS
 _BOX = "\\boxed{"
-# An escaped brace (or any escaped character) is text, not structure.
+# An escaped character, such as a brace, does not open or close anything.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _CHOICES: dict[str, Choice] = {"1": "1", "2": "2", "tie": "tie", "response 1": "1", "response 2": "2"}
 _COMMANDS = ("\\text{", "\\mathrm{", "\\textbf{")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"))
-# A sign, a digit, a bracket, a lone letter, a fraction, a root, an exponent of one digit: no words, no factorials, no towers of powers.
+# Allows signs, digits, brackets, single letters, fractions, roots and exponents of one digit, but no words, factorials or nested powers.
 _PLAIN_MATHS = re.compile(
     r"(?:[A-Za-z]\s*=)?"
     r"(?:\\(?:[dt]?frac|sqrt|pi|infty|cup|pm|cdot|times|div|left|right|circ|[{}%,;! ])"
@@ -39,15 +39,15 @@ _PLAIN_MATHS = re.compile(
     re.ASCII,
 )
 _MAX_MATHS_CHARS, _MAX_POWERS, _MAX_ROOTS, _MAX_UNKNOWNS = 64, 3, 2, 2
-# Beside a root, a decimal or a power of anything but a letter can occupy sympy for minutes, as in \sqrt[5]{0.5/\sqrt{99}}.
+# Together with a root, a decimal or a power of anything but a letter can take sympy minutes, as in \sqrt[5]{0.5/\sqrt{99}}.
 _HEAVY_BESIDE_ROOT = re.compile(r"[^A-Za-z]\^\{?-?\d|\.")
-# Real boxes have one or two layers, as in `$\text{1}$.`; the bound keeps hostile nesting linear.
+# Real boxes have one or two layers, as in `$\text{1}$.`. The limit keeps the time linear for any nesting.
 _MAX_LAYERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a critic's text says, in the shown frame. `choice` is None exactly if `status` is not "parsed"; `format` implies "parsed".
+    """The parsed output of a critic, in the shown frame. `choice` is None unless `status` is "parsed"; `format` implies "parsed".
 
     >>> parse_verdict("<think>Response 2 misreads the sign.</think> \\\\boxed{1}")
     Verdict(choice='1', status='parsed', format=True)
@@ -60,7 +60,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a policy's text answers. `text` is the normalised content of the box, None exactly if `status` is not "parsed"."""
+    """The parsed output of a policy. `text` is the normalised content of the box, None unless `status` is "parsed"."""
 
     text: str | None
     status: Status
@@ -68,12 +68,12 @@ class Answer:
 
 
 def parse_verdict(text: str) -> Verdict:
-    r"""Read the choice from a critic's output.
+    r"""Parse the choice from a critic's output.
 
-    `1`, `2`, `tie`, `Response 1` and `Response 2` are choices, in any case and under the wrapping that `normalise` removes; any other
-    content is no choice. Boxes that repeat one choice are parsed, without `format`.
+    The choices are `1`, `2`, `tie`, `Response 1` and `Response 2`, in any case, also inside the wrappings that `normalise` removes.
+    If several boxes contain the same choice, the status is `parsed` and `format` is false.
     """
-    contents, closed, well_formed = _read(text)
+    contents, closed, well_formed = _read_boxes(text)
     if not closed:
         return Verdict(None, "unclosed", False)
     choices = {_CHOICES.get(content) or _CHOICES.get(" ".join(normalise(content).lower().split())) for content in contents}
@@ -84,8 +84,8 @@ def parse_verdict(text: str) -> Verdict:
 
 
 def parse_answer(text: str) -> Answer:
-    r"""Read the answer from a policy's output: the same grammar with free content, in which braces may nest (`\boxed{\frac{1}{2}}`)."""
-    contents, closed, well_formed = _read(text)
+    r"""Parse the answer from a policy's output. The box may contain any text, also with nested braces (`\boxed{\frac{1}{2}}`)."""
+    contents, closed, well_formed = _read_boxes(text)
     if not closed:
         return Answer(None, "unclosed", False)
     answers = {normalise(content) for content in contents}
@@ -96,7 +96,7 @@ def parse_answer(text: str) -> Answer:
 
 
 def normalise(content: str) -> str:
-    r"""Strip white space, a full stop at the end, and the wrappings `\text{}`, `\mathrm{}`, `\textbf{}`, `$ $`, `$$ $$` and `\( \)`.
+    r"""Remove outer white space, a full stop at the end, and the wrappings `\text{}`, `\mathrm{}`, `\textbf{}`, `$ $`, `$$ $$` and `\( \)`.
 
     >>> normalise(" $\\text{Tie.}$ ")
     'Tie'
@@ -111,9 +111,9 @@ def normalise(content: str) -> str:
 
 
 def is_plain_maths(answer: str) -> bool:
-    r"""Whether an answer is mathematics so short and simple that a symbolic comparison ends within about a second.
+    r"""Whether an answer is a mathematical expression that is simple enough for a symbolic comparison within about a second.
 
-    Words are not mathematics: as products of letters, "no" would equal "on".
+    Words do not count, because as products of letters "no" would equal "on".
     """
     if len(answer) > _MAX_MATHS_CHARS or answer.count("^") > _MAX_POWERS or answer.count("\\sqrt") > _MAX_ROOTS or "**" in answer:
         return False
@@ -124,7 +124,7 @@ def is_plain_maths(answer: str) -> bool:
 
 
 def _unwrapped(content: str) -> str:
-    """Content without its outermost wrapping, if one spans all of it."""
+    """The content without its outermost wrapping, if it has one."""
     for command in _COMMANDS:
         if content.startswith(command) and _closing_brace(content, len(command)) == len(content) - 1:
             return content[len(command) : -1]
@@ -135,8 +135,8 @@ def _unwrapped(content: str) -> str:
     return content
 
 
-def _read(text: str) -> tuple[list[str], bool, bool]:
-    """Contents of the boxes that count, whether everything opened was closed, and whether the text is one thought and one box."""
+def _read_boxes(text: str) -> tuple[list[str], bool, bool]:
+    """The contents of the boxes outside think blocks, whether all blocks and boxes are closed, and whether the text has the format."""
     parts = _split_at_tags(text)
     contents = []
     thinking = len(parts) > 1 and parts[1] == _END_THINK
@@ -156,7 +156,7 @@ def _read(text: str) -> tuple[list[str], bool, bool]:
 
 
 def _split_at_tags(text: str) -> list[str]:
-    """text, tag, text, tag, ..., text. Hopping from "<" to "<" passes a long thought many times faster than a regular expression."""
+    """Split into [text, tag, text, tag, ..., text]. Searching for "<" is many times faster on long texts than a regular expression."""
     parts: list[str] = []
     position, start = 0, text.find("<")
     while start != -1:
@@ -169,14 +169,14 @@ def _split_at_tags(text: str) -> list[str]:
 
 
 def _is_well_formed(parts: list[str], content: str) -> bool:
-    """Whether the parts of a text with this one box are a visible thought, then the box, and white space around them."""
+    """Whether a text with a single box is a think block with visible content, then the box, and only white space around them."""
     if parts[1::2] != [_THINK, _END_THINK] or parts[0].strip() or parts[4].strip() != f"{_BOX}{content}}}":
         return False
     return any(char.isprintable() and not char.isspace() for char in parts[2])
 
 
 def _closing_brace(text: str, start: int) -> int:
-    """Index of the brace that closes the one opened just before `start`; -1 if it stays open."""
+    """The index of the brace that closes the one just before `start`, or -1 if there is none."""
     depth = 1
     for match in _BRACE.finditer(text, start):
         if match[0] == "{":
@@ -189,7 +189,7 @@ def _closing_brace(text: str, start: int) -> int:
 
 
 def with_think_tags(text: str, tags: tuple[str, str]) -> str:
-    """A text whose thought stands between other tags, (opening, closing), with <think> </think> in their place."""
+    """Replace the (opening, closing) think tags of a model by <think> and </think>."""
     for tag, other in zip(THINK_TAGS, tags, strict=True):
         text = text.replace(other, tag)
     return text
@@ -201,5 +201,5 @@ def with_thought_opened(text: str) -> str:
 
 
 def without_tags(text: str) -> str:
-    """A policy's output as a critic is shown it: thought and answer, without the tags around the thought."""
+    """A policy's output as a critic sees it: reasoning and answer, without the think tags."""
     return text.replace(_THINK, "").replace(_END_THINK, "").strip()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the training data comes from: one file a corpus, and the build that turns corpora into verl's rows."""
+"""Training data: one converter module for each corpus, and the build that turns raw rows into the rows that verl reads."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corpora -> shards of records -> a data folder: the rows of each split, records.jsonl, images/ and, last, manifest.json.
+"""From corpora to a data folder: the rows of each split, records.jsonl, images/ and, written last, manifest.json.
 
-Raw rows are converted in shards (shards.py), which a killed build finds again in DIR/.build. The merge holds a key of each record in
-memory and no record (merge.py): duplicates and contradictions go first, then ties and records beyond a quota (choice.py), then records that
-are in a benchmark; the rest is divided into splits that share no image (splits.py). Every choice is by hash and seed, so the same input
-gives the same bytes with any number of workers.
+Raw rows are converted in shards (shards.py). They are kept in DIR/.build until the build ends, so that a killed build can resume. The merge
+(merge.py) holds only a key of each record in memory. It drops duplicates and contradictions first, then ties and records beyond a quota
+(choice.py), then records that are in a benchmark, and divides the rest into splits that share no image (splits.py). Every choice is by hash
+and seed, so the same input gives the same bytes with any number of workers.
 """
 
 import shutil
@@ -21,11 +21,12 @@ from critic_r1_verl.files import file_sha256, locked, replacing, write_json
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import ORDERS, SPLITS
 from data_prep import contamination, corpora, shards, writing
-from data_prep.choice import choose
+from data_prep.choice import check, choose
 from data_prep.image_store import remove_unused
 from data_prep.merge import Key, drop, read_keys, read_records
 from data_prep.options import Corpus, Options
 from data_prep.plan import plan, versions
+from data_prep.sources import File, find
 from data_prep.splits import split
 from data_prep.workers import convert_all
 
@@ -33,22 +34,32 @@ from data_prep.workers import convert_all
 def build(out: Path, given: Sequence[Corpus], options: Options) -> dict[str, Any]:
     """Write a data folder and return its manifest.
 
-    ValueError (SchemaError for a row or table that is not in the documented schema) says which file and row stopped it, and the remedy.
+    ValueError names the file and the row that stopped the build, and the remedy; it is a SchemaError if a row or a table does not follow
+    the documented schema. If the build fails before it converts a row, a folder that it created is removed.
     """
     names = [corpus.name for corpus in given]
     if len(set(names)) < len(names):
-        raise ValueError("a corpus is given twice; put its files into one folder and give that")
+        raise ValueError("a corpus is given twice; put its files into one folder and give that folder")
+    check(given, options)
+    work, is_new = out / ".build", not out.exists()
+    # A missing file is reported at once, before the processor is loaded.
+    files = {corpus.name: find(corpus.location, corpus.module, corpus.images, work / "unpacked" / corpus.name) for corpus in given}
     with locked(out):
-        return _build(out, out / ".build", given, options)
+        try:
+            return _build(out, work, given, files, options)
+        except Exception:
+            if is_new and not (work / "shards").exists():
+                shutil.rmtree(out)
+            raise
 
 
-def _build(out: Path, work: Path, given: Sequence[Corpus], options: Options) -> dict[str, Any]:
+def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, Sequence[File]], options: Options) -> dict[str, Any]:
     templates = {"pair": prompts.load(options.template), "question": prompts.load(options.question_template)}
     processor = tokens.load_processor(options.base) if options.base else None
     meter = tokens.meter(processor, work) if processor else None
     limits = Limits(*options.pixels, meter.limits.factor) if meter else Limits(*options.pixels)
-    tasks = plan(out, work, given, options, limits, templates, meter)
-    # Before the rows are converted, which takes long: a benchmark that cannot be read stops the build.
+    tasks = plan(out, work, given, files, options, limits, templates, meter)
+    # Benchmarks are read before the rows are converted, so that an unreadable one stops the build early.
     items = [item for benchmark in options.decontaminate for item in contamination.load(benchmark, work / "benchmarks", limits)]
     (out / MANIFEST).unlink(missing_ok=True)
     by_task = convert_all(tasks, options.num_workers)
@@ -115,7 +126,7 @@ def _decontaminate(
     limits: Limits,
     counts: Sequence[shards.Counts],
 ) -> tuple[list[Key], list[dict[str, Any]]]:
-    """The keys whose records are in no benchmark, and the matches of the others."""
+    """The keys of the records that are in no benchmark, and the matches of the other records."""
     if not items:
         return keys, []
     matches = contamination.find((record for record, _ in read_records(keys, tasks)), out, items, limits)
@@ -125,7 +136,7 @@ def _decontaminate(
 
 
 def _entries(keys: Sequence[Key], tasks: Sequence[shards.Task], both_orders: bool) -> Iterator[writing.Entry]:
-    """The records of one split with the orders in which they are shown."""
+    """The records of one split, each with the orders in which it is shown and the tokens of its prompt."""
     orders = iter(rows.balanced_orders([key for key in keys if key.kind == "pair"]))
     for key, (record, num_tokens) in zip(keys, read_records(keys, tasks), strict=True):
         if key.kind == "question":
@@ -140,7 +151,7 @@ def _provenance(corpus: Corpus, counts: shards.Counts) -> Mapping[str, Any]:
     return {
         "converter": corpora.file_identity(corpus.converter),
         "location": corpus.location or module.HUB,
-        # Of local files nothing says which revision they are.
+        # The revision of local files is not known.
         "revision": module.REVISION if corpus.location in ("", module.HUB) else "",
         "licence": module.LICENCE,
         "grade": module.GRADE,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of the distinct records a build takes: the policy for ties first, then quotas or weights. Every choice is by hash and seed."""
+"""Which of the distinct records a build takes: first by the policy for ties, then by quotas or weights. Choices are by hash and seed."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,21 @@ from data_prep.options import Corpus, Options
 from data_prep.shards import Counts
 
 
-def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[Counts]) -> tuple[list[Key], dict[str, Any]]:
-    """The keys that are taken, in the order in which the corpora have them, and what the manifest says about ties.
+def check(corpora: Sequence[Corpus], options: Options) -> None:
+    """ValueError for --ties, --quota and --weight that no records could satisfy; a build calls it before it reads a row."""
+    if options.ties not in ("keep", "drop") and not 0 <= float(options.ties) < 1:
+        raise ValueError(f"--ties {options.ties}: give keep, drop, or a share from 0 to below 1")
+    weights = [corpus.weight for corpus in corpora]
+    if any(weight is not None for weight in weights) and (
+        not all(weight is not None and weight > 0 for weight in weights) or any(corpus.quota is not None for corpus in corpora)
+    ):
+        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or give only quotas")
 
-    Ties are removed first; what is left of them keeps its share of the records under a quota.
+
+def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, counts: Sequence[Counts]) -> tuple[list[Key], dict[str, Any]]:
+    """The keys that are taken, in the order of the corpora, and the numbers of ties for the manifest.
+
+    Ties are dropped first; a quota keeps the share of the remaining ties. The options are those that check() accepts.
     """
     by_corpus: list[tuple[list[Key], list[Key]]] = [([], []) for _ in corpora]
     for key in keys:
@@ -39,16 +50,13 @@ def choose(keys: Sequence[Key], corpora: Sequence[Corpus], options: Options, cou
 
 
 def quotas_of(corpora: Sequence[Corpus], available: Sequence[int]) -> list[int]:
-    """How many records of each corpus to take: its quota, or as many as the weights allow before one of the corpora runs out."""
-    weights = [corpus.weight for corpus in corpora]
-    if all(weight is None for weight in weights):
+    """The largest number of records to take of each corpus: its quota, or the most that keeps the proportions of the weights."""
+    weights = [corpus.weight for corpus in corpora if corpus.weight is not None]
+    if not weights:
         return [number if corpus.quota is None else corpus.quota for corpus, number in zip(corpora, available, strict=True)]
-    known = [weight for weight in weights if weight is not None and weight > 0]
-    if len(known) < len(weights) or any(corpus.quota is not None for corpus in corpora):
-        raise ValueError("--weight: give every corpus a weight above 0 and none a quota, or quotas alone")
-    scale = min(number / weight for number, weight in zip(available, known, strict=True))
-    # A product such as 0.3 * 10 may lie just below the whole number that it stands for.
-    return [math.floor(weight * scale + 1e-9) for weight in known]
+    scale = min(number / weight for number, weight in zip(available, weights, strict=True))
+    # Floating-point error may put a product such as 0.29 * 100 just below the whole number.
+    return [math.floor(weight * scale + 1e-9) for weight in weights]
 
 
 def _allowed_ties(num_others: int, num_ties: int, policy: Literal["keep", "drop"] | float) -> int:
@@ -56,6 +64,4 @@ def _allowed_ties(num_others: int, num_ties: int, policy: Literal["keep", "drop"
         return num_ties
     if policy == "drop":
         return 0
-    if not 0 <= policy < 1:
-        raise ValueError(f"--ties {policy}: give keep, drop, or a share from 0 to below 1")
     return min(num_ties, math.floor(num_others * policy / (1 - policy) + 1e-9))

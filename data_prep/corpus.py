@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a corpus module gives and what it is given; corpora/ holds one such module for each corpus.
+"""The interface of a corpus module (a converter); corpora/ holds one such module for each corpus.
 
-A module has the constants NAME, HUB (hub id or None), CONFIG (None), SPLIT, REVISION, LICENCE ("" if none is stated), GRADE (of the
-documented schema, "A".."D") and COLUMNS (the columns that must be there), where a folder holds the same data twice FILES (the names of
-which the first one found is read), and one function,
+A module has these constants: NAME, HUB (hub id or None), CONFIG (configuration on the hub or None), SPLIT, REVISION ("" for the newest),
+LICENCE ("" if none is stated), GRADE (how well the schema is known, from "A", documented, to "D") and COLUMNS (the required columns). FILES
+is optional, for a folder that holds the same data twice: file names in order of preference, of which the first that exists is read. The one
+function of a module is
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 
-pure apart from put, which it calls last, once the text and the label of the row are good. Each Record and each Skip counts as one read.
+It is pure apart from put, which it calls last, after the checks of text and label. Each Record and each Skip counts as one that was read.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 from critic_r1_verl.records import Image
 
 Put = Callable[[Any], Image]
-"""A raw image (bytes, {"bytes", "path"}, a PIL image, or a path relative to the corpus's images) -> the stored one; raises BadImage."""
+"""Stores a raw image (bytes, {"bytes", "path"}, a PIL image, or a path relative to the image folder); raises BadImage if it cannot."""
 
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 _SPEAKERS = {"human": "User", "user": "User", "gpt": "Assistant", "assistant": "Assistant"}
@@ -25,17 +26,17 @@ _SPEAKERS = {"human": "User", "user": "User", "gpt": "Assistant", "assistant": "
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A row, or one pair of it, that cannot be used. reason is a short closed phrase ("tie"), never content of the row."""
+    """A row, or one pair of it, that cannot be used. reason is a fixed short phrase such as "tie", without content of the row."""
 
     reason: str
 
 
 class SchemaError(ValueError):
-    """A row or table that is not in the documented schema: says key, what was found, what was expected; the builder adds corpus and row."""
+    """A row or table does not follow the documented schema. The message has key, value and expectation; the build adds corpus and row."""
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written: JSON can hold one that cannot, with half of a surrogate pair."""
+    """Whether a text can be encoded: a text from JSON can hold a lone surrogate, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -44,7 +45,7 @@ def is_utf8(text: str) -> bool:
 
 
 def bad_text(question: Any, *responses: Any) -> Skip | None:
-    """Why these texts give no record, or None if they do: to be asked before any image is stored.
+    """The reason why these texts cannot be a record, or None; call this before an image is stored.
 
     >>> bad_text("What is it?", "A cat.", " ")
     Skip(reason='empty response')
@@ -65,9 +66,9 @@ def bad_text(question: Any, *responses: Any) -> Skip | None:
 
 
 def fold_turns(turns: Any) -> str:
-    """A dialogue that ends with the user's turn, as one question; "" for anything else, which the caller skips.
+    """A dialogue that ends with a turn of the user, as one question; "" for anything else, which the caller skips.
 
-    turns are {"from": "human" | "gpt", "value": text} or {"role": "user" | "assistant", "content": text}. One turn stays as it is.
+    turns are {"from": "human" | "gpt", "value": text} or {"role": "user" | "assistant", "content": text}. A single turn stays as it is.
 
     >>> fold_turns([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Who?"}])
     'User: Hi.\\n\\nAssistant: Hello.\\n\\nUser: Who?'
@@ -85,7 +86,7 @@ def fold_turns(turns: Any) -> str:
 
 
 def strip_placeholders(text: str) -> str:
-    """The text without the image placeholders at its two ends; the prompt puts its own in front. One in the middle stays (and is escaped).
+    """The text without placeholders at its two ends, as the prompt adds its own. One in the middle stays, and is escaped later.
 
     >>> strip_placeholders("<image>\\nWhat is it?")
     'What is it?'

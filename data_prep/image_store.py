@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as a corpus gives them -> files that training reads, named by their content.
+"""Stores the raw images of a corpus as the files that training reads, named by their content.
 
-critic_r1_verl/images.py says what is done to each.
+critic_r1_verl/images.py defines how an image is prepared.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ _STORED_NAME = re.compile(r"\.?[0-9a-f]{32}\.(png|jpg)(\.\d+\.tmp)?")
 
 @dataclass
 class ImageStore:
-    """The images/ folder of the data folder `out`. put() takes what convert() passes; paths are relative to `root`, and stay in it.
+    """The images/ folder of the data folder `out`. Image paths are relative to `root` and must not leave it.
 
-    sizes holds (width, height) of what was stored, by sha256. URLs are fetched only with allow_remote.
+    sizes: {sha256: (width, height)} of the stored images, in pixels. URLs are downloaded only with allow_remote.
     """
 
     out: Path
@@ -82,7 +82,7 @@ class ImageStore:
         except BadImage:
             raise
         except (OSError, ValueError, RuntimeError) as error:
-            # A path with a NUL, one too long for the file system, a loop of links, no permission.
+            # The path holds a NUL, is too long, is a loop of links, or is not permitted.
             raise BadImage("unreadable path") from error
 
     def _fetch(self, url: str) -> bytes:
@@ -102,7 +102,7 @@ class ImageStore:
 
 
 def remove_unused(out: Path, used: set[str]) -> None:
-    """Delete images of earlier or dropped records from out/images: files named by put(), whole or cut short, and not in used."""
+    """Delete the files in out/images that put() wrote, complete or temporary, and whose names are not in used."""
     for file in (out / "images").glob("*"):
         if _STORED_NAME.fullmatch(file.name) and file.name not in used:
             file.unlink()

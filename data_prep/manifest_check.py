@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the manifest of a data folder states what the folder holds: files, counts, images. A part of validate.py."""
+"""Compares the manifest of a data folder with the folder: files, counts and images. A part of validate.py."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from data_prep.writing import image_list, share_first
 
 @dataclass
 class Seen:
-    """What the rows of one split hold. sound: no row has a problem; readable: the parquet file could be read to its end."""
+    """What was seen in the rows of one split. sound: no row has a problem. readable: the parquet file could be read to its end."""
 
     labels: Counter[str] = field(default_factory=Counter)
     num_rows: int = 0
@@ -25,11 +25,11 @@ class Seen:
 
 
 def read(folder: Path) -> dict[str, Any] | str:
-    """The manifest, or what keeps it from being read."""
+    """The manifest, or the reason why it cannot be used."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return "is missing: it is written last, so this build did not end; build the data again"
+        return "is missing: it is written last, so the build did not finish; build the data again"
     except (OSError, ValueError, RecursionError) as error:
         return f"cannot be read ({error}); build the data again"
     if not isinstance(manifest, dict) or not manifest:
@@ -44,12 +44,12 @@ def problems(
     places: Collection[Place],
     image_hashes: Mapping[str, str],
 ) -> Iterator[str]:
-    """What the manifest states otherwise than the files. image_hashes are those known already, by path."""
+    """Where the manifest disagrees with the files. image_hashes: {path: sha256} of the images that are known already."""
     try:
         yield from _file_problems(folder, manifest)
         yield from _count_problems(manifest, seen, places)
         yield from _image_problems(folder, manifest, image_hashes)
-    # A manifest that was edited may hold any JSON; the error says which entry was looked for.
+    # An edited manifest may hold any JSON; the exception names the entry.
     except (KeyError, TypeError, AttributeError) as error:
         yield f"lacks an entry or has one of another type ({type(error).__name__}: {error}); build the data again"
 
@@ -60,9 +60,9 @@ def _file_problems(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
         if expected is None:
             yield f"files: {name!r} is missing"
         elif not (folder / name).is_file():
-            yield f"files: {name!r} is named and not there"
+            yield f"files: {name!r} is listed but does not exist"
         elif file_sha256(folder / name) != expected:
-            yield f"files: {name!r} has changed since it was built: its sha256 is another"
+            yield f"files: {name!r} has changed since the build: its sha256 differs"
 
 
 def _count_problems(manifest: dict[str, Any], seen: Mapping[str, Seen], places: Collection[Place]) -> Iterator[str]:
@@ -73,20 +73,20 @@ def _count_problems(manifest: dict[str, Any], seen: Mapping[str, Seen], places: 
         kept += counts["kept"]
         if counts["kept"] + skipped != counts["read"]:
             yield f"corpora.{name}.counts: kept {counts['kept']} + skipped {skipped} is not read {counts['read']}"
-    # Rows with problems of their own are not known well enough to be counted.
+    # The counts are compared only if every row is sound.
     if not all(split.sound for split in seen.values()):
         return
     if kept != len(places):
-        yield f"corpora: kept {kept} records in all, and there are {len(places)}"
+        yield f"corpora: kept {kept} records in all, but there are {len(places)}"
     kinds = Counter((place.split, place.kind) for place in places)
     for name, split in seen.items():
         found = {"rows": split.num_rows, "pairs": kinds[name, "pair"], "questions": kinds[name, "question"]}
         for key, count in found.items():
             if manifest["splits"][name][key] != count:
-                yield f"splits.{name}.{key} is {manifest['splits'][name][key]}, and there are {count}"
+                yield f"splits.{name}.{key} is {manifest['splits'][name][key]}, but there are {count}"
         share, found_share = manifest["preferred_first"]["after"][name], share_first(split.labels)
         if share != found_share:
-            yield f"preferred_first.after.{name} is {share}, the rows have {found_share}"
+            yield f"preferred_first.after.{name} is {share}, but the rows have {found_share}"
 
 
 def _image_problems(folder: Path, manifest: dict[str, Any], image_hashes: Mapping[str, str]) -> Iterator[str]:
@@ -94,5 +94,5 @@ def _image_problems(folder: Path, manifest: dict[str, Any], image_hashes: Mappin
     found = image_list(image_hashes.get(name) or file_sha256(folder / name) for name in names)
     for key in ("count", "sha256"):
         if manifest["images"][key] != found[key]:
-            yield f"images.{key} is {manifest['images'][key]}, that of the files in images/ is {found[key]}"
+            yield f"images.{key} is {manifest['images'][key]}, but that of the files in images/ is {found[key]}"
             return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of all shards as keys in memory: duplicates and contradictions are removed, records that share images are grouped.
+"""Merges the records of all shards: removes duplicates and contradictions, and groups records that share images.
 
-No record is held. A key says where the line of its record is, and what the choice of records and the splits depend on.
+Only a key of each record is held in memory: where the line of the record is, and the values that the choice and the splits depend on.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from data_prep import shards
 class Key:
     """A record in the merge.
 
-    preferred is its label as stored ("" for a question), split the one that its converter set ("" for none), shard and offset say where its
-    line is, corpus is a position in the list of corpora, and group is the number of the set of records with which it shares images.
+    preferred: the label as stored ("" for a question). split: the split that the converter set ("" for none). corpus: index in the list of
+    corpora. shard, offset: index of the shard, and where its line starts, in bytes. group: number of the set of records that share images.
     """
 
     record_id: str
@@ -35,10 +35,10 @@ class Key:
 
 
 def read_keys(tasks: Sequence[shards.Task], names: Sequence[str], counts: Sequence[shards.Counts]) -> list[Key]:
-    """The keys of all distinct records, corpus by corpus; names are those of the corpora.
+    """The keys of all distinct records, corpus by corpus; names are the names of the corpora.
 
-    Of records with the same content one stays: the one in the split that is held out the most, and of these the first. Of records that
-    contradict each other none stays. What goes is counted in counts.
+    Of records with the same content one is kept: the first in the most strictly held-out split. Of records that contradict each other none
+    is kept. What is dropped is counted in counts.
     """
     first: dict[str, tuple[Key, str]] = {}
     duplicates: list[Key] = []
@@ -79,29 +79,29 @@ def read_keys(tasks: Sequence[shards.Task], names: Sequence[str], counts: Sequen
 
 
 def shared_things(record: dict) -> list[str]:
-    """What a record, as JSON, may share with others, so that they must be in one split: its images, and the parts of its group."""
+    """What records (as JSON) may share, so that they must be in one split: the images, and the parts of the group."""
     return [image["sha256"] for image in record["images"]] + record["group"].split("+")
 
 
 def held_out(split: str) -> int:
-    """How strictly a split is held out: test before val before train before none."""
+    """How strictly a split is held out: 2 for test, 1 for val, 0 for train, -1 for none."""
     return SPLITS.index(split) if split else -1
 
 
 def drop(counts: Sequence[shards.Counts], keys: Iterable[Key], reason: str) -> None:
-    """Count records as skipped that were counted as kept."""
+    """Count these records as skipped, no longer as kept."""
     for key in keys:
         counts[key.corpus]["kept"] -= 1
         counts[key.corpus]["skipped"][reason] += 1
 
 
 def rank(seed: int, text: str) -> bytes:
-    """Where a text stands in an order that depends on the seed alone."""
+    """A sort key that puts texts in a pseudo-random order, which depends only on the seed."""
     return hashlib.sha256(f"{seed}:{text}".encode()).digest()
 
 
 def read_records(keys: Sequence[Key], tasks: Sequence[shards.Task]) -> Iterator[tuple[Record, dict[str, int]]]:
-    """The record of each key, and the tokens of its prompt by order, empty if they were not measured."""
+    """The record of each key, and the tokens of its prompt by order (empty if not measured)."""
     for shard, members in groupby(keys, key=lambda key: key.shard):
         with tasks[shard].result.open("rb") as stream:
             for key in members:
@@ -111,14 +111,14 @@ def read_records(keys: Sequence[Key], tasks: Sequence[shards.Task]) -> Iterator[
 
 
 class _Groups:
-    """Sets of things that are shared (images, groups): the things of one record are in one set. A union-find structure."""
+    """A union-find structure over what records share (images, parts of groups): all that one record has is in one set."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
         self._parents = array("L")
 
     def join(self, things: Iterable[str]) -> int:
-        """Join the sets of these things, and return the number of one of them, for find()."""
+        """Join the sets of these things, and return a number of the joined set, for find()."""
         first = None
         for thing in things:
             number = self._numbers.setdefault(hashlib.sha256(thing.encode()).digest()[:12], len(self._parents))
@@ -131,7 +131,7 @@ class _Groups:
         return first
 
     def find(self, number: int) -> int:
-        """The number that stands for the set."""
+        """The number that represents the set."""
         while self._parents[number] != number:
             self._parents[number] = self._parents[self._parents[number]]
             number = self._parents[number]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user asks of a build: the corpora, each with its own settings, and the settings that hold for all of them."""
+"""The options of a build: those of each corpus, and those that apply to all corpora."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from data_prep import corpora
 class Corpus:
     """One --corpus.
 
-    converter is the name of a module of data_prep/corpora, or the path of a converter file of the user. location is where the data are
-    ("" for the corpus's own hub id), images the folder of its images if that is elsewhere. columns: {column of the file: column that the
-    converter expects}. quota is the largest number of records to take, weight the share beside the other corpora's weights.
+    converter: name of a module of data_prep/corpora, or path of a converter file of the user. location: file, folder or hub id of the
+    data ("" for the hub id of the corpus). images: folder of the images, if they are elsewhere. columns: {name in the file: name that the
+    converter expects}. quota: the largest number of records to take. weight: share relative to the weights of the other corpora.
     """
 
     converter: str
@@ -36,11 +36,11 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings that hold for all corpora.
+    """The options that apply to all corpora.
 
-    pixels: limits (least, most) of a stored image. limit: raw rows of each corpus. val, test: records held out (None for the defaults,
-    which are at most a tenth of the records). base: the model whose processor measures prompts; None leaves lengths unmeasured.
-    ties: "keep", "drop", or the largest share of a corpus's records that may be ties.
+    pixels: (least, most) pixels of a stored image. limit: raw rows to read of each corpus. val, test: records in these splits (None: the
+    defaults, but at most a tenth of the records). base: the model whose processor measures prompts; None: prompts are not measured.
+    ties: "keep", "drop", or the largest share of ties among the records of a corpus, in [0, 1).
     """
 
     pixels: tuple[int, int]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One shard of raw rows -> records, images and counts. This is a pure function of a small task, so any process can run it.
+"""The conversion of one shard of raw rows into records, images and counts. It depends on a small task only, so any process can run it.
 
-A shard's file holds one line for each record, {record_id, kind, label, tokens, record}, and as its last line {counts}. label is what two
-records of the same content must agree on: for a pair it is "1" if the response that sorts first is the better one, so that a pair and its
-swap have the same label; for a question it is the answer. tokens are those of the prompt by order, {"12", "21"} for a pair, {""} for a
-question, and empty if lengths are not measured.
+The file of a shard holds one line for each record, {record_id, kind, label, tokens, record}, and a last line {counts}. Two records of the
+same content contradict each other if their labels differ. The label of a pair is "1" if the response that sorts first is the better one, so
+a pair and its swap have the same label; the label of a question is its answer. tokens: {order: tokens of the prompt}, with the orders "12"
+and "21" for a pair and "" for a question; empty if prompts are not measured.
 """
 
 import json
@@ -28,16 +28,16 @@ from data_prep.sources import File
 from data_prep.tables import Table
 
 Counts = dict[str, Any]
-"""{"read", "kept", "skipped": {reason: number}}; kept + skipped = read."""
+"""{"read": n, "kept": n, "skipped": {reason: n}}; read is kept plus all of skipped."""
 
 TOO_LONG = "prompt too long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Rows start to stop of one file of a corpus, and how to convert them; result is the file to write.
+    """Rows start (included) to stop (excluded) of one file of a corpus, and how to convert them; result is the file to write.
 
-    columns are pairs (column of the file, column that the converter expects). templates holds one for each kind of record.
+    columns: pairs (name in the file, name that the converter expects). templates: {kind of record: template}.
     """
 
     corpus: str
@@ -56,9 +56,10 @@ class Task:
 
 
 def convert_shard(task: Task) -> Counts:
-    """Convert a task's rows and return {read, kept, skipped}; a task whose file is there already is not done again.
+    """Convert the rows of a task and return the counts. If the result file exists, its counts are returned and nothing is converted.
 
-    SchemaError, ValueError and OSError (a full disk) name the file and the row; so does RuntimeError, which is a mistake in a converter.
+    Raises SchemaError, ValueError (also for a mistake in the converter) and OSError (for example for a full disk), which name the file and
+    the row.
     """
     if task.result.exists():
         return read_counts(task.result)
@@ -70,7 +71,7 @@ def convert_shard(task: Task) -> Counts:
     with replacing(task.result) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for number, raw in enumerate(table.rows(task.start, task.stop), start=task.start):
             where = f"{task.corpus}: {task.file.path}: row {number}"
-            for record in [raw] if isinstance(raw, Skip) else _convert(module, raw, store, where):
+            for record in convert_row(module, raw, store, where):
                 line = record if isinstance(record, Skip) else _line(record, task, store, where)
                 if isinstance(line, Skip):
                     skipped[line.reason] += 1
@@ -83,7 +84,7 @@ def convert_shard(task: Task) -> Counts:
 
 
 def read_lines(result: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(offset, line) of each record of a finished shard."""
+    """(offset in bytes, line) of each record of a finished shard."""
     offset = 0
     with result.open("rb") as stream:
         for text in stream:
@@ -100,7 +101,10 @@ def read_counts(result: Path) -> Counts:
         return json.loads(stream.readlines()[-1])["counts"]
 
 
-def _convert(module: Any, raw: dict[str, Any], store: ImageStore, where: str) -> list[Record | Skip]:
+def convert_row(module: Any, raw: dict[str, Any] | Skip, store: ImageStore, where: str) -> list[Record | Skip]:
+    """What a corpus module makes of one raw row; `where` names the row in errors, which are those of convert_shard."""
+    if isinstance(raw, Skip):
+        return [raw]
     try:
         converted = list(module.convert(raw, store.put))
     except BadImage as error:
@@ -108,12 +112,12 @@ def _convert(module: Any, raw: dict[str, Any], store: ImageStore, where: str) ->
     except SchemaError as error:
         raise SchemaError(f"{where}: {error}") from error
     except OSError as error:
-        raise OSError(f"{where}: {error}; what is done stays: the same command goes on from there") from error
-    # Whatever else a converter raises is a mistake in it: the row has to be named, or nobody finds it.
+        raise OSError(f"{where}: {error}; finished shards are kept: run the same command to resume") from error
+    # Any other exception is a mistake in the converter; the row is named so that it can be found.
     except Exception as error:
-        raise RuntimeError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error
     if not converted:
-        raise RuntimeError(f"{where}: the converter gave neither a record nor a reason to skip")
+        raise ValueError(f"{where}: the converter returned neither a record nor a Skip")
     return converted
 
 
@@ -127,11 +131,11 @@ def _line(record: Record, task: Task, store: ImageStore, where: str) -> dict[str
         tokens = {order: task.meter.tokens(row["prompt"][0]["content"], sizes) for order, row in built.items()}
         if max(tokens.values()) > task.max_prompt_tokens:
             return Skip(TOO_LONG)
-    # The images were decoded a moment ago.
+    # The images are not opened again: the store has just decoded them.
     problems = [problem for row in built.values() for problem in rows.check_row(row, task.out, open_images=False)]
     if isinstance(record, PairRecord):
         if problems:
-            raise RuntimeError(f"{where}: the row built from it fails the check: {problems[0]}")
+            raise RuntimeError(f"{where}: the row that is built from it fails the check: {problems[0]}")
         label: str = record.preferred if record.response_1 <= record.response_2 else record.swap().preferred
     else:
         if problems:

@@ -1,45 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where raw rows come from: a hub id, a folder or a file -> the data files to read (tables.py reads them).
+"""The data files at the location of a corpus, which is a hub id, a folder or a file. tables.py reads them.
 
-A zip archive of data files is unpacked into the work folder of the build. A hub id goes through `datasets`, which downloads to its own
-cache; local files are read in place, without a second copy. No loading script and no pickle is run.
+A zip archive of data files is unpacked into the work folder of the build. `datasets` downloads a hub id into its cache. Local files are
+read in place. No loading script and no pickle is run.
 """
 
+import hashlib
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from critic_r1_verl.files import replacing
 from data_prep.tables import KINDS
 
-_DATASETS_OWN = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "meta.json")
+_METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "meta.json")
 _SPLITS = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One data file, the folder to which its image paths are relative, and the zip archive that it comes from, if any."""
+    """One data file, the folder to which its image paths are relative, and the zip archive that holds the file, if any."""
 
     path: Path
     images: Path | None
     archive: Path | None = None
 
     def identity(self) -> list[Any]:
-        """What changes when the file changes: name, bytes, time of change; of the archive if there is one."""
+        """Values that change when the file changes: path, image folder, and the size and mtime of the file, or of its archive."""
         stat = (self.archive or self.path).stat()
         return [str(self.path), str(self.images), stat.st_size, stat.st_mtime_ns]
 
 
 def find(location: str, corpus: Any, images: Path | None, work: Path) -> list[File]:
-    """The data files of a corpus module at a location (file, folder, hub id, or "" for the corpus's own hub id), in a fixed order.
+    """The data files of a corpus module at a location (file, folder, hub id, or "" for the hub id of the corpus), in a fixed order.
 
-    images is the folder of the images, if it is not the location's own. Archives will be unpacked under work (see unpack).
-    ValueError if there is nothing to read.
+    images: the folder of the images, if they are not beside the data. work: the folder into which unpack() will write the data files of
+    archives. ValueError if there is nothing to read.
     """
     if not location:
         location = corpus.HUB or ""
@@ -52,14 +55,13 @@ def find(location: str, corpus: Any, images: Path | None, work: Path) -> list[Fi
 
 
 def unpack(files: Sequence[File]) -> None:
-    """Write those data files that are still in their archives; pictures in an archive are left there."""
+    """Unpack the data files that are still in their archives; pictures in an archive are not unpacked."""
     for file in files:
         if file.archive and not file.path.exists():
             with zipfile.ZipFile(file.archive) as archive, replacing(file.path) as temporary:
                 member = _members(archive)[file.path.name]
                 with archive.open(member) as packed, temporary.open("wb") as stream:
-                    while block := packed.read(2**20):
-                        stream.write(block)
+                    shutil.copyfileobj(packed, stream)
 
 
 def _download(hub: str, corpus: Any) -> list[Path]:
@@ -68,7 +70,7 @@ def _download(hub: str, corpus: Any) -> list[Path]:
     revision = (corpus.REVISION or None) if hub == corpus.HUB else None
     try:
         loaded = datasets.load_dataset(hub, corpus.CONFIG, split=corpus.SPLIT, revision=revision)
-    # The hub, the network and the parsers of `datasets` raise errors of many kinds, with one remedy.
+    # The hub, the network and the parsers of `datasets` raise errors of many kinds, and the remedy is the same for all.
     except Exception as error:
         raise ValueError(
             f"--corpus {corpus.NAME}: `datasets` cannot load {hub}: {type(error).__name__}: {error!s:.300}\n"
@@ -88,7 +90,7 @@ def _local(location: Path, corpus: Any, work: Path) -> list[File]:
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in _DATASETS_OWN and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and path.name not in _METADATA and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     for name in getattr(corpus, "FILES", ()):
         if paths := [path for path in found if path.name == name]:
@@ -100,7 +102,7 @@ def _local(location: Path, corpus: Any, work: Path) -> list[File]:
 
 
 def _of_split(paths: list[Path], folder: Path, split: str) -> list[Path]:
-    """The paths whose names say this split, else those that name none."""
+    """The paths that name this split; if there are none, the paths that name no split."""
     words = {path: set(re.split(r"[^a-z]+", path.relative_to(folder).as_posix().lower())) for path in paths}
     wanted = _SPLITS.get(split, {split})
     others = set().union(*_SPLITS.values())
@@ -108,26 +110,26 @@ def _of_split(paths: list[Path], folder: Path, split: str) -> list[Path]:
 
 
 def _from_meta(folder: Path) -> list[File]:
-    """The files that a meta.json {name: {"root", "annotation"}} lists, as in MMPR; empty if there is none."""
+    """The files listed in meta.json, {name: {"root": image folder, "annotation": file}} as in MMPR; empty if there is no meta.json."""
     meta = folder / "meta.json"
     if not meta.is_file():
         return []
     try:
         entries = [(entry["annotation"], entry["root"]) for entry in json.loads(meta.read_text(encoding="utf-8")).values()]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f'{meta}: not {{name: {{"root", "annotation"}}}}, as in MMPR ({type(error).__name__}: {error})') from error
+        raise ValueError(f'{meta}: expected {{name: {{"root", "annotation"}}}}, as in MMPR ({type(error).__name__}: {error})') from error
     files = []
     for annotation, root in entries:
-        # The paths are relative to the folder, or to the folder in which the download was unpacked under the set's own name.
-        bases = [base for base in (folder, folder.parent) if (base / annotation).is_file()]
-        if not bases:
+        # The paths are relative to the folder, or to its parent if they begin with the name of the folder.
+        base = next((base for base in (folder, folder.parent) if (base / annotation).is_file()), None)
+        if not base:
             raise ValueError(f"{meta}: {annotation} is in neither {folder} nor {folder.parent}; unpack annotations.zip there")
-        files.append(File(bases[0] / annotation, bases[0] / root))
+        files.append(File(base / annotation, base / root))
     return files
 
 
 def _with_archives(files: list[File], work: Path) -> list[File]:
-    """The same with each archive replaced by the data files in it."""
+    """The files, with each zip archive replaced by the data files in it. ValueError for a file of another kind."""
     result = []
     for file in files:
         if file.path.suffix.lower() != ".zip":
@@ -137,16 +139,18 @@ def _with_archives(files: list[File], work: Path) -> list[File]:
             continue
         try:
             with zipfile.ZipFile(file.path) as archive:
-                result += [File(work / file.path.stem / name, file.images, file.path) for name in sorted(_members(archive))]
+                # Archives of several folders or benchmarks may have the same name.
+                folder = work / hashlib.sha256(repr(file.identity()).encode()).hexdigest()[:16]
+                result += [File(folder / name, file.images, file.path) for name in sorted(_members(archive))]
         except zipfile.BadZipFile as error:
             raise ValueError(f"{file.path}: not a readable zip archive ({error}); it may be half-written") from error
     return result
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Plain file name -> member, for the data files of an archive."""
+    """The data files of an archive: {its path as one file name, in which a slash is %2F: member}."""
     return {
-        re.sub(r"[^\w.-]+", "_", info.filename): info
+        quote(info.filename, safe=" "): info
         for info in archive.infolist()
         if not info.is_dir() and Path(info.filename).suffix.lower() in KINDS and not info.filename.startswith("__MACOSX")
     }

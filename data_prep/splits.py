@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train, validation and test: records that share an image or a part of their group are always in the same split.
+"""The splits train, val and test: records that share an image or a part of their group are always in the same split.
 
-A converter may set the split of a record. A held-out split that some record names holds exactly the records that name it; one that no
-record names is drawn by hash, in whole sets, from the records that name none. What is left is for training. Where records of one set name
-different splits, the split that is held out the most wins (test before val before train), and the records of the set that do not name it
-are skipped with a count.
+A set is a set of records that are connected in this way. A converter may set the split of a record. If a record names val or test, this
+split holds exactly the records that name it. Otherwise it is drawn by hash, in whole sets, from the records that name no split. All other
+records are for training. If records of one set name different splits, the most strictly held-out split wins (test before val before train),
+and the other records of the set are skipped with a count.
 """
 
 from collections import Counter
@@ -19,8 +19,8 @@ DEFAULTS = {"test": 512, "val": 64}
 
 
 def split(keys: Sequence[Key], options: Options, counts: Sequence[Counts]) -> dict[str, list[Key]]:
-    """The keys of each split, in the order in which they are given. ValueError if a split would be empty."""
-    keys = _settle_claims(keys, counts)
+    """The keys of each split, in the given order. ValueError if a split would be empty or --val or --test is impossible."""
+    keys = _resolve_named_splits(keys, counts)
     named = {key.split for key in keys} - {""}
     free = [key for key in keys if not key.split]
     sizes = _sizes(len(keys), len(free), named, options)
@@ -37,56 +37,55 @@ def split(keys: Sequence[Key], options: Options, counts: Sequence[Counts]) -> di
     if empty := [name for name in SPLITS if not splits[name]]:
         smallest = f"the smallest set of records that share images has {min(members for _, members in ranked)}" if ranked else ""
         raise ValueError(
-            f"no split is possible: nothing is left for {empty[0]}; {smallest or 'let records name it'}; change --val or --test"
+            f"no split is possible: no record is left for {empty[0]}; {smallest or 'let records name it'}; change --val or --test"
         )
     return splits
 
 
-def _settle_claims(keys: Sequence[Key], counts: Sequence[Counts]) -> list[Key]:
-    """The keys without those that share an image with a split that is held out more than their own.
+def _resolve_named_splits(keys: Sequence[Key], counts: Sequence[Counts]) -> list[Key]:
+    """The keys without those that share an image with a more strictly held-out split than their own.
 
-    A key that names no split and shares images with training records is for training too.
+    A key that names no split and shares an image with a training record is assigned to training.
     """
-    claims: dict[int, str] = {}
+    split_of_set: dict[int, str] = {}
     for key in keys:
         if key.split:
-            claims[key.group] = max(key.split, claims.get(key.group, ""), key=held_out)
+            split_of_set[key.group] = max(key.split, split_of_set.get(key.group, ""), key=held_out)
     kept = []
     for key in keys:
-        claim = claims.get(key.group, "")
-        if claim == "train":
+        winner = split_of_set.get(key.group, "")
+        if winner == "train":
             key.split = "train"
-        if key.split == claim:
+        if key.split == winner:
             kept.append(key)
         else:
-            drop(counts, [key], f"shares an image with the {claim} split")
+            drop(counts, [key], f"shares an image with the {winner} split")
     return kept
 
 
 def _sizes(num_keys: int, num_free: int, named: set[str], options: Options) -> dict[str, int]:
-    """How many records to draw for each held-out split that no record names, test first."""
-    wanted = {"test": options.test, "val": options.val}
+    """The number of records to draw for each held-out split that no record names, test first."""
     sizes = {}
-    for name, asked in wanted.items():
+    for name, size in {"test": options.test, "val": options.val}.items():
         if name not in named:
-            sizes[name] = asked if asked is not None else min(DEFAULTS[name], max(1, num_keys // 10))
-        elif asked is not None:
-            raise ValueError(f"--{name} {asked}: there are records that name the split {name} themselves, so it holds exactly these")
+            sizes[name] = size if size is not None else min(DEFAULTS[name], max(1, num_keys // 10))
+        elif size is not None:
+            raise ValueError(f"--{name} {size}: there are records that name the split {name} themselves, so it holds exactly these")
     if sizes and not num_free:
         name = next(iter(sizes))
         raise ValueError(
             f"no record for the {name} split: every record names its split, and none names {name}; "
-            f"let the converter name it, or set no split where the build may choose"
+            f"let the converter name it for some records, or name no split for the records that the build may choose"
         )
     total = sum(sizes.values())
     if min(sizes.values(), default=1) < 1 or total > num_free or (total == num_free and "train" not in named):
-        asked_for = " ".join(f"--{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"{asked_for}: give numbers above 0 whose sum is below that of the records, {num_free}")
+        flags = " ".join(f"--{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"{flags}: give numbers above 0 whose sum is below the number of records, {num_free}")
     return sizes
 
 
 def _ranked_sets(keys: Sequence[Key], seed: int) -> list[tuple[int, int]]:
-    """(group, number of records) of each set of records that share images, in an order that depends on content and seed alone."""
+    """(group, number of records) of each set, in an order that depends only on the content and the seed."""
     members = Counter(key.group for key in keys)
     names: dict[int, str] = {}
     for key in keys:

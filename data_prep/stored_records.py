@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""records.jsonl of a data folder, read by record id: of each record only its place in the file is held in memory."""
+"""Access to records.jsonl of a data folder by record id. Only the place of each record in the file is held in memory."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from critic_r1_verl.rows import Kind, kind_of
 
 @dataclass(slots=True)
 class Place:
-    """Where the line of a record is (line counts from 1, start in bytes), what is in it, and in which orders rows were found for it."""
+    """Where the line of a record is (line counts from 1, start in bytes), its kind and split, and the orders of the rows found for it."""
 
     line: int
     start: int
@@ -23,7 +23,7 @@ class Place:
 
 
 class StoredRecords:
-    """The records of a data folder. Call read() once, to its end, before find(). ValueError if the file is missing."""
+    """The records of a data folder. Iterate over read() once, to its end, before find(). ValueError if the file is missing."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORDS
@@ -32,14 +32,11 @@ class StoredRecords:
         self.places: dict[str, Place] = {}
         self._stream = self.path.open("rb")
 
-    def __enter__(self) -> "StoredRecords":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._stream.close()
 
     def read(self) -> Iterator[tuple[int, Record | str]]:
-        """(line number, record) of each line, or (line number, what is wrong with the line)."""
+        """(line number, record) for each line; for a bad line (line number, description of the problem)."""
         start = 0
         for number, line in enumerate(self._stream, start=1):
             try:
@@ -48,7 +45,7 @@ class StoredRecords:
                 yield number, f"not a record: {error}"
             else:
                 place = self.places.setdefault(record.record_id, Place(number, start, kind_of(record), record.split))
-                yield number, record if place.line == number else f"holds the record of line {place.line} again"
+                yield number, record if place.line == number else f"repeats the record of line {place.line}"
             start += len(line)
 
     def find(self, record_id: str) -> Record | None:
@@ -61,9 +58,9 @@ class StoredRecords:
 
 
 def open_records(folder: Path) -> StoredRecords:
-    """The records of a data folder, all read once. ValueError names the first line that is not sound."""
+    """The records of a data folder, ready for find(). ValueError names the first bad line."""
     records = StoredRecords(folder)
     for number, found in records.read():
         if isinstance(found, str):
-            raise ValueError(f"{records.path}:{number}: {found}; `critic-r1 data validate {folder}` names all such lines")
+            raise ValueError(f"{records.path}:{number}: {found}; `critic-r1 data validate {folder}` lists all such lines")
     return records

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data files as tables whose rows can be read from any place: parquet, arrow (what `datasets` keeps), JSON lines, a JSON list, CSV, TSV.
+"""Data files as tables with random access to rows: parquet, arrow (the cache of `datasets`), JSON lines, a JSON list, CSV, TSV.
 
-What is held in memory: of parquet and arrow some rows at a time, of JSON lines the offset of each line; a JSON list, a CSV and a TSV file
-are held whole, in each process that reads them. A corpus too large for that should be given as JSON lines or parquet.
+Memory: parquet and arrow files are read a few rows at a time; of JSON lines the offset of each line is held. A JSON list, a CSV and a TSV
+file are held whole, in each process that reads them, so a large corpus should be given as JSON lines or parquet.
 """
 
 import csv
 import json
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +20,39 @@ from data_prep.corpus import SchemaError, Skip
 NOT_UTF8 = Skip("text is not valid UTF-8")
 
 _BATCH_ROWS = 64
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Table:
-    """The rows of one data file, each a dict, with its keys renamed as `names` {key in the file: new key} says.
+    """The rows of one data file as dicts. names: {key in the file: new key}; other keys keep their names.
 
-    ValueError names the file that cannot be read.
+    ValueError names a file that cannot be read.
     """
 
     def __init__(self, path: Path, names: Mapping[str, str] | None = None) -> None:
         self._names = names or {}
-        opened = _READERS[path.suffix.lower()](path)
-        self._num_rows, columns, self._read = opened
+        self._path = path
+        self._num_rows, columns, self._read = _READERS[path.suffix.lower()](path)
         self.columns = {self._names.get(name, name) for name in columns}
 
     def __len__(self) -> int:
         return self._num_rows
 
+    def check_columns(self, needed: set[str], where: str) -> None:
+        """Raise a SchemaError that starts with `where` if the table has rows and lacks a needed column."""
+        if self._num_rows and (missing := sorted(needed - self.columns)):
+            raise SchemaError(
+                f"{where}: {self._path}: no column {missing[0]!r}; expected {', '.join(sorted(needed))}; "
+                f"found {', '.join(sorted(self.columns))}"
+            )
+
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
-        """Rows start to stop, values as they are stored; a Skip where a row's text is not UTF-8."""
+        """Rows start (included) to stop (excluded), values as they are stored; a Skip for a row whose text is not UTF-8."""
         for row in self._read(start, min(stop, self._num_rows)):
             yield row if isinstance(row, Skip) else {self._names.get(name, name): value for name, value in row.items()}
 
 
 Reader = tuple[int, Sequence[str], Callable[[int, int], Iterator[dict[str, Any] | Skip]]]
+"""The number of rows, the columns, and a function of start and stop that reads rows."""
 
 
 @contextmanager
@@ -58,10 +68,8 @@ def _arrow_errors(path: Path) -> Iterator[None]:
 def _parquet(path: Path) -> Reader:
     import pyarrow.parquet as pq
 
-    def opened() -> Any:
-        return pq.ParquetFile(path, memory_map=True)
-
-    with _arrow_errors(path), opened() as file:
+    open_file = partial(pq.ParquetFile, path, memory_map=True)
+    with _arrow_errors(path), open_file() as file:
         num_rows, columns = file.metadata.num_rows, file.schema_arrow.names
         starts = [0]
         for group in range(file.metadata.num_row_groups):
@@ -72,7 +80,7 @@ def _parquet(path: Path) -> Reader:
         if not groups:
             return
         position = starts[groups[0]]
-        with _arrow_errors(path), opened() as file:
+        with _arrow_errors(path), open_file() as file:
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups):
                 first, last = max(start - position, 0), min(stop - position, batch.num_rows)
                 position += batch.num_rows
@@ -109,20 +117,20 @@ def _pylist(rows: Any) -> list[dict[str, Any] | Skip]:
 
 
 def _json_lines(path: Path) -> Reader:
-    places = array("Q")
+    offsets = array("Q")
     with path.open("rb") as stream:
         offset = 0
         for line in stream:
-            mark = len(_BYTE_ORDER_MARK) if not offset and line.startswith(_BYTE_ORDER_MARK) else 0
+            mark = len(BOM_UTF8) if not offset and line.startswith(BOM_UTF8) else 0
             if line[mark:].strip():
-                places.append(offset + mark)
+                offsets.append(offset + mark)
             offset += len(line)
 
     def read(start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
         with path.open("rb") as stream:
             for number in range(start, stop):
-                stream.seek(places[number])
-                # A byte that is not UTF-8 becomes half of a surrogate pair, which the converters skip with a count.
+                stream.seek(offsets[number])
+                # A byte that is not UTF-8 becomes a lone surrogate; converters skip and count such texts.
                 text = stream.readline().decode("utf-8", "surrogateescape")
                 try:
                     row = json.loads(text)
@@ -130,14 +138,14 @@ def _json_lines(path: Path) -> Reader:
                     raise ValueError(f"{path}: row {number}: not JSON ({error!s:.200})") from error
                 yield _object(path, number, row)
 
-    first: Any = next(read(0, min(1, len(places))), {})
-    return len(places), list(first), read
+    first: Any = next(read(0, min(1, len(offsets))), {})
+    return len(offsets), list(first), read
 
 
 def _json_list(path: Path) -> Reader:
-    text = path.read_bytes().removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
+    text = path.read_bytes().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
     if not text.lstrip().startswith("["):
-        # Some corpora name a file of JSON lines .json.
+        # Some corpora give a file of JSON lines the suffix .json.
         return _json_lines(path)
     try:
         rows = json.loads(text)
@@ -154,12 +162,12 @@ def _json_list(path: Path) -> Reader:
 
 def _object(path: Path, number: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise SchemaError(f"{path}: row {number}: found {type(row).__name__} where a JSON object was expected")
+        raise SchemaError(f"{path}: row {number}: found {type(row).__name__}, expected a JSON object")
     return row
 
 
 def _csv(path: Path) -> Reader:
-    # The standard limit of 128 KiB a field is too small for a long response.
+    # The default limit of 128 KiB for each field is too small for a long response.
     csv.field_size_limit(2**31 - 1)
     rows: list[list[str]] = []
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
@@ -189,4 +197,4 @@ _READERS: dict[str, Callable[[Path], Reader]] = {
     ".tsv": _csv,
 }
 KINDS = tuple(_READERS)
-"""The endings of the files that can be read."""
+"""The suffixes of the files that can be read."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a data folder again, from its files alone: every record, every row, every image, and that the manifest states what is there.
+"""Checks a data folder from its files alone: every record, every row, every image, and that the manifest agrees with them.
 
-    critic-r1 data validate runs/data      # exit status 0: sound; 1: problems, each with its file, row, key and what is wrong
+    critic-r1 data validate runs/data      # exit status 0: sound; 1: problems, each with its file, row, key and a description
 
-A row must be exactly what its record in records.jsonl gives in its order, with the template that the manifest holds. It is also checked
-with the reward of training (critic_r1_verl.rows.check_row), so a row that passes can be trained on.
+A row must be exactly the row that its record in records.jsonl gives, in the order of the row and with the template of the manifest. It is
+also checked with the reward of training (critic_r1_verl.rows.check_row), so a row that passes can be used for training.
 """
 
 import json
@@ -29,9 +29,10 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """file is relative to the data folder. row counts from 0, or from 1 for a line of records.jsonl; None means the whole file.
+    """One problem of a data folder.
 
-    key is the record's pair_id or question_id, if it is known.
+    file: relative to the data folder. row: counted from 0, or from 1 for a line of records.jsonl; None for the whole file. key: the pair_id
+    or question_id of the record, "" if it is not known. what: the description.
     """
 
     file: str
@@ -46,7 +47,7 @@ class Problem:
 
 @dataclass
 class _Folder:
-    """What the checks of the rows share: the records (None if they cannot be read), templates by kind, hashes of images seen so far."""
+    """What the checks share: the records (None if they cannot be read), the manifest, templates by kind, and what was seen so far."""
 
     path: Path
     records: StoredRecords | None
@@ -57,9 +58,9 @@ class _Folder:
 
 
 def validate(folder: Path, as_json: bool = False) -> int:
-    """Print what is wrong with a data folder, and return 0 if nothing is, else 1.
+    """Print the problems of a data folder, and return the exit status: 0 if there are none, else 1.
 
-    The text shows the first NUM_SHOWN problems and how many there are; the JSON object holds all of them.
+    The text shows the first NUM_SHOWN problems and the number of all; the JSON object holds all of them.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -74,19 +75,19 @@ def validate(folder: Path, as_json: bool = False) -> int:
                 found.append(problem)
     if as_json:
         print(json.dumps({"folder": str(folder), "sound": not found, "problems": [asdict(problem) for problem in found]}, indent=2))
-        return int(num_problems > 0)
-    for problem in found:
-        print(problem)
-    if num_problems > NUM_SHOWN:
-        print(f"... and {num_problems - NUM_SHOWN} more")
-    print(f"{folder}: {f'{num_problems} problems' if num_problems else 'sound'}")
+    else:
+        for problem in found:
+            print(problem)
+        if num_problems > NUM_SHOWN:
+            print(f"... and {num_problems - NUM_SHOWN} more")
+        print(f"{folder}: {f'{num_problems} problems' if num_problems else 'sound'}")
     return int(num_problems > 0)
 
 
 def problems(folder: Path, advance: Callable[[], object] = lambda: None) -> Iterator[Problem]:
-    """All problems of a data folder, as they are found; advance is called after each row.
+    """Yield the problems of a data folder one by one; advance is called after each row.
 
-    Memory grows by a few hundred bytes for each record and each image.
+    Memory use: a few hundred bytes for each record and each image.
     """
     manifest, templates = manifest_check.read(folder), {}
     if isinstance(manifest, str):
@@ -108,7 +109,7 @@ def problems(folder: Path, advance: Callable[[], object] = lambda: None) -> Iter
         yield from _split_problems(data, split, advance)
     if records:
         yield from _records_without_rows(data, records)
-        records.__exit__()
+        records.close()
     if manifest:
         places = records.places.values() if records else ()
         found = manifest_check.problems(folder, manifest, data.seen, places, data.image_hashes)
@@ -116,7 +117,7 @@ def problems(folder: Path, advance: Callable[[], object] = lambda: None) -> Iter
 
 
 def _record_problems(records: StoredRecords) -> Iterator[Problem]:
-    """Lines that are not records, records without a split, and what records of two splits share."""
+    """Lines that are not records, records without a split, and records that share an image or group with another split."""
     split_of: dict[str, str] = {}
     for number, record in records.read():
         if isinstance(record, str):
@@ -135,14 +136,14 @@ def _split_problems(data: _Folder, split: str, advance: Callable[[], object]) ->
     file, seen = rows_file(split), data.seen[split]
     try:
         for number, (row, found) in enumerate(_checked(stream_rows(data.path / file), data.path)):
-            record = data.records.find(_key(row)) if data.records else None
+            record = data.records.find(_record_id(row)) if data.records else None
             if not found:
                 found = _row_problems(data, row, record, split, number)
                 if row["reward_model"]["style"] == KINDS["pair"][0]:
                     seen.labels[row["reward_model"]["ground_truth"]] += 1
             seen.num_rows += 1
             seen.sound = seen.sound and not found
-            yield from (Problem(file, number, _key(row), what) for what in found)
+            yield from (Problem(file, number, _record_id(row), what) for what in found)
             if record and data.records:
                 place = data.records.places[record.record_id]
                 place.orders = (*place.orders, str(row["extra_info"].get("order")))
@@ -155,20 +156,20 @@ def _split_problems(data: _Folder, split: str, advance: Callable[[], object]) ->
 
 
 def _checked(rows: Iterable[Row], folder: Path) -> Iterator[tuple[Row, list[str]]]:
-    """Each row with what check_row says, several at a time: most of the time goes into decoding images, which needs no interpreter lock."""
+    """Each row with the problems that check_row finds. Threads check rows in parallel: decoding images releases the interpreter lock."""
     rows = iter(rows)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(rows, BATCH_SIZE)):
             yield from zip(batch, pool.map(lambda row: check_row(row, folder), batch), strict=True)
 
 
-def _key(row: Row) -> str:
+def _record_id(row: Row) -> str:
     extra = row["extra_info"]
     return str(extra.get("pair_id") or "") if isinstance(extra, dict) else ""
 
 
 def _row_problems(data: _Folder, row: Row, record: Record | None, split: str, number: int) -> list[str]:
-    """What is wrong with a well-formed row: it is not what its record gives in this place, or an image is not the record's."""
+    """Problems of a well-formed row: it differs from what its record gives, or the bytes of an image differ from those of the record."""
     if data.records is None:
         return []
     if record is None:
@@ -200,7 +201,7 @@ def _hash_problems(data: _Folder, record: Record) -> list[str]:
 
 
 def _differences(found: Any, expected: Any, where: str) -> list[str]:
-    """Where two values of the same row differ, one sentence for each place."""
+    """One sentence for each place in which a row differs from the expected one. where: the place of these values in the row."""
     if isinstance(expected, dict):
         prefix = f"{where}." if where else ""
         return [text for name in expected for text in _differences(found[name], expected[name], f"{prefix}{name}")]
@@ -217,19 +218,19 @@ def _differences(found: Any, expected: Any, where: str) -> list[str]:
 
 
 def _records_without_rows(data: _Folder, records: StoredRecords) -> Iterator[Problem]:
-    """Records of which a row is missing or too much; not looked for in a parquet file that could not be read."""
+    """Records with too few or too many rows, apart from splits whose parquet file could not be read."""
     for record_id, place in records.places.items():
         if place.split not in SPLITS or not data.seen[place.split].readable:
             continue
         expected = 2 if data.manifest.get("both_orders") and place.kind == "pair" else 1
-        # Without a manifest it is not known whether the build showed both orders.
+        # Without a manifest it is not known whether the build wrote both orders.
         if len(place.orders) != expected and (data.manifest or not place.orders):
             what = f"has {len(place.orders)} of {expected} rows in {rows_file(place.split)}"
             yield Problem(RECORDS, place.line, record_id, what)
 
 
 def _num_rows(path: Path) -> int:
-    """How many rows a parquet file says it has; 0 if it cannot be read, which the check of its rows reports."""
+    """The number of rows that a parquet file states; 0 if it cannot be read, which the check of its rows reports."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shards of a plan, converted in this process or in several, under a progress bar."""
+"""Converts the shards of a plan, in this process or in several, with a progress bar."""
 
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 from data_prep import shards
 
 
 def convert_all(tasks: Sequence[shards.Task], num_workers: int) -> list[shards.Counts]:
-    """Convert every shard that is not there yet, and return the counts of all, in the order of the tasks.
+    """Convert every shard that is not finished yet, and return the counts of all shards in the order of the tasks.
 
-    The work is done in num_workers processes, or in this one if that is 1. ValueError if a worker was killed.
+    num_workers is the number of processes; with 1 the work is done in this process. ValueError if a worker was killed.
     """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     if done := sum(task.result.exists() for task in tasks):
-        print(f"resuming: {done} of {len(tasks)} shards are there", file=sys.stderr)
+        print(f"resuming: {done} of {len(tasks)} shards are finished", file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("converting", total=sum(task.stop - task.start for task in tasks))
@@ -41,7 +42,7 @@ def convert_all(tasks: Sequence[shards.Task], num_workers: int) -> list[shards.C
                         note(futures[future], future.result())
                 except BrokenProcessPool as error:
                     raise ValueError(
-                        "a worker was killed, likely for want of memory; run the same command with fewer --num-workers"
+                        "a worker was killed, probably because memory ran out; run the same command with fewer --num-workers"
                     ) from error
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -50,10 +51,7 @@ def convert_all(tasks: Sequence[shards.Task], num_workers: int) -> list[shards.C
 
 
 def end_with_parent() -> None:
-    """End this worker when the build that started it ends, even by a kill; otherwise it would wait for work for ever."""
-    import multiprocessing
-    import os
-    import threading
+    """End this worker when the build that started it ends, even by a kill; otherwise it would wait for work forever."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

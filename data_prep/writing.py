@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records -> the rows of one split and its part of records.jsonl, in flat memory, and what the manifest says about them."""
+"""Writes the rows of one split and its part of records.jsonl, record by record, and collects the numbers for the manifest."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ from critic_r1_verl.records import PairRecord, Record
 CHECKED_ROWS = 8
 
 Entry = tuple[Record, Sequence[str], Mapping[str, int]]
-"""A record, the orders in which it is shown ("" of a question), and its prompt's tokens by order, empty if they were not measured."""
+"""A record, the orders in which it is shown ("" for a question), and the tokens of its prompt by order (empty if not measured)."""
 
 
 @dataclass
 class Written:
-    """What was written of one split: rows, records by kind, images {path: sha256}, prompt tokens, labels as stored and as shown."""
+    """What was written for one split: rows, records by kind, images {path: sha256}, prompt tokens, labels as stored and as shown."""
 
     num_rows: int = 0
     records: Counter[str] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class Written:
 
 
 def write_split(out: Path, split: str, entries: Iterable[Entry], templates: Mapping[str, Template], records: TextIO) -> Written:
-    """Write the parquet file of a split, a row for each order of each record, and each record as a line of `records`."""
+    """Write the parquet file of a split, with a row for each order of each record, and each record as a line of `records`."""
     written = Written()
 
     def stream() -> Iterator[rows.Row]:
@@ -64,7 +64,7 @@ def write_split(out: Path, split: str, entries: Iterable[Entry], templates: Mapp
 
 
 def preferred_first(written: Mapping[str, Written]) -> dict[str, dict[str, float | None]]:
-    """The share of preferred responses that stand first, ties apart: before (as the corpora have them) and after (as shown), by split."""
+    """The share of preferred responses that stand first, without ties, by split: before (as in the corpora) and after (as shown)."""
     return {
         "before": {split: share_first(summary.stored) for split, summary in written.items()},
         "after": {split: share_first(summary.shown) for split, summary in written.items()},
@@ -72,19 +72,19 @@ def preferred_first(written: Mapping[str, Written]) -> dict[str, dict[str, float
 
 
 def share_first(labels: Mapping[str, int]) -> float | None:
-    """The share of label "1" among "1" and "2"; None if there are neither."""
+    """The share of label "1" among "1" and "2"; None if there is no such label."""
     decided = labels["1"] + labels["2"]
     return labels["1"] / decided if decided else None
 
 
 def image_list(hashes: Iterable[str]) -> dict[str, Any]:
-    """How many images there are, and a hash of the sorted list of their hashes."""
+    """The number of distinct images, and a hash of the sorted list of their hashes."""
     distinct = sorted(set(hashes))
     return {"count": len(distinct), "sha256": hashlib.sha256("\n".join(distinct).encode()).hexdigest()}
 
 
-def distribution(numbers: Sequence[int]) -> dict[str, int | None]:
-    """Least, median, 95th percentile and most; None of nothing."""
+def distribution(numbers: Iterable[int]) -> dict[str, int | None]:
+    """Minimum, median, 95th percentile and maximum; each is None if there are no numbers."""
     ranked = sorted(numbers)
 
     def at(share: float) -> int | None:

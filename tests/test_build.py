@@ -17,7 +17,7 @@ from PIL import Image
 from critic_r1_verl import data_folder, prompts, records, rows
 from critic_r1_verl.images import Limits
 from critic_r1_verl.training import recipe
-from data_prep import build, contamination, shards, validate
+from data_prep import build, contamination, corpora, shards, sources, validate
 from data_prep import cli as command
 from data_prep.choice import quotas_of
 from data_prep.corpora import pairs as pairs_module
@@ -313,7 +313,7 @@ def test_a_full_disk_stops_the_build_and_the_next_goes_on(
     monkeypatch.setattr(Path, "write_bytes", full)
     assert command.main([*words, "--min-pixels", "784"]) == 1
     said = capsys.readouterr().err
-    assert re.search(r"pairs\.jsonl: row 40: \[Errno 28\] No space left on device: .*\.png'; what is done stays", said), said
+    assert re.search(r"pairs\.jsonl: row 40: \[Errno 28\] No space left on device: .*\.png'; finished shards are kept", said), said
     monkeypatch.undo()
     assert command.main([*words, "--min-pixels", "784"]) == 0
     assert [str(problem) for problem in validate.problems(world / "out")] == []
@@ -332,7 +332,7 @@ def failing(error: Exception) -> Any:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (KeyError("oops"), RuntimeError, r"pairs: .*pairs\.jsonl: row 7: the converter failed: KeyError: 'oops'"),
+        (KeyError("oops"), ValueError, r"pairs: .*pairs\.jsonl: row 7: the converter failed: KeyError: 'oops'"),
         (SchemaError("key 'x': found 1, expected 2"), SchemaError, r"pairs: .*pairs\.jsonl: row 7: key 'x': found 1, expected 2"),
     ],
 )
@@ -347,7 +347,7 @@ def test_a_row_that_stops_the_build_is_named(
 
 def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_module, "convert", lambda raw_row, put: [])
-    with pytest.raises(RuntimeError, match="row 0: the converter gave neither a record nor a reason"):
+    with pytest.raises(ValueError, match="row 0: the converter returned neither a record nor a Skip"):
         build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
 
 
@@ -364,18 +364,21 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "half.py:pairs.jsonl"], r"half\.py: the converter file does not define HUB, .*convert; see data_prep/corpus\.py"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "vlfeedback:3"], "--quota vlfeedback: no such --corpus"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs"], "write it as NAME:VALUE"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:many"], "'many' is not a number"),
-        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:-1"], "--quota: '-1' is not a number above 0"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:many"], "--quota: 'many' is not a whole number"),
+        (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:-1"], "--quota: '-1' is not a whole number of 1 or more"),
         (["--corpus", "pairs:empty.jsonl"], r"pairs: no row in empty\.jsonl"),
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:3", "--weight", "pairs:1"], "none a quota"),
         (
             ["--corpus", "pairs:pairs.jsonl", "--val", "60"],
-            "--test 6 --val 60: give numbers above 0 whose sum is below that .*, 60",
+            "--test 6 --val 60: give numbers above 0 whose sum is below the .*, 60",
         ),
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
         (["--corpus", "pairs:pairs.jsonl", "--images", "pairs:nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
         (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
-        (["--corpus", "pairs:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
+        # Before any row is read, so a missing column is not what is told.
+        (["--corpus", "rlaif_v:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
+        (["--corpus", "rlaif_v:pairs.jsonl", "--weight", "rlaif_v:0"], "--weight: give every corpus a weight above 0"),
+        (["--corpus", "slash.py:pairs.jsonl"], r"slash\.py: NAME is 'a/b'; use letters, digits"),
         (["--corpus", "pairs:pairs.jsonl", "--template", "nothing"], "no such template"),
         (["--corpus", "pairs:pairs.jsonl", "--decontaminate", "mmmu"], "--decontaminate mmmu: give .* vl_rewardbench"),
     ],
@@ -391,10 +394,34 @@ def test_mistakes_are_told_in_a_line(
     (world / "empty.jsonl").touch()
     (world / "broken.py").write_text("def convert(")
     (world / "half.py").write_text("NAME = 'half'\n")
+    (world / "slash.py").write_text(Path(pairs_module.__file__).read_text().replace('NAME = "pairs"', 'NAME = "a/b"'))
     assert command.main(["build", "--out", "out", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", *words]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(f"^critic-r1: .*{message}", last), last
     assert not (world / "out/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpus", "pairs:gone.jsonl", "--base", "gone"], "gone.jsonl: no such file or folder"),
+        (["--corpus", "pairs:pairs.jsonl", "--base", "gone"], "--base gone: neither a folder nor in the local cache"),
+        (["--corpus", "rlaif_v:pairs.jsonl", "--no-lengths"], "no column 'chosen'"),
+        (["--corpus", "pairs:pairs.jsonl", "--no-lengths", "--decontaminate", "mmmu"], "--decontaminate mmmu: give"),
+    ],
+)
+def test_a_build_that_stops_before_its_first_row_leaves_no_folder(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(world)
+    build_into_out = ["build", "--out", "out", "--num-workers", "1", "--min-pixels", "784", *words]
+    assert command.main(build_into_out) == 1
+    assert message in capsys.readouterr().err
+    assert not (world / "out").exists()
+    (world / "out").mkdir()
+    (world / "out/mine.txt").touch()
+    assert command.main(build_into_out) == 1
+    assert (world / "out/mine.txt").exists()
 
 
 def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -418,7 +445,9 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     """What a distributed engine would run: the task survives pickling, and a second run finds the work done."""
     import pickle
 
-    [task] = plan(world / "out", world / "out/.build", [corpus(world / "pairs.jsonl")], OPTIONS, Limits(*OPTIONS.pixels), TEMPLATES, None)
+    file = world / "pairs.jsonl"
+    files = {"pairs": [sources.File(file, world)]}
+    [task] = plan(world / "out", world / "out/.build", [corpus(file)], files, OPTIONS, Limits(*OPTIONS.pixels), TEMPLATES, None)
     task = pickle.loads(pickle.dumps(task))
     counts = shards.convert_shard(task)
     before = task.result.stat().st_mtime_ns
@@ -500,6 +529,19 @@ def test_another_converter_file_is_another_build(
     build.build(tmp_path / "out", [own], Options(pixels=OPTIONS.pixels))
     assert "starting over" in capsys.readouterr().err
     assert {record.question for record in records.read_records(tmp_path / "out/records.jsonl")} == {"Which one?"}
+
+
+def test_the_files_that_a_converter_imports_are_part_of_its_identity(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import json\nfrom texts import QUESTION\n")
+    (tmp_path / "texts.py").write_text("def question():\n    import more\n    return more.QUESTION\n")
+    (tmp_path / "more.py").write_text("import mine\nQUESTION = 'Which?'\n")
+    (tmp_path / "other.py").touch()
+    before = corpora.file_identity(str(tmp_path / "mine.py"))
+    assert before and list(before["imports"]) == ["texts.py", "more.py"]
+    (tmp_path / "more.py").write_text("QUESTION = 'Which one?'\n")
+    after = corpora.file_identity(str(tmp_path / "mine.py"))
+    assert after and after["sha256"] == before["sha256"] and after["imports"]["texts.py"] == before["imports"]["texts.py"]
+    assert after["imports"]["more.py"] != before["imports"]["more.py"]
 
 
 def test_of_a_record_that_stands_in_two_splits_the_held_out_one_stays(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_score_computes_the_numbers_of_a_run_again(machine, engine, capsys):
     assert cli.main(["score", "out", "--benchmark", "pairs"]) == 1
     assert "a run folder knows its benchmark" in capsys.readouterr().err
     assert cli.main(["score", "out/mine/judgements.jsonl"]) == 1
-    assert "say with --benchmark whose official score is meant" in capsys.readouterr().err
+    assert "give its benchmark with --benchmark" in capsys.readouterr().err
 
 
 def test_compare_names_what_is_only_on_one_side(machine, engine, capsys):
@@ -317,7 +317,7 @@ def test_eval_shows_each_benchmark_and_all_of_them(machine, engine, capsys):
     ]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "says first", "critic accuracy"):
+    for text in ("mine: 4 items", "yours: 4 items", "longer", "position consistency", "consistent", "critic accuracy"):
         assert text in out
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["mine", "yours"]
     assert len(engine.asked) == 16
@@ -347,7 +347,7 @@ def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, te
         (["eval", "--benchmark", "mmrb2:/nowhere", "--out", "o", "--model", "m"], "/nowhere: no such file or folder"),
         (["eval", "--benchmark", "mine.jsonl", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
         (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
-        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "2 times the same"),
+        (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "are all the same"),
         (
             ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--base-url", "http://h/v1", "--extra-body", "[]"],
             "not a JSON object",

@@ -26,8 +26,9 @@ def test_visible_devices(monkeypatch: pytest.MonkeyPatch, platform: str, visible
     assert devices.visible_devices(2) == found
 
 
-def test_too_few_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("visible", "available"), [("5", 1), ("-1", 0), ("5,-1,6", 1)])
+def test_too_few_devices(monkeypatch: pytest.MonkeyPatch, visible: str, available: int) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    with pytest.raises(ValueError, match="2 GPUs are asked for, 1 are there: lower --data-parallel-size"):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ValueError, match=f"2 GPUs are requested, but {available} are available: lower --data-parallel-size"):
         devices.visible_devices(2)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor finds nothing wrong with a sound run of the small base; each thing that a test then breaks gives one finding and a remedy."""
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -18,23 +17,11 @@ from critic_r1_verl import devices, prompts, rows, supervise
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
-from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor import base, cluster, machine, recipe, space
 
-REAL_COMPOSE = doctor.compose
-REAL_GROUPS = functools.cache(lambda recipe, groups: REAL_COMPOSE(recipe, list(groups)))
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
 LORA = ("actor_rollout_ref.model.lora_rank=64", "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16")
 GIB = 2**30
-
-
-def compose_quickly(recipe: str, overrides: list[str]):
-    """What doctor.compose returns, with the groups composed once: Hydra takes half a second each time."""
-    from omegaconf import OmegaConf
-
-    groups = tuple(word for word in overrides if word.startswith("+"))
-    # A copy: merge leaves its arguments alone.
-    return OmegaConf.merge(REAL_GROUPS(recipe, groups), OmegaConf.from_dotlist([word for word in overrides if not word.startswith("+")]))
 
 
 def make_data(folder: Path, name: str, count: int = 40) -> Path:
@@ -75,7 +62,8 @@ def make_base(folder: Path, processor: str | None = "Qwen2_5_VLProcessor") -> Pa
 class World:
     """A sound run of the small base on the CPU in a folder of its own; tests break one thing each."""
 
-    def __init__(self, root: Path, sound_data: Path) -> None:
+    def __init__(self, root: Path, sound_data: Path, quick_compose) -> None:
+        self.quick_compose = quick_compose
         self.root, self.data, self.base, self.checkpoints = root, root / "data", root / "base", root / "checkpoints"
         shutil.copytree(sound_data, self.data)
         self.train, self.val = self.data / "train.parquet", self.data / "val.parquet"
@@ -95,7 +83,11 @@ class World:
         return doctor.examine("critic_r1", self.overrides(*more, hardware=hardware))
 
     def compose(self, *more: str):
-        return compose("critic_r1", self.overrides(*more))
+        return self.quick_compose("critic_r1", self.overrides(*more))
+
+    def case(self, *overrides: str) -> doctor.Case:
+        """The recipe with these overrides alone."""
+        return doctor.Case("critic_r1", [*overrides], self.quick_compose("critic_r1", [*overrides]), False)
 
     def save_checkpoint(self, config, step: int = 10) -> Path:
         folder = Path(config.trainer.default_local_dir)
@@ -105,9 +97,9 @@ class World:
 
 
 @pytest.fixture
-def world(real_world, monkeypatch):
+def world(real_world, monkeypatch, quick_compose):
     """The same without Hydra."""
-    monkeypatch.setattr(doctor, "compose", compose_quickly)
+    monkeypatch.setattr(doctor, "compose", quick_compose)
     return real_world
 
 
@@ -121,7 +113,7 @@ def sound_data(tmp_path_factory):
 
 
 @pytest.fixture
-def real_world(tmp_path, sound_data, monkeypatch):
+def real_world(tmp_path, sound_data, monkeypatch, quick_compose):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -132,7 +124,7 @@ def real_world(tmp_path, sound_data, monkeypatch):
     # The machine and the environment that run the tests are not what is tested here.
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
     monkeypatch.setattr(machine.cpu, "version_problems", list)
-    return World(tmp_path, sound_data)
+    return World(tmp_path, sound_data, quick_compose)
 
 
 def bad(findings: list[doctor.Finding]) -> list[doctor.Finding]:
@@ -301,8 +293,7 @@ def test_two_builds_of_vllm_at_once(world, monkeypatch):
 def test_platform(world, monkeypatch, platform, gpus, hardware, level, what, remedy):
     monkeypatch.setenv("VERL_PLATFORM", platform)
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
-    case = doctor.Case("critic_r1", [*hardware], compose("critic_r1", [*hardware]), False)
-    (finding,) = machine.check_devices(case)
+    (finding,) = machine.check_devices(world.case(*hardware))
     assert finding.level == level
     assert what in finding.what
     assert remedy in finding.remedy
@@ -314,19 +305,18 @@ def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware)
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    (finding,) = machine.check_devices(doctor.Case("critic_r1", [], compose("critic_r1", list(hardware)), False))
+    (finding,) = machine.check_devices(world.case(*hardware))
     assert finding.level == "ok"
 
 
 def test_the_line_to_type_can_be_typed(world):
     override = "data.train_files=[a b.parquet]"
-    case = doctor.Case("critic_r1", [override], compose("critic_r1", [override]), False)
-    (finding,) = machine.check_devices(case)
+    (finding,) = machine.check_devices(world.case(override))
     assert f"'{override}'" in finding.remedy
 
 
 def test_batches_for_eight_gpus(world):
-    case = doctor.Case("critic_r1", [], compose("critic_r1", ["actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6"]), False)
+    case = world.case("actor_rollout_ref.rollout.n=5", "trainer.n_gpus_per_node=6")
     assert [finding.level for finding in recipe.check_batches(case)] == ["fatal"]
 
 
@@ -583,10 +573,6 @@ def test_the_shape_of_a_base(tmp_path):
 # What a run takes of a GPU machine
 
 
-def gpu_case(*overrides: str, groups: tuple[str, ...] = ()) -> doctor.Case:
-    return doctor.Case("critic_r1", list(overrides), compose_quickly("critic_r1", [*groups, *overrides]), False)
-
-
 ONE_GPU = ["trainer.n_gpus_per_node=1", "actor_rollout_ref.rollout.tensor_model_parallel_size=1"]
 SMALL = ("+recipe/base=qwen2_5_vl_3b", "+recipe/method=lora", "+recipe/hardware=1x24g")
 MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
@@ -605,7 +591,7 @@ MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
 )
 def test_gpu_memory(world, monkeypatch, overrides, groups, card_gib, what):
     monkeypatch.setattr(space, "gpu_memory", lambda: card_gib * GIB)
-    (finding,) = space.check_gpu_memory(gpu_case(*overrides, groups=groups))
+    (finding,) = space.check_gpu_memory(world.case(*groups, *overrides))
     assert what in finding.what
     assert (finding.level == "fatal") == ("holds the base" not in what) == bool(finding.remedy)
 
@@ -623,7 +609,7 @@ def test_gpu_memory(world, monkeypatch, overrides, groups, card_gib, what):
 )
 def test_cpus(world, monkeypatch, overrides, groups, cpus, level):
     monkeypatch.setattr(space, "cpus", lambda: cpus)
-    (finding,) = space.check_cpus(gpu_case(*overrides, groups=groups))
+    (finding,) = space.check_cpus(world.case(*groups, *overrides))
     assert finding.level == level and ("num_cpus=" in finding.remedy) == (level == "fatal")
 
 
@@ -650,7 +636,7 @@ def test_space_on_gpus(world, monkeypatch, overrides, memory_gib, disk_gib, shm_
     free = {space.SHM: shm_gib}
     monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free.get(path, disk_gib) * GIB}))
-    findings = bad(list(space.check_space(gpu_case("trainer.total_training_steps=100", *overrides))))
+    findings = bad(list(space.check_space(world.case("trainer.total_training_steps=100", *overrides))))
     assert [finding.level for finding in findings] == [level for level, _ in wrong]
     assert all(what in finding.what and finding.remedy for finding, (_, what) in zip(findings, wrong, strict=True))
 
@@ -667,13 +653,13 @@ def listener():
 def test_a_cluster_that_suits_the_run(world, listener, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener}")
     absolute = [f"{key}=/shared/{key}" for key in ("data.train_files", "data.val_files", "trainer.default_local_dir")]
-    (finding,) = cluster.check_cluster(gpu_case(*absolute))
+    (finding,) = cluster.check_cluster(world.case(*absolute))
     assert finding.level == "ok"
 
 
 def test_several_nodes_need_a_cluster(world):
-    only(list(cluster.check_cluster(gpu_case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
-    assert list(cluster.check_cluster(gpu_case())) == []
+    only(list(cluster.check_cluster(world.case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
+    assert list(cluster.check_cluster(world.case())) == []
 
 
 @pytest.mark.parametrize(
@@ -695,7 +681,7 @@ def test_several_nodes_need_a_cluster(world):
 def test_a_cluster_that_does_not(world, listener, monkeypatch, tmp_path, address, overrides, whats, remedy):
     monkeypatch.setattr(cluster, "CURRENT_CLUSTER", tmp_path / "none")
     monkeypatch.setenv("RAY_ADDRESS", address.replace("LISTENER", f"127.0.0.1:{listener}"))
-    findings = bad(list(cluster.check_cluster(gpu_case(*overrides))))
+    findings = bad(list(cluster.check_cluster(world.case(*overrides))))
     assert [finding.level for finding in findings] == ["fatal"] * len(whats)
     assert all(what in finding.what for finding, what in zip(findings, whats, strict=True))
     assert remedy in findings[0].remedy

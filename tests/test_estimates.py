@@ -48,14 +48,6 @@ def test_numbers_without_a_bound_are_scaled_shares(values):
     assert paired_difference(values, values, bounded=False).value == 0
 
 
-def test_an_estimate_is_the_same_after_json():
-    found = estimate([0, 1, 1])
-    assert Estimate.from_json(found.to_json()) == found
-    for hostile in (None, {}, {"value": 1, "n": 1}, found.to_json() | {"ci95": [0]}, found.to_json() | {"value": float("nan")}):
-        with pytest.raises(ValueError, match=r"estimate|finite numbers"):
-            Estimate.from_json(hostile)
-
-
 def test_values_are_paired_by_key_not_by_position():
     clusters = {"p": 0, "q": 1, "r": 2}
     before = Values({("p",): 0.0, ("q",): 1.0, ("r",): 1.0}, clusters)

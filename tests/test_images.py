@@ -23,7 +23,7 @@ def test_an_image_that_does_not_open_is_named(tmp_path: Path, content: bytes | N
     file = tmp_path / "a.png"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.png: the image does not open .*; put it back"):
+    with pytest.raises(ValueError, match=r"a\.png: the image does not open .*; restore the file"):
         open_rgb(file)
 
 
@@ -34,5 +34,5 @@ def test_a_data_uri_carries_the_bytes_of_the_file(tmp_path: Path, name: str, kin
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.png: the image cannot be read .*; put it back"):
+    with pytest.raises(ValueError, match=r"gone\.png: the image cannot be read .*; restore the file"):
         data_uri(tmp_path / "gone.png")

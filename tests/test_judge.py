@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.journal import Journal
 from critic_r1_verl.judge import judge
-from critic_r1_verl.lines import Judgement, to_json
+from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord
 
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
@@ -48,7 +49,7 @@ def test_each_pair_is_judged_in_both_orders(scripted, tmp_path: Path, reply: Cal
     assert [line.preferred for line in lines] == ["1", "2"]
     assert [line.correct for line in lines] == correct
     assert {line.status for line in lines} == {status}
-    assert [json.loads(text) for text in (tmp_path / "j.jsonl").read_text().splitlines()] == [to_json(line) for line in lines]
+    assert [json.loads(text) for text in (tmp_path / "j.jsonl").read_text().splitlines()] == [asdict(line) for line in lines]
 
 
 def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, t
     assert ["Q0" in request.prompt for request in model.asked] == [True] * 6 + [False] * 6
 
 
-@pytest.mark.parametrize(("repeats", "message"), [(0, "give 1 or more"), (2, "2 repeats at temperature 0 are 2 times the same")])
+@pytest.mark.parametrize(("repeats", "message"), [(0, "give 1 or more"), (2, "2 repeats at temperature 0 are all the same")])
 def test_repeats_that_make_no_sense(repeats: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PairwiseCritic(CRITIC.template, Sampling(8), repeats)

@@ -115,7 +115,7 @@ def test_a_killed_launcher_takes_the_run_with_it(fake_main, platform):
     launcher.wait()
     wait_for(lambda: not state.exists())
     assert ended(int(pid))
-    assert f"critic-r1: process {launcher.pid}, which started this run, is gone" in fake_main.read_text()
+    assert f"critic-r1: process {launcher.pid}, which started this run, has ended" in fake_main.read_text()
     assert platform == "nvidia" or not Path(environment["RAY_TMPDIR"]).exists()
 
 

@@ -179,5 +179,5 @@ def test_missing_and_unknown_answers_are_named() -> None:
     found = answers("base")
     with pytest.raises(ValueError, match=r"1 answers are missing, the first to question [0-9a-f]{20} \(greedy 0\)"):
         measures.policy(list(QUESTIONS.values()), found[1:], [], [])
-    with pytest.raises(ValueError, match=r"an answer is to the question [0-9a-f]{20}, which is not among the records"):
+    with pytest.raises(ValueError, match=r"an answer to the question [0-9a-f]{20}, which is not among the records"):
         measures.policy(list(QUESTIONS.values())[1:], found, [], [])

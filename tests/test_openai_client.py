@@ -278,11 +278,11 @@ def test_nobody_listens() -> None:
         ((500, b"two\nlines"), "status 500: two lines$"),
         ((500, {}, {"x-should-retry": "true"}), "status 500"),
         ((200, b"<html>hello</html>"), "not JSON: '<html>hello"),
-        ((200, {"error": "quota"}), r"not 1 choice\(s\) but \{'error': 'quota'\}"),
-        ((200, {"choices": []}), r"not 1 choice\(s\)"),
+        ((200, {"error": "quota"}), r"expected 1 choice\(s\), got \{'error': 'quota'\}"),
+        ((200, {"choices": []}), r"expected 1 choice\(s\)"),
         ((200, {"choices": [{"text": "completion"}]}), "a choice without a message"),
-        ((200, {"choices": [{"message": {"content": ["parts"]}}]}), "a message that is no text"),
-        ((200, []), r"not 1 choice\(s\)"),
+        ((200, {"choices": [{"message": {"content": ["parts"]}}]}), "a message without text"),
+        ((200, []), r"expected 1 choice\(s\)"),
     ],
 )
 def test_what_is_refused_or_no_chat_is_not_asked_again(serve, reply: Reply, message: str) -> None:
@@ -309,11 +309,18 @@ def test_reasoning_from_a_field_of_its_own_stands_in_think_tags(serve, message: 
     assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion(text, None, None)])]
 
 
+def test_a_count_of_tokens_in_another_form_is_no_count(serve) -> None:
+    server = serve(lambda *_: (200, {"choices": [{"message": {"content": "yes"}}], "usage": [7]}))
+    assert list(OpenAIEngine(server.url).generate([request()])) == [(0, [Completion("yes", None, None)])]
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        ((200, {"data": []}), "serves no model that it names; say which with --model"),
-        ((200, {"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b; say which"),
+        ((200, {"data": []}), "serves no named model; choose one with --model"),
+        ((200, {"data": 7}), "serves no named model; choose one with --model"),
+        ((200, {"data": [{"id": 7}, {"id": None}]}), "serves no named model; choose one with --model"),
+        ((200, {"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b; choose one"),
         ((404, {}), "status 404"),
         ((200, b"nonsense"), "not JSON"),
     ],

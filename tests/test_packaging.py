@@ -122,7 +122,7 @@ def test_the_installed_wheel_builds_and_checks_data_in_an_empty_folder(site: Pat
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ("-m", "critic_r1_verl.cli", "data")
     built = python(
-        site, tmp_path, *command, "build", "--corpus", "pairs:mine.jsonl", "--no-lengths", "--num-workers", "2", "--out", "built"
+        site, tmp_path, *command, "build", "--corpus", "pairs:mine.jsonl", "--no-lengths", "--num-workers", "1", "--out", "built"
     )
     assert "kept 30" in built
     assert "sound" in python(site, tmp_path, *command, "validate", "built")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from critic_r1_verl.engines import pool, vllm
 from critic_r1_verl.engines.base import Completion, Request, Sampling
 from critic_r1_verl.engines.pool import EnginePool
 
@@ -47,6 +48,17 @@ def test_neighbours_with_the_same_pictures_share_an_engine() -> None:
 def test_an_engines_error_is_raised_here() -> None:
     with pytest.raises(ValueError, match="too long"):
         list(engines(lambda place, request: ValueError("too long")).generate(REQUESTS))
+
+
+def test_an_error_that_cannot_be_made_from_a_message_reaches_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(vllm, "VllmEngine", fail)
+    ours, theirs = multiprocessing.Pipe()
+    pool._run_engine(theirs, "", "m", None, 1)
+    error = ours.recv()
+    assert type(error) is ValueError and "invalid start byte" in str(error)
 
 
 @pytest.mark.parametrize("before", range(3))

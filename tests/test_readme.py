@@ -4,6 +4,7 @@
 The commands of the README that a CPU runs in seconds are run too, with a scripted model, and must leave behind what they promise.
 """
 
+import contextlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,6 @@ from PIL import Image
 
 from critic_r1_verl import cli
 from critic_r1_verl.cli import flags
-from critic_r1_verl.training.compose import compose
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -46,7 +47,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("file", "command"), commands(), ids=lambda value: str(value).replace("/", "_"))
-def test_it_is_a_command(file: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_a_command(file: str, command: str, monkeypatch: pytest.MonkeyPatch, quick_compose: Callable) -> None:
     words = [word for word in shlex.split(command) if not word.startswith("VERL_PLATFORM=")]
     monkeypatch.setenv("VERL_PLATFORM", "cpu" if command.startswith("VERL_PLATFORM=cpu") else "")
     if words[0] == "make":
@@ -58,7 +59,7 @@ def test_it_is_a_command(file: str, command: str, monkeypatch: pytest.MonkeyPatc
     elif words[:3] == ["python", "-m", "verl.trainer.main_ppo"]:
         assert words[3].startswith("+recipe=")
         overrides = [word for word in words[4:] if word not in ("--cfg", "job")]
-        config = compose(words[3].removeprefix("+recipe="), overrides)
+        config = quick_compose(words[3].removeprefix("+recipe="), overrides)
         assert config.trainer.experiment_name.startswith(config.critic_r1.name)
     elif words[:3] == ["python", "-m", "data_prep"]:
         assert callable(cli.parse(["data", *words[3:]]).run)
@@ -96,30 +97,44 @@ def convert(raw, put):
 """
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted) -> Path:
+@pytest.fixture(scope="module")
+def model(scripted: type) -> Any:
+    return scripted(lambda prompt, sample: f"<think>The first is right. {sample}</think> \\boxed{{1}}")
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Path:
     """A folder with what the README's reader has: a file of pairs, a picture, published results, a data folder, runs of two models."""
-    monkeypatch.chdir(tmp_path)
-    model = scripted(lambda prompt, sample: f"<think>The first is right. {sample}</think> \\boxed{{1}}")
-    monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    folder = tmp_path_factory.mktemp("home")
     rows = []
     for number in range(40):
-        Image.new("RGB", (560, 560), (6 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        Image.new("RGB", (560, 560), (6 * number, 0, 0)).save(folder / f"{number}.png")
         rows.append({"image": f"{number}.png", "question": f"What is it? {number}", "chosen": "Red.", "rejected": "Blue."})
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shutil.copy("0.png", "cat.jpg")
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(folder / "0.png", folder / "cat.jpg")
     lines = [{"id": f"svit-{n}", "image": "x", "chosen": "c", "rejected": f"r{n}", "rewards": [n % 3, 1]} for n in range(6)]
-    (tmp_path / "results.json").write_text(json.dumps(lines))
+    (folder / "results.json").write_text(json.dumps(lines))
     origin = {"ds_name": "RLAIF-V", "origin_dataset": "lcs558k", "origin_split": "{}", "idx": "0", "image_path": "0.jpg"}
-    public = [row | {"image": {"bytes": Path(row["image"]).read_bytes(), "path": None}} | origin for row in rows]
-    pq.write_table(pa.Table.from_pylist(public), "rlaif_v.parquet")
-    (tmp_path / "both.py").write_text(BOTH)
-    build = ["data", "build", "--corpus", "both.py:mine.jsonl", "--no-lengths", "--num-workers", "1"]
-    assert cli.main([*build, "--out", "runs/data"]) == 0
-    for name in ("base", "trained"):
-        for verb in ("eval", "select"):
-            assert cli.main([verb, "--model", name, "--data", "runs/data", "--out", f"runs/eval/{name}", "--json"]) == 0
-    return tmp_path
+    public = [row | {"image": {"bytes": (folder / row["image"]).read_bytes(), "path": None}} | origin for row in rows]
+    pq.write_table(pa.Table.from_pylist(public), folder / "rlaif_v.parquet")
+    (folder / "both.py").write_text(BOTH)
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+        build = ["data", "build", "--corpus", "both.py:mine.jsonl", "--no-lengths", "--num-workers", "1"]
+        assert cli.main([*build, "--out", "runs/data"]) == 0
+        for name in ("base", "trained"):
+            for verb in ("eval", "select"):
+                assert cli.main([verb, "--model", name, "--data", "runs/data", "--out", f"runs/eval/{name}", "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any) -> Path:
+    """A copy of the furnished folder, in which the test runs."""
+    folder = shutil.copytree(furnished, tmp_path / "home")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    return folder
 
 
 def is_written(*files: str) -> Callable[[str], bool]:
@@ -140,10 +155,10 @@ FOLDERS = {
 # By the first words of a command of the README: what is added to it, and what it must have done.
 RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "data build --corpus pairs": (
-        "--no-lengths --out other",
+        "--no-lengths --num-workers 1 --out other",
         is_written("other/test.parquet", "other/records.jsonl"),
     ),
-    "data build --corpus rlaif_v": ("--no-lengths --out other", is_written("other/train.parquet", "other/manifest.json")),
+    "data build --corpus rlaif_v": ("--no-lengths --num-workers 1 --out other", is_written("other/train.parquet", "other/manifest.json")),
     "data inspect": ("", is_written("runs/data.html")),
     "data validate": ("", says("sound")),
     "eval --model runs/trained --data": ("--out other", is_written("other/test/judgements.jsonl", "other/test/answers.jsonl")),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipes, composed against the installed verl's own YAML tree, as its main_ppo composes them; verl itself is not imported."""
 
-import copy
 import functools
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,14 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
     file, text = proof
     assert key not in declared, f"verl now declares {key}: take it off the list"
     assert text in (VERL / file).read_text()
+
+
+def test_bases_and_hardware_set_different_keys() -> None:
+    keys = {
+        kind: {key for name in names for key in leaves(yaml.safe_load((ROOT / f"recipe/{kind}/{name}.yaml").read_text()))}
+        for kind, names in (("base", BASES), ("hardware", HARDWARE))
+    }
+    assert not keys["base"] & keys["hardware"]
 
 
 def content(name: str) -> dict[str, Any]:
@@ -217,7 +225,7 @@ def test_the_digest_knows_every_key_of_verl() -> None:
     assert [key for key in OPTIMISATION if not any(name.startswith(key) for name in keys)] == [], "verl has no such key"
 
 
-def test_reward_weights_reach_the_reward() -> None:
+def test_reward_weights_reach_the_reward(changed) -> None:
     config = changed({"critic_r1.format_weight": 0.2})
     assert config.reward.custom_reward_function.reward_kwargs.format_weight == 0.2
 
@@ -231,14 +239,19 @@ def test_plus_differs_in_base_learning_rate_and_name_only() -> None:
     }
 
 
-def changed(settings: dict[str, Any]) -> Any:
-    """critic_r1 with other values, which is faster than composing anew."""
-    from omegaconf import OmegaConf
+@pytest.fixture
+def changed(quick_compose) -> Callable[[dict[str, Any]], Any]:
+    """critic_r1 with other values."""
 
-    config = copy.deepcopy(compose("+recipe=critic_r1"))
-    for key, value in settings.items():
-        OmegaConf.update(config, key, value, force_add=True)
-    return config
+    def change(settings: dict[str, Any]) -> Any:
+        from omegaconf import OmegaConf
+
+        config = quick_compose("critic_r1", [])
+        for key, value in settings.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        return config
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -273,18 +286,18 @@ def changed(settings: dict[str, Any]) -> Any:
         ("trainer.total_training_steps", 7, False),
     ],
 )
-def test_experiment_name_changes_with_what_shapes_the_run(key: str, value: Any, renames: bool) -> None:
+def test_experiment_name_changes_with_what_shapes_the_run(changed, key: str, value: Any, renames: bool) -> None:
     name = compose("+recipe=critic_r1").trainer.experiment_name
     assert (changed({key: value}).trainer.experiment_name != name) is renames
 
 
-def test_experiment_name_follows_base_and_recipe() -> None:
+def test_experiment_name_follows_base_and_recipe(changed) -> None:
     other = changed({"actor_rollout_ref.model.path": "/models/Other-3B/"})
     assert other.trainer.experiment_name.startswith("critic_r1-Other-3B-")
     assert compose("+recipe=critic_r1_plus").trainer.experiment_name.startswith("critic_r1_plus-ThinkLite-VL-7B-")
 
 
-def test_experiment_name_follows_data_and_weights(tmp_path: Path) -> None:
+def test_experiment_name_follows_data_and_weights(changed, tmp_path: Path) -> None:
     base, data = tmp_path / "base", tmp_path / "data"
     base.mkdir()
     data.mkdir()

@@ -142,7 +142,7 @@ def without(key: str, **added) -> bytes:
         (without("group", prefered="1"), "'prefered' is unknown"),
         (without("images", images=[{"path": "a.png"}]), r"images\[0\]: key 'sha256' is missing"),
         (without("images", images="a.png"), "'images'"),
-        (without("images", images=["a.png"]), r"images\[0\]: not a JSON object"),
+        (without("images", images=["a.png"]), r"images\[0\]: 'a.png' is not a JSON object"),
         (without("preferred", preferred=1), "'preferred'"),
         (b"[]", "not a JSON object"),
         (b"{", "not a record"),

@@ -246,6 +246,10 @@ def test_one_model_alone_is_a_page(runs: Path) -> None:
     assert terminal.columns(report) == ["trained"]
 
 
+def test_runs_of_one_name_in_several_folders_are_all_shown(runs: Path) -> None:
+    assert [each.name for each in collect.collect(runs).sets] == ["base/test", "trained/test"]
+
+
 def test_pairs_alone_and_answers_alone_are_pages(runs: Path) -> None:
     for name in ("answers.jsonl", "matches.jsonl", "selections.jsonl"):
         (runs / "trained/test" / name).unlink()
@@ -287,6 +291,15 @@ def test_the_table_on_the_terminal_has_the_same_numbers(
     for expected in ("Critic accuracy", "25.0", "n = 16", "Self-critique"):
         assert expected in printed, expected
     assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
+
+
+def test_the_terminal_prints_names_and_texts_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[/b] :100: [red]x"
+    counts = {"items": 1, "pairs": 1, "repeats": 1, "questions": 0, "samples": 0}
+    nothing = {"verdicts_read_by": None, "official": None, "critic": None, "policy": None, "notes": []}
+    terminal.show_metrics({"name": text, "counts": counts} | nothing)
+    terminal.show_judgement({"preferred": None, "judgements": [{"order": "12", "choice": None, "status": "missing", "text": text}]})
+    assert capsys.readouterr().out.count(text) == 2
 
 
 def test_numbers_for_programs(runs: Path) -> None:

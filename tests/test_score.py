@@ -2,12 +2,13 @@
 import hashlib
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from critic_r1_verl import cli
-from critic_r1_verl.lines import Judgement, to_json
+from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 from critic_r1_verl.scoring import compare, measures
 from critic_r1_verl.scoring import score as scores
@@ -73,7 +74,7 @@ LINES = [
 def write(folder, judgements, records):
     folder.mkdir(exist_ok=True, parents=True)
     write_jsonl(folder / "records.jsonl", records)
-    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else to_json(line) for line in judgements])
+    return write_lines(folder / "judgements.jsonl", [line if isinstance(line, dict) else asdict(line) for line in judgements])
 
 
 def test_two_scores_and_what_they_hide():
@@ -157,33 +158,33 @@ def test_the_order_of_the_lines_does_not_matter():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; a judgement has pair_id, order"),
-        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not a text"),
+        ({"pair_id": ...}, r"judgements.jsonl:1: key 'pair_id' is missing; the keys are pair_id, order"),
+        ({"pair_id": 3}, r"judgements.jsonl:1: key 'pair_id': 3 is not a string"),
         ({"pair_id": "0" * 20}, r"judgements.jsonl: judges the pair 0{20}, which is not in records.jsonl"),
         ({"order": "11"}, r"judgements.jsonl:1: key 'order': '11' is none of '12', '21'"),
-        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not a whole number"),
-        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is not a whole number"),
+        ({"repeat": True}, r"judgements.jsonl:1: key 'repeat': True is not an integer"),
+        ({"repeat": -1}, r"judgements.jsonl:1: key 'repeat': -1 is not an integer"),
         ({"repeat": 1}, r"judgements are missing, the first pair .*; run the same command again"),
         ({"choice": "3"}, r"judgements.jsonl:1: key 'choice': '3' is none of"),
         ({"choice": ["1"]}, r"judgements.jsonl:1: key 'choice': "),
-        ({"choice": None}, r"judgements.jsonl:1: key 'status': 'parsed' does not go with the choice None"),
+        ({"choice": None}, r"judgements.jsonl:1: key 'status': 'parsed' contradicts the choice None"),
         ({"status": "guessed"}, r"judgements.jsonl:1: key 'status': 'guessed' is none of 'parsed'"),
-        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not a text"),
-        ({"preferred": "tie", "correct": False}, r"judgements.jsonl: the preferred response of .* is another one in records.jsonl"),
-        ({"correct": False}, r"judgements.jsonl:1: key 'correct': False does not follow from choice '1' and preferred '1'"),
-        ({"correct": 1}, r"judgements.jsonl:1: key 'correct': 1 is not a truth value"),
-        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is not a whole number"),
+        ({"text": None}, r"judgements.jsonl:1: key 'text': None is not a string"),
+        ({"preferred": "tie", "correct": False}, r"judgements.jsonl: the preferred response of .* differs from records.jsonl"),
+        ({"correct": False}, r"judgements.jsonl:1: key 'correct': False does not match choice '1' and preferred '1'"),
+        ({"correct": 1}, r"judgements.jsonl:1: key 'correct': 1 is not true or false"),
+        ({"completion_tokens": -1}, r"judgements.jsonl:1: key 'completion_tokens': -1 is not an integer"),
         ({"more": 1}, r"judgements.jsonl:1: key 'more' is unknown"),
     ],
 )
 def test_hostile_judgements(tmp_path, change, message):
-    line = {name: value for name, value in (to_json(LINES[0]) | change).items() if value is not ...}
+    line = {name: value for name, value in (asdict(LINES[0]) | change).items() if value is not ...}
     path = write(tmp_path, [line, *LINES[1:]], RECORDS)
     with pytest.raises(ValueError, match=message):
         scores.score_file(path, "vl_rewardbench")
 
 
-LAST, FIRST = json.dumps(to_json(LINES[-1])), json.dumps(to_json(LINES[0]))
+LAST, FIRST = json.dumps(asdict(LINES[-1])), json.dumps(asdict(LINES[0]))
 
 
 @pytest.mark.parametrize(
@@ -438,14 +439,14 @@ def test_multi_crit_as_the_official_code_takes_answers(tmp_path):
 def test_notes_on_trials_and_failed_requests(tmp_path):
     path = write_lines(tmp_path / "results.jsonl", [{"0": None}, *({"0": line} for line in VLRB)])
     assert scores.score_file(path, "vl_rewardbench")["notes"][1:4] == [
-        "majority of 3 trials an item; the official script prints 1, 3, 5, 7 and 9",
-        "failed requests passed over: 1",
+        "majority of 3 trials per item; the official script prints 1, 3, 5, 7 and 9",
+        "failed requests, not counted: 1",
         "4 items of the benchmark's 1,250",
     ]
     # A text of null is no match: with it two of four are no majority.
     null = [{**line, "meta": line["meta"] | {"filter_choice": None}} for line in VLRB[::3]]
     result = scores.score_file(write_lines(path, [*VLRB, *null, *VLRB[-3:]]), "vl_rewardbench")
-    assert result["notes"][1] == "majority of 4 to 7 trials an item; the official script prints 1, 3, 5, 7 and 9"
+    assert result["notes"][1] == "majority of 4 to 7 trials per item; the official script prints 1, 3, 5, 7 and 9"
     assert result["official"]["groups"] == {"general": 1, "hallucination": None, "reasoning": None}
 
 
@@ -530,7 +531,7 @@ def test_mmrb2_results_without_good_labels(tmp_path):
 @pytest.mark.parametrize(
     "line, change, message",
     [
-        (VLRB[0], {"ranking": ["0", "1"]}, r":2: key 'ranking': \['0', '1'\] is neither \[0, 1\] nor"),
+        (VLRB[0], {"ranking": ["0", "1"]}, r":2: key 'ranking': \['0', '1'\] is none of \[0, 1\], \[1, 0\]"),
         (VLRB[0], {"meta": []}, r":2: key 'meta': \[\] is not of type dict"),
         (VLRB[0], {"meta": {"filter_choice": "x"}}, r":2: key 'random_number': None is none of 0, 1"),
         (VLRB[0], {"meta": {"random_number": 0}}, r":2: key 'filter_choice' is missing"),
@@ -542,7 +543,7 @@ def test_mmrb2_results_without_good_labels(tmp_path):
         (MM_RLHF[0], {"rewards": None}, r":2: key 'rewards': None is not of type list"),
         (MM_RLHF[0], {"reverse": "False"}, r":2: key 'reverse': 'False' is not of type bool"),
         (MM_RLHF[0], {"reverse": None}, r":2: key 'reverse': None is not of type bool"),
-        (MM_RLHF[0], {"image": "other/1.png"}, r":2: no category \(mcq"),
+        (MM_RLHF[0], {"image": "other/1.png"}, r":2: the path 'other/1.png' names no category \(mcq"),
         (rewarded("x", "i.png", [0, 1]), {"id": 3}, r":2: key 'id': 3 is not of type str"),
         (rewarded("x", "i.png", [0, 1]), {"rejected": ...}, r":2: key 'rejected' is missing"),
         (rewarded("x", "i.png", [0, 1], Category="vqa"), {"Category": ["vqa"]}, r":2: key 'Category': \['vqa'\] is not of type str"),
@@ -580,7 +581,7 @@ def test_hostile_result_lines(tmp_path, line, change, message):
     with pytest.raises(ValueError, match=message):
         compared(path, path)
     path.write_text(json.dumps(line) + "\n" + json.dumps(line)[:-3], encoding="utf-8")
-    with pytest.raises(ValueError, match=r"results.jsonl:2: half a line, cut short"):
+    with pytest.raises(ValueError, match=r"results.jsonl:2: the line is cut short"):
         compared(path, path)
 
 
@@ -598,7 +599,7 @@ def test_empty_result_files(tmp_path):
     [
         ({"out_general": [1, 2]}, r"key 'out_general': a hit is neither 0 nor 1"),
         ({"out_general": "11"}, r"key 'out_general': '11' is not of type list"),
-        ({"out_all": [1]}, r"out_all does not hold the hits of the groups"),
+        ({"out_all": [1]}, r"out_all does not have the same hits as the groups"),
         ({"out_reasoning": ...}, r"results.json, row 0: key 'out_reasoning' is missing"),
         ({"out_all": ...}, r"results.json: neither judgements \(.jsonl\) nor published results"),
     ],
@@ -677,6 +678,18 @@ def test_records_of_something_else():
     exchanged = [RECORDS[0], RECORDS[0].swap()]
     with pytest.raises(ValueError, match="twice with its responses exchanged"):
         scores.score(both(RECORDS[0], "1", "2"), exchanged, "pairs")
+
+
+def test_the_parts_of_a_comparison_keep_their_order():
+    side = compare.Side("same", {f"part {number}": {} for number in range(20)})
+    assert list(compare.compare(side, side)["differences"]) == list(side.measures)
+
+
+def test_token_counts_that_an_engine_leaves_out_do_not_end_a_comparison(tmp_path):
+    some = [judgement(RECORDS[0], "12", "1", tokens=None), *LINES[1:]]
+    result = compared(write(tmp_path / "a", LINES, RECORDS), write(tmp_path / "b", some, RECORDS))
+    found = result["differences"]["critic"]["completion_tokens"]
+    assert (found["a"]["n"], found["b"]["n"], found["difference"]) == (8, 7, None)
 
 
 def test_compare_other_items(tmp_path):

@@ -136,6 +136,25 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
         sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
 
 
+def test_members_of_similar_names_are_different_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        for name, number in (("a/b.jsonl", 1), ("a_b.jsonl", 2)):
+            archive.writestr(name, json.dumps({"number": number}) + "\n")
+    files = sources.find(str(tmp_path / "rows.zip"), CORPUS, None, tmp_path / "work")
+    sources.unpack(files)
+    assert [row["number"] for file in files for row in tables.Table(file.path).rows(0, 9)] == [1, 2]
+
+
+def test_archives_of_the_same_name_are_unpacked_into_different_folders(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with zipfile.ZipFile(tmp_path / name / "rows.zip", "w") as archive:
+            archive.writestr("rows.jsonl", json.dumps({"text": name}))
+    files = sources.find(str(tmp_path), CORPUS, None, tmp_path / "work")
+    sources.unpack(files)
+    assert [row for file in files for row in tables.Table(file.path).rows(0, 1)] == [{"text": "first"}, {"text": "second"}]
+
+
 def test_the_files_that_meta_json_lists(tmp_path: Path) -> None:
     write(tmp_path / "MMPR/annotations/a.jsonl", ROWS[:1])
     meta = {"a": {"root": "MMPR/images/a", "annotation": "MMPR/annotations/a.jsonl", "length": 1}}
@@ -143,7 +162,7 @@ def test_the_files_that_meta_json_lists(tmp_path: Path) -> None:
     [file] = sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
     assert (file.path, file.images) == (tmp_path / "MMPR/annotations/a.jsonl", tmp_path / "MMPR/images/a")
     (tmp_path / "MMPR/meta.json").write_text('{"a": {}}')
-    with pytest.raises(ValueError, match=r"meta\.json: not .*annotation"):
+    with pytest.raises(ValueError, match=r"meta\.json: expected .*annotation"):
         sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
 
 

@@ -84,8 +84,8 @@ def test_of_a_set_that_several_splits_claim_the_held_out_split_wins() -> None:
     [
         (["train"] * 9, 9, {}, "no record for the test split: every record names its split, and none names test"),
         (["test"] * 3 + [""] * 6, 9, {"test": 3}, "--test 3: there are records that name the split test"),
-        ([""] * 9, 9, {"val": 5, "test": 4}, "--test 4 --val 5: give numbers above 0 whose sum is below that of the records, 9"),
-        ([""] * 9, 2, {}, "nothing is left for val; the smallest set .* has 4"),
+        ([""] * 9, 9, {"val": 5, "test": 4}, "--test 4 --val 5: give numbers above 0 whose sum is below the number of records, 9"),
+        ([""] * 9, 2, {}, "no record is left for val; the smallest set .* has 4"),
         (["test"] * 9, 2, {"val": 1}, "no record for the val split"),
     ],
 )

@@ -119,7 +119,7 @@ def change_row(folder: Path, number: int, change) -> None:
         (lambda row: row["prompt"][0].update(content="no picture"), "prompt has 0 <image> placeholders for 1 images"),
         (lambda row: row["images"].append("images/none.png"), "image 'images/none.png'"),
         (lambda row: row.update(images=["../x.png"]), "leaves the data folder"),
-        (lambda row: row.update(data_source=None), "data_source is None, not a text"),
+        (lambda row: row.update(data_source=None), "data_source is None, not a string"),
     ],
 )
 def test_a_row_with_a_problem_is_named(folder: Path, change, what: str) -> None:
@@ -244,7 +244,7 @@ def test_records_that_cannot_be_read(folder: Path, text: str | None, what: str) 
     ("templates", "what"),
     [
         ({"pair": asdict(TEMPLATES["pair"])}, "templates.question is missing or lacks name, sha or text"),
-        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text gives the sha256"),
+        ({kind: asdict(one) | {"text": "another"} for kind, one in TEMPLATES.items()}, "templates.pair: the text has the sha256"),
         ({"pair": "critic", "question": "policy"}, "templates.pair is missing or lacks name, sha or text"),
     ],
 )
@@ -338,8 +338,8 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     seal_free = said(folder)
     assert seal_free[0].startswith("train.parquet: not a readable parquet file")
     assert seal_free[1].startswith("val.parquet: no such file")
-    assert "manifest.json: files: 'train.parquet' has changed since it was built: its sha256 is another" in seal_free
-    assert "manifest.json: files: 'val.parquet' is named and not there" in seal_free
+    assert "manifest.json: files: 'train.parquet' has changed since the build: its sha256 differs" in seal_free
+    assert "manifest.json: files: 'val.parquet' is listed but does not exist" in seal_free
 
 
 def test_a_column_that_is_missing(folder: Path) -> None:
@@ -356,15 +356,15 @@ def test_a_column_that_is_missing(folder: Path) -> None:
         ),
         (
             {"corpora": {"demo": {"counts": {"read": 9, "kept": 9, "skipped": {}}}, "maths": NOTHING}},
-            "corpora: kept 9 records in all, and there are 15",
+            "corpora: kept 9 records in all, but there are 15",
         ),
-        ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, and there are 4"),
+        ({"splits": {"train": {"rows": 5, "pairs": 5, "questions": 1}}}, "splits.train.pairs is 5, but there are 4"),
         ({"files": {}}, "files: 'train.parquet' is missing"),
-        ({"images": {"count": 15, "sha256": "0"}}, "images.sha256 is 0, that of the files in images/ is "),
-        ({"images": {"count": 9, "sha256": "0"}}, "images.count is 9, that of the files in images/ is 15"),
+        ({"images": {"count": 15, "sha256": "0"}}, "images.sha256 is 0, but that of the files in images/ is "),
+        ({"images": {"count": 9, "sha256": "0"}}, "images.count is 9, but that of the files in images/ is 15"),
         (
             {"preferred_first": {"after": {"train": 0.25, "val": 0.5, "test": 0.5}}},
-            "preferred_first.after.train is 0.25, the rows have 0.5",
+            "preferred_first.after.train is 0.25, but the rows have 0.5",
         ),
         ({"images": 10}, "lacks an entry or has one of another type"),
         ({"corpora": []}, "lacks an entry or has one of another type"),

@@ -2,13 +2,13 @@
 """MM-RLHF-RewardBench: 170 pairs over 46 ids, two to six an id: mcq 42, long 37, short 34, safety 32, video 25.
 
 Source: hub yifanzhang114/MM-RLHF-RewardBench, mm_reward_bench.jsonl. Licence: none stated. The chosen response is response_1 of each
-record. A video is a folder of frames; FRAMES of them stand for it, as many as the official code takes.
-Metric (MM-RLHF llava/eval/cal_performance_mmreweard_bench.py at 94828f9): Acc, pairs whose chosen response has the greater reward; Acc+,
-ids with all pairs right. For a judge of pairs, right is the verdict for the chosen response.
+record. A video is a folder of frames, of which FRAMES are shown, as many as the official code uses.
+Metric (MM-RLHF llava/eval/cal_performance_mmreweard_bench.py at 94828f9): Acc, the share of pairs whose chosen response has the greater
+reward; Acc+, the share of ids whose pairs are all right. Here, a pair is right if the verdict is for the chosen response.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,12 @@ FRAMES = 32
 parse = None
 
 
-def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
-    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
-
-
-def group(record: PairRecord) -> str:
-    return record.category
-
-
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
     return _score(tally.drawn(trials, cases))
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    """The official results, also as R1-Reward and Proxy-GRM write them: input rows with "rewards"."""
+    """The official results are the input rows with "rewards" added; R1-Reward and Proxy-GRM write them too."""
     return {"id", "chosen", "rejected", "rewards"} <= values.keys() and "Category" not in values
 
 
@@ -47,7 +39,7 @@ def published(rows: list[Row]) -> tally.Published:
 
 
 def _score(items: list[tally.Item]) -> tally.Score:
-    """Acc as overall, and Acc+ (where the orders were drawn, its expectation) beside it."""
+    """Acc as "overall", and "acc_plus", the expectation of Acc+ if the order of each trial is drawn at random."""
     by_id: dict[str, list[tally.Item]] = {}
     for item in items:
         by_id.setdefault(item.cluster, []).append(item)
@@ -55,8 +47,8 @@ def _score(items: list[tally.Item]) -> tally.Score:
     return tally.score(items) | {"acc_plus": tally.score(plus)}
 
 
-def _convert(row: Row, out: Path) -> PairRecord:
-    # The rows say mcq/NAME or video/NAME; the hub has images/NAME.
+def convert(row: Row, out: Path) -> PairRecord:
+    # The paths in the rows are mcq/NAME or video/NAME; the files on the hub are images/NAME.
     if image := row.values.get("image"):
         flat = [image.split("/", 1)[-1]] if isinstance(image, str) else []
         images: tuple[Image, ...] = (reading.store(row, image, out, *flat),)
@@ -79,4 +71,4 @@ def _group_of(row: Row) -> str:
     path = str(row.values.get("image") or row.values.get("video"))
     if found := next((name for name in GROUPS if name in path), None):
         return found
-    raise ValueError(f"{row.where}: no category ({', '.join(GROUPS)}) in the media path {path!r:.80}")
+    raise ValueError(f"{row.where}: the path {path!r:.80} names no category ({', '.join(GROUPS)})")

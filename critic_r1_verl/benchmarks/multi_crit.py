@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-Crit: 1,425 pairs, open-ended 1,000 and reasoning 425, each to be judged by one of five criteria; several criteria to a prompt.
+"""Multi-Crit: 1,425 pairs, open-ended 1,000 and reasoning 425, each judged by one of five criteria; a prompt has several criteria.
 
 Source: hub txiong23/Multi-Crit, splits open_ended and reasoning, or the official datasets/ (multi-crit-*-flatten.jsonl beside images/).
-Licence: Apache-2.0. The criterion is a line of the question, so that two criteria of one pair are two pairs; group holds the prompt.
-Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split by itself. Accuracy
-(micro, and macro over the criteria); PAcc, prompts right by all criteria; TOS, prompts with conflicting criteria on which the
-verdicts differ somewhere; CMR, conflicting pairs of criteria both right. Unparsed is wrong (the official code first asks another model).
-Published results: answers as the official README asks for them (a row with the judge's text under "critic", whose question_id ends in the
-criterion), and what lmms-eval logs (tasks/multi_crit at 75571cf), where that other model was asked.
+Licence: Apache-2.0. The criterion is a line of the question, so the same responses under two criteria are two pairs; group is the prompt.
+Metric (Multi-Crit at c4b0c32, as in lmms-eval tasks/multi_crit at 6c3e853): one pass in the given order, each split separately. Accuracy
+(micro, and macro over the criteria); PAcc, the share of prompts that are right under all criteria; TOS, of the prompts whose criteria
+conflict, the share with different verdicts for some conflicting criteria; CMR, the share of conflicting pairs of criteria that are both
+right. An unparsed verdict is wrong (the official code asks another model first).
+Published results: the rows that the official README asks for (the judge's text is under "critic", and question_id ends in the criterion),
+and the logs of lmms-eval (tasks/multi_crit at 75571cf), which has asked the other model.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,13 @@ _ANSWERS = {"question_id", "split", "criterion", "preference", "critic"}
 _VERDICT = re.compile(r"response (\d+)\** is better")
 
 
-def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
-    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
-
-
-def group(record: PairRecord) -> str:
-    return record.category
-
-
 def parse(text: str) -> str | None:
     match = _VERDICT.search("\n".join(text.strip().split("\n")[-3:]).lower())
     return number if match and (number := tally.number(match[1])) in tally.OTHER else None
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
-    """Of the given order alone, if it was judged; the mean over the repeats. splits holds the official figures of each split."""
+    """The mean over the repeats of the scores in the given order; "splits" has the official figures of each split."""
     num_repeats = min(map(len, trials.values()))
     items, splits = _items(trials, cases), {}
     for split in sorted({item.group.split("/")[0] for item in items}):
@@ -66,7 +59,7 @@ def recognises(values: Mapping[str, Any]) -> bool:
 
 
 def published(rows: list[Row]) -> tally.Published:
-    """Of answers or of what lmms-eval logs, of one split or both; of a question that stands there again the first counts, as there."""
+    """The results of one split or of both. If a question occurs again, the first row counts, as in the official code."""
     cases: dict[str, tally.Case] = {}
     trials: dict[str, tally.Trials] = {}
     labels = {"model_a": "1", "model_b": "2"}
@@ -77,30 +70,26 @@ def published(rows: list[Row]) -> tally.Published:
             prompt = row.value("prompt_id") if "prompt_id" in row.values else question.removesuffix(f"__{row.value('criterion')}")
         else:
             group, verdict, prompt = _group_of(row, "benchmark_type"), labels.get(row.value("prediction")), row.value("prompt_id")
-        preferred = labels[row.one_of("preference", *labels)]
+        preferred = row.preferred("preference", *labels)
         cases.setdefault(question, tally.Case(question, question, group, f"{group.split('/')[0]}/{prompt}", preferred, (0, 0)))
         trials.setdefault(question, [{"12": verdict}])
     return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())))
 
 
 def _items(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> list[tally.Item]:
-    items = []
-    for case in cases:
-        right = tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])
-        items.append(tally.Item(case.key, case.group, case.cluster, right))
-    return items
+    return [case.item(tally.mean([float(tally.given(trial) == case.preferred) for trial in trials[case.pair_id]])) for case in cases]
 
 
 def _conflicts(judged: list[tuple[str, str, str | None]]) -> dict[str, float | None]:
-    """The figures of one pass over (prompt, preferred, verdict)."""
+    """PAcc, TOS and CMR of one pass, given as (prompt, preferred, verdict) for each pair; None if there is nothing to average."""
     by_prompt: dict[str, list[tuple[str, str | None]]] = {}
     for prompt, preferred, choice in judged:
         by_prompt.setdefault(prompt, []).append((preferred, choice))
     all_right = [float(all(preferred == choice for preferred, choice in pairs)) for pairs in by_prompt.values()]
     conflicts = [[(one, two) for one, two in combinations(pairs, 2) if one[0] != two[0]] for pairs in by_prompt.values()]
     both_right = [float(one[0] == one[1] and two[0] == two[1]) for pairs in conflicts for one, two in pairs]
-    seen = [float(any({one[1], two[1]} == {"1", "2"} for one, two in pairs)) for pairs in conflicts if pairs]
-    return {"pluralistic_accuracy": _mean(all_right), "tradeoff_sensitivity": _mean(seen), "conflict_matching": _mean(both_right)}
+    noticed = [float(any({one[1], two[1]} == {"1", "2"} for one, two in pairs)) for pairs in conflicts if pairs]
+    return {"pluralistic_accuracy": _mean(all_right), "tradeoff_sensitivity": _mean(noticed), "conflict_matching": _mean(both_right)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -108,7 +97,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return tally.mean(known) if known else None
 
 
-def _convert(row: Row, out: Path) -> PairRecord:
+def convert(row: Row, out: Path) -> PairRecord:
     group = _group_of(row, "split")
     split, criterion = group.split("/")
     return PairRecord(
@@ -116,7 +105,7 @@ def _convert(row: Row, out: Path) -> PairRecord:
         question=f"{row.value('question')}\n\nJudge the responses by this criterion alone: {criterion.replace('-', ' ')}.",
         response_1=row.value("pred_a"),
         response_2=row.value("pred_b"),
-        preferred="1" if row.one_of("preference", "model_a", "model_b") == "model_a" else "2",
+        preferred=row.preferred("preference", "model_a", "model_b"),
         source="multi_crit",
         category=group,
         licence="apache-2.0",
@@ -125,7 +114,7 @@ def _convert(row: Row, out: Path) -> PairRecord:
 
 
 def _group_of(row: Row, key: str) -> str:
-    """The split under a key and the criterion, as in GROUPS."""
+    """The name in GROUPS of the row's split, which is under `key`, and criterion. ValueError if there is none."""
     split, criterion = row.value(key).strip().lower().replace("_", "-").replace("openended", "open-ended"), row.value("criterion")
     if f"{split}/{criterion}" not in GROUPS:
         raise ValueError(f"{row.where}: {key} {split!r:.80} and criterion {criterion!r:.80} are none of {', '.join(GROUPS)}")

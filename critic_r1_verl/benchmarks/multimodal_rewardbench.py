@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multimodal RewardBench: 5,211 pairs; what is public lacks the 500 of Hateful Memes, which every user has to build.
+"""Multimodal RewardBench: 5,211 pairs; the public files lack the 500 pairs of Hateful Memes, which every user has to build.
 
-Source: data/all_data.json as facebookresearch/multimodal_rewardbench scripts/0_download_data.py writes it, or the hub copy
-syhuggingface/multimodal_rewardbench. Licence: CC BY-NC 4.0 and the terms of the sets that it is made of.
-Metric (scripts/2_get_accuracy.py at 3366b34): one pass in the given order, overall micro; an unparsed verdict tosses a coin, so it counts
-half here. [[A]] is looked for before [[B]]. The official code prints no macro; ours is over the groups that it prints. Published results:
-its answer file (with -n its scorer cannot read it: an item is the mean of its outputs here), rows with rewards, what lmms-eval logs (at
-75571cf, tasks/multimodal_rewardbench; the coin it tosses has a fixed seed).
+Source: data/all_data.json as written by facebookresearch/multimodal_rewardbench scripts/0_download_data.py, or the hub copy
+syhuggingface/multimodal_rewardbench. Licence: CC BY-NC 4.0, and the terms of the data sets that it contains.
+Metric (scripts/2_get_accuracy.py at 3366b34): one pass in the given order; overall is the micro average. The official code replaces an
+unparsed verdict by a random one, so it counts one half here. [[A]] is searched before [[B]]. The official code prints no macro average;
+ours is over the groups that it prints. Published results: the official answer file (written with -n, it has several outputs for each item,
+which the official scorer cannot read; here, the item is their mean), rows with rewards, and the logs of lmms-eval
+(tasks/multimodal_rewardbench at 75571cf, whose random verdicts have a fixed seed).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,7 @@ GROUPS = {
     "vqa": None,
 }
 _LOGGED = "multimodal_rewardbench_accuracy"
-_COIN = 0.5
-
-
-def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
-    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
-
-
-def group(record: PairRecord) -> str:
-    return record.category
+_RANDOM_GUESS = 0.5
 
 
 def parse(text: str) -> str | None:
@@ -47,12 +40,10 @@ def parse(text: str) -> str | None:
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
-    """Of the given order alone, if it was judged; the mean over the repeats. What is neither "1" nor "2" is unparsed."""
-    items = []
-    for case in cases:
-        right = tally.mean([_right(tally.given(trial), case.preferred) for trial in trials[case.pair_id]])
-        items.append(tally.Item(case.key, case.group, case.cluster, right))
-    return tally.score(items)
+    """The mean over the repeats of the scores in the given order; a verdict other than "1" and "2" is unparsed."""
+    return tally.score(
+        case.item(tally.mean([_right(tally.given(trial), case.preferred) for trial in trials[case.pair_id]])) for case in cases
+    )
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
@@ -62,7 +53,7 @@ def recognises(values: Mapping[str, Any]) -> bool:
 def published(rows: list[Row]) -> tally.Published:
     first = rows[0].values
     if "rewards" in first:
-        # Proxy-GRM's rows are of a file whose keys are not the official ones.
+        # Proxy-GRM uses a copy of the benchmark with other keys.
         keys = ("ID",) if "ID" in first else ("id", "chosen", "rejected")
         items = tally.rewarded(rows, keys, lambda row: _group_of(row, row.value(keys[0]), row.value("Category")))
     elif _LOGGED in first:
@@ -73,14 +64,14 @@ def published(rows: list[Row]) -> tally.Published:
 
 
 def _judged(name: str, row: Row) -> tally.Item:
-    """Of an answer, or of what lmms-eval logs: its texts are parsed again, so an unparsed one counts half; of several, the mean."""
+    """The item of an official answer or of a line logged by lmms-eval: the mean over its texts, which are parsed again."""
     if _LOGGED in row.values:
         key, item_id, category = "filtered_resps", row.value("question_id"), row.value("category")
-        preferred = "1" if row.one_of("target", "Output1", "Output2") == "Output1" else "2"
+        preferred = row.preferred("target", "Output1", "Output2")
     else:
         key = "outputs" if "outputs" in row.values else "output"
         item_id, category = row.value("ID"), row.value("Meta", dict).get("Category")
-        preferred = "1" if row.one_of("Label", "A", "B") == "A" else "2"
+        preferred = row.preferred("Label", "A", "B")
     texts = row.values.get(key)
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -89,13 +80,13 @@ def _judged(name: str, row: Row) -> tally.Item:
     return tally.Item(name, _group_of(row, item_id, category), item_id, right)
 
 
-def _convert(row: Row, out: Path) -> PairRecord:
+def convert(row: Row, out: Path) -> PairRecord:
     return PairRecord(
         images=(reading.store(row, row.values.get("Image"), out),),
         question=row.value("Text"),
         response_1=row.value("Output1"),
         response_2=row.value("Output2"),
-        preferred="1" if row.one_of("Better", "Output1", "Output2") == "Output1" else "2",
+        preferred=row.preferred("Better", "Output1", "Output2"),
         source="multimodal_rewardbench",
         category=_group_of(row, row.value("ID"), row.value("Category")),
         licence="cc-by-nc-4.0",
@@ -113,4 +104,4 @@ def _group_of(row: Row, item_id: str, category: Any) -> str:
 
 
 def _right(choice: str | None, preferred: str) -> float:
-    return float(choice == preferred) if choice in tally.OTHER else _COIN
+    return float(choice == preferred) if choice in tally.OTHER else _RANDOM_GUESS

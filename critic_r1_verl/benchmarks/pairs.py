@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any pairs: a data folder that a build wrote (the pairs of its test split), or a JSONL file of records (all its pairs).
+"""The pairs of a data folder (its test split) or of a JSONL file of records (all of them).
 
-Source and licence: as the records say. Groups: category, or source where there is none. Metric: accuracy over all judgements of both
-orders; unparsed is wrong, "tie" right where the record says so. Beside the pairs there may be questions, which questions() gives.
+Source and licence: those of the records. Metric: accuracy over all judgements of both orders; an unparsed verdict is wrong, and "tie" is
+right if it is the label. Questions beside the pairs are read by questions().
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,22 +23,16 @@ parse = None
 
 
 def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
+    """The pairs, with their images stored under out/images; none if there are only questions. ValueError names a bad row."""
     rows = _rows(location, questions=False)
     first = next(rows, None)
     return iter(()) if first is None else reading.records(chain([first], rows), lambda row: _stored(row, PairRecord.from_json, out))
 
 
 def questions(location: str | Path, out: Path) -> Iterator[QuestionRecord]:
-    """The questions beside the pairs, their images stored as those of the pairs."""
+    """The questions beside the pairs, with their images stored under out/images. ValueError names the row that cannot be read."""
     for row in _rows(location, questions=True):
-        try:
-            yield _stored(row, QuestionRecord.from_json, out)
-        except ValueError as error:
-            raise ValueError(str(error) if str(error).startswith(row.where) else f"{row.where}: {error}") from error
-
-
-def group(record: PairRecord) -> str:
-    return record.category or record.source
+        yield reading.converted(row, lambda row: _stored(row, QuestionRecord.from_json, out))
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
@@ -59,9 +53,9 @@ def _rows(location: str | Path, *, questions: bool) -> Iterator[Row]:
 
 
 def _stored(row: Row, from_json: Callable[[dict[str, Any]], AnyRecord], out: Path) -> AnyRecord:
-    """The record of a row, with its images stored under out. ValueError if an image is another one than the record was made with."""
+    """The record of a row, with its images stored under out. ValueError if an image has changed since the record was made."""
     record = from_json(row.values)
     images = tuple(reading.store(row, image.path, out) for image in record.images)
     if changed := [old.path for old, new in zip(record.images, images, strict=True) if old.sha256 != new.sha256]:
-        raise ValueError(f"the image {changed[0]} is not the one that the record was made with (its sha256 differs)")
+        raise ValueError(f"the image {changed[0]} has changed since the record was made: its sha256 differs")
     return replace(record, images=images)

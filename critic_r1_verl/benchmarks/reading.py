@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hub id, a folder or a file -> raw rows that know where they stand -> records, with their images stored by content.
+"""Reads the raw rows of a benchmark from a hub id, a folder or a file, and stores their images under the hashes of their contents.
 
-A hub id is downloaded as it is into the hub's own cache and read like any folder. Nothing is skipped: a row or an image that cannot be
-used is a ValueError that names it.
+A repository of the hub is downloaded unchanged into the hub's cache and read like any folder. Nothing is skipped: a row or an image that
+cannot be used is a ValueError that names it.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import BadImage, decoded
-from critic_r1_verl.records import Image, PairRecord, path_problem
+from critic_r1_verl.records import AnyRecord, Choice, Image, PairRecord, path_problem
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
@@ -25,7 +25,7 @@ _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One raw row: its values, where it stands (file:line or file, row N), its file, and the folder that its image paths start from."""
+    """One raw row: its values, its position for error messages, its file, and the folder to which its image paths are relative."""
 
     values: dict[str, Any]
     where: str
@@ -33,7 +33,7 @@ class Row:
     folder: Path
 
     def value(self, name: str, kind: type = str) -> Any:
-        """The value under a key, of this very type. ValueError names the row and the key."""
+        """The value of a key. ValueError names the row and the key if it is missing or its type is not exactly `kind`."""
         if name not in self.values:
             raise ValueError(f"{self.where}: key {name!r} is missing; the keys are {', '.join(self.values) or 'none'}")
         if type(self.values[name]) is not kind:
@@ -41,16 +41,21 @@ class Row:
         return self.values[name]
 
     def one_of(self, name: str, *allowed: Any) -> Any:
-        """The value under a key, which must be one of these."""
-        if name not in self.values or self.values[name] not in allowed:
-            raise ValueError(f"{self.where}: key {name!r}: {self.values.get(name)!r:.80} is none of {', '.join(map(repr, allowed))}")
-        return self.values[name]
+        """The value of a key. ValueError names the row and the key if it is missing or none of these."""
+        if (value := self.values.get(name)) not in allowed:
+            raise ValueError(f"{self.where}: key {name!r}: {value!r:.80} is none of {', '.join(map(repr, allowed))}")
+        return value
+
+    def preferred(self, name: str, first: str, second: str) -> Choice:
+        """The label under a key that names the better response by one of these two values."""
+        return "1" if self.one_of(name, first, second) == first else "2"
 
 
 def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
-    """The rows of a file, or of those files in a folder or hub repository, in order of name, that the first of `files` that fits names.
+    """The rows of one file, or of the files of a folder or hub repository, in the order of their names.
 
-    Each of `files` is one glob or several with spaces between them.
+    Each of `files` is one glob pattern, or several separated by spaces; the first that matches a file decides which files are read.
+    ValueError if none matches, and for a file that cannot be read.
     """
     path = Path(location)
     if path.is_file():
@@ -60,42 +65,48 @@ def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
     for patterns in files:
         if found := sorted({file for pattern in patterns.split() for file in path.glob(pattern) if file.is_file()}):
             return (row for file in found for row in _file_rows(file, path))
-    raise ValueError(f"{location}: holds none of {', '.join(files)}; give the benchmark's folder as downloaded, or one file")
+    raise ValueError(f"{location}: holds none of {', '.join(files)}; give the folder of the downloaded benchmark, or one of its files")
 
 
 def records(raw: Iterable[Row], convert: Callable[[Row], PairRecord]) -> Iterator[PairRecord]:
-    """One record a row, in their order.
+    """One record for each row, in their order.
 
-    The same content may stand in several rows: each is an item of the benchmark and stays, in the frame of the first, so that one judgement
-    of the pair serves them all. Rows that contradict each other stay too, as official scores count both; how many is said on stderr.
+    Several rows may hold the same pair. Each is an item of the benchmark and is kept, with its responses in the order of the first such
+    row, so that the pair need be judged only once. Official scores count rows with contradicting labels too; their number goes to stderr.
+    ValueError names the row that cannot be converted.
     """
-    # Of each pair whether the smaller response stands first, and the label.
+    # For each pair: whether its responses were in alphabetical order in its first row, and the label of that row.
     first: dict[str, tuple[bool, str]] = {}
     contradicted = set()
     num_rows = 0
     for row in raw:
         num_rows += 1
-        try:
-            record = convert(row)
-        except ValueError as error:
-            raise ValueError(str(error) if str(error).startswith(row.where) else f"{row.where}: {error}") from error
+        record = converted(row, convert)
         pair_id, ascending = record.pair_id, record.response_1 < record.response_2
-        original = first.setdefault(pair_id, (ascending, record.preferred))
-        if ascending != original[0]:
+        first_ascending, first_preferred = first.setdefault(pair_id, (ascending, record.preferred))
+        if ascending != first_ascending:
             record = record.swap()
-        if record.preferred != original[1]:
+        if record.preferred != first_preferred:
             contradicted.add(pair_id)
         yield record
     if not num_rows:
         raise ValueError("the benchmark has no rows; download it again")
     if len(first) < num_rows:
-        print(f"{num_rows} items over {len(first)} different pairs, {len(contradicted)} of which contradict themselves", file=sys.stderr)
+        print(f"{num_rows} items are {len(first)} different pairs; {len(contradicted)} have contradicting labels", file=sys.stderr)
+
+
+def converted(row: Row, convert: Callable[[Row], AnyRecord]) -> AnyRecord:
+    """convert(row), whose ValueErrors are made to name the row."""
+    try:
+        return convert(row)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(row.where) else f"{row.where}: {error}") from error
 
 
 def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
-    """Write an image (a path, bytes, or {"bytes", "path"}) as it is to out/images, named by its content, if it opens.
+    """Copy an image (a path, bytes, or {"bytes", "path"}) unchanged to out/images, named by the sha256 of its bytes.
 
-    elsewhere: paths where it may be if it is not at its own.
+    elsewhere: more paths to try if there is no file at its path. ValueError names the row if the image is missing or does not open.
     """
     if isinstance(raw, dict):
         raw = raw.get("path") if raw.get("bytes") is None else raw["bytes"]
@@ -111,7 +122,7 @@ def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
         kind = decoded(raw, tuple(_SUFFIXES)).format
     except BadImage as error:
         raise ValueError(f"{row.where}: the image does not open ({error}); download it again") from error
-    # Pillow calls a JPEG that holds a second picture MPO, whatever formats say.
+    # Pillow calls a JPEG that holds a second picture MPO, even if only JPEG is allowed.
     suffix = _SUFFIXES["JPEG" if kind == "MPO" else kind]
     image = Image(path=f"images/{sha}.{suffix}", sha256=sha)
     with replacing(out / image.path) as temporary:
@@ -120,18 +131,21 @@ def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
 
 
 def frames(row: Row, videos: Sequence[str], out: Path, most: int) -> tuple[Image, ...]:
-    """At most so many frames (2 or more) of a video kept as a folder of pictures, the first of these that is there, evenly spread."""
+    """Evenly spaced frames of a video that is a folder of pictures, at most `most` (2 or more); videos: its possible paths.
+
+    ValueError names the row if there is no such folder, or if it is empty.
+    """
     folder = _find(row, *videos)
     files = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
     if not files:
-        raise ValueError(f"{row.where}: the video {videos[0]!r} is no folder of frames")
+        raise ValueError(f"{row.where}: the video {videos[0]!r} is not a folder of frames")
     num_frames = min(most, len(files))
-    chosen = [files[number * (len(files) - 1) // max(num_frames - 1, 1)] for number in range(num_frames)]
+    chosen = [files[index * (len(files) - 1) // max(num_frames - 1, 1)] for index in range(num_frames)]
     return tuple(store(row, file.read_bytes(), out) for file in chosen)
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """The objects of a JSONL file, null as one without keys. ValueError names file and line, and tells a last line that was cut short."""
+    """The JSON objects of a JSONL file; null becomes a row without values. ValueError names the file and the line."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     with path.open("rb") as stream:
@@ -144,16 +158,16 @@ def json_lines(path: Path) -> Iterator[Row]:
 
 def _download(hub: str) -> Path:
     if not _HUB_ID.fullmatch(hub):
-        raise ValueError(f"{hub}: no such file or folder, and no hub id (owner/name) either")
+        raise ValueError(f"{hub}: no such file or folder, and no hub id (owner/name)")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(hub, repo_type="dataset"))
-    # The hub and the network raise errors of many kinds, with one remedy.
+    # The hub and the network raise many kinds of errors; the remedy is the same for all.
     except Exception as error:
         raise ValueError(
-            f"{hub}: cannot be downloaded ({type(error).__name__}: {error!s:.200}); elsewhere, "
-            f"`hf download {hub} --repo-type dataset --local-dir DIR`, then give DIR"
+            f"{hub}: cannot be downloaded ({type(error).__name__}: {error!s:.200}); run "
+            f"`hf download {hub} --repo-type dataset --local-dir DIR` on a machine with access, then give DIR"
         ) from error
 
 
@@ -164,13 +178,13 @@ def _file_rows(path: Path, folder: Path) -> Iterator[Row]:
         content = _parsed(path.read_bytes(), str(path), cut=False)
         items = content.get("pairs", [content]) if isinstance(content, dict) else content
         if not isinstance(items, list):
-            raise ValueError(f'{path}: neither a list of rows nor {{"pairs": [...]}} nor one object')
+            raise ValueError(f"{path}: neither a list of rows nor a JSON object")
     elif path.suffix == ".parquet":
         items = _parquet(path)
     else:
-        raise ValueError(f"{path}: not a kind of file that can be read (.parquet, .jsonl, .json)")
-    places = ((f"{path}, row {number}", item) for number, item in enumerate(items))
-    return (Row(_object(item, where), where, path, folder) for where, item in places)
+        raise ValueError(f"{path}: this kind of file cannot be read; give .parquet, .jsonl or .json")
+    located = ((f"{path}, row {number}", item) for number, item in enumerate(items))
+    return (Row(_object(item, where), where, path, folder) for where, item in located)
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -190,7 +204,7 @@ def _parsed(text: bytes, where: str, cut: bool) -> Any:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         if cut:
-            raise ValueError(f"{where}: half a line, cut short; run what wrote it again, it goes on from there") from error
+            raise ValueError(f"{where}: the line is cut short; run the command that writes the file again") from error
         raise ValueError(f"{where}: not JSON ({error!s:.200})") from error
 
 
@@ -201,7 +215,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 
 def _find(row: Row, *paths: str) -> Path:
-    """The first of these paths that is there: under the benchmark's folder, its images/ folder, or the folder of the row's own file."""
+    """The first of these paths that exists in the benchmark's folder, in its images/, or in the folder of the row's file."""
     bases = list(dict.fromkeys((row.folder, row.folder / "images", row.file.parent)))
     for path in map(PurePosixPath, paths):
         if problem := path_problem(str(path)):

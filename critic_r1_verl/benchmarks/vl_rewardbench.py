@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """VL-RewardBench: 1,250 pairs, general 183, hallucination 749, reasoning 318; since mid-2025 1,247 on the hub (card at 0e6e627).
 
-Source: hub MMInstruction/VL-RewardBench, split test. Licence: MIT, "research use only". In the stored order of the 1,250 the first response
-is better in 1,245 rows; 25 ids stand twice, with different responses.
-Metric (vl-rewardbench/VL_RewardBench cal.py at 91b241e): of K trials an item is right or wrong if more than half say so; all others leave
-the denominator. The script draws 1, 3, 5, 7 and 9 of 10 trials and prints each; here K is all there are, be it even. In the official
-wording any answer number but the rejected one's is right.
+Source: hub MMInstruction/VL-RewardBench, split test. Licence: MIT, "research use only". As stored, the first response is the better one in
+1,245 of the 1,250 rows; 25 ids occur twice, with different responses.
+Metric (vl-rewardbench/VL_RewardBench cal.py at 91b241e): an item is right, or wrong, if more than half of its K trials are; all other items
+leave the denominator. The script draws 1, 3, 5, 7 and 9 of 10 trials and prints a score for each; here, K is the number of all trials,
+even if it is even. In the official format, any answer number but that of the rejected response is right.
 Published results: the lines of the official inference_hf.py; the hits of IXC-2.5-Reward (InternLM-XComposer-2.5-Reward/evaluation at
-0f70c3e); rows with rewards, in the official groups (theirs put RLHF-V and RLAIF-V into general); what lmms-eval logs (tasks/vl_rewardbench
-at 75571cf, which prints the macro).
+0f70c3e); rows with rewards, scored in the official groups (their authors count RLHF-V and RLAIF-V as general); and the logs of lmms-eval
+(tasks/vl_rewardbench at 75571cf, which prints the macro average).
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,18 +33,10 @@ _PREFIXES = {
     "mathverse": "reasoning",
     "mmmu": "reasoning",
 }
-# The official pattern is _CONCLUSION \s*.*\s*-*\s* _VERDICT. Greedy as it is, it finds the last verdict after the first conclusion; in two
-# steps, that takes linear instead of cubic time.
+# The official pattern is _CONCLUSION \s*.*\s*-*\s* _VERDICT. As it is greedy, it finds the last verdict after the first conclusion. Two
+# searches find the same in linear instead of cubic time.
 _CONCLUSION = re.compile(r"Overall Judgment|Therefore", re.IGNORECASE)
 _VERDICT = re.compile(r"Answer\s*(\d+)\s*is\s*(?:the\s*)?(?:slightly\s*)?better", re.IGNORECASE)
-
-
-def load(location: str | Path, out: Path) -> Iterator[PairRecord]:
-    return reading.records(reading.rows(location or HUB, FILES), lambda row: _convert(row, out))
-
-
-def group(record: PairRecord) -> str:
-    return record.category
 
 
 def parse(text: str) -> str | None:
@@ -55,16 +47,16 @@ def parse(text: str) -> str | None:
 
 
 def official(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> tally.Score:
-    items = []
-    for case in cases:
-        flags = [[_flag(choice, case.preferred) for choice in trial.values()] for trial in trials[case.pair_id]]
-        items.append(_item(case.key, case.group, case.cluster, flags))
-    return tally.score(items)
+    """The expected score if the order of each trial is drawn at random."""
+    return tally.score(
+        case.item(*_majority([[_flag(choice, case.preferred) for choice in trial.values()] for trial in trials[case.pair_id]]))
+        for case in cases
+    )
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
     if {"id", "chosen", "rejected", "rewards"} <= values.keys():
-        # Two other benchmarks' rows have these keys too; there a category stands among them, or is the name of the media's folder.
+        # The rows of two other benchmarks have these keys too, but also a category, as a key or as the name of the image's folder.
         folder = PurePosixPath(str(values.get("image") or values.get("video"))).parent.name
         return "Category" not in values and folder not in mm_rlhf_rewardbench.GROUPS
     shapes = ({"out_all"}, {_LOGGED}, {"id", "query", "response", "ranking", "meta"})
@@ -82,14 +74,17 @@ def published(rows: list[Row]) -> tally.Published:
             tally.Item(name, _group_of(row.value("question_id")), row.value("question_id"), float(row.one_of("score", 0, 1)))
             for name, row in tally.logged(rows, _LOGGED)
         ]
-        notes = ["where a verdict could not be parsed, lmms-eval asked another model or tossed a coin, and that counts"]
+        notes = ["if lmms-eval could not parse a verdict, the verdict of another model or a random one counts"]
     else:
         items, notes = _voted(rows)
     return tally.Published(items, tally.score(items), notes)
 
 
 def _voted(rows: list[Row]) -> tuple[list[tally.Item], list[str]]:
-    """Of the official inference's lines, one a trial; pandas wraps each as {"0": ...} where the first request failed and is null."""
+    """The items of the lines of the official inference, one for each trial, and notes about them.
+
+    A failed request is null. If the first one failed, pandas has wrapped every line as {"0": line}.
+    """
     trials: dict[tuple[str, ...], list[list[float | None]]] = {}
     num_failed = 0
     for row in rows:
@@ -98,26 +93,23 @@ def _voted(rows: list[Row]) -> tuple[list[tally.Item], list[str]]:
         if not row.values:
             num_failed += 1
             continue
-        ranking, meta = row.value("ranking", list), replace(row, values=row.value("meta", dict))
-        if ranking not in ([0, 1], [1, 0]):
-            raise ValueError(f"{row.where}: key 'ranking': {ranking!r:.80} is neither [0, 1] nor [1, 0]")
+        ranking, meta = row.one_of("ranking", [0, 1], [1, 0]), replace(row, values=row.value("meta", dict))
         rejected = ranking.index(1 - meta.one_of("random_number", 0, 1)) + 1
         text = meta.value("filter_choice") if meta.values.get("filter_choice", "") is not None else ""
         key = (row.value("id"), row.value("query"), *sorted(map(str, row.value("response", list))))
         trials.setdefault(key, []).append([_flag(parse(text), tally.OTHER[str(rejected)])])
     if not trials:
         raise ValueError(f"{rows[0].file}: all {num_failed:,} requests failed; run the inference again")
-    fewest, most = (of(map(len, trials.values())) for of in (min, max))
-    several = most if fewest == most else f"{fewest} to {most}"
-    notes = [f"majority of {several} trials an item; the official script prints 1, 3, 5, 7 and 9"]
-    notes += [f"failed requests passed over: {num_failed:,}"] if num_failed else []
-    return [_item("\t".join(key), _group_of(key[0]), key[0], flags) for key, flags in trials.items()], notes
+    num_trials = [len(flags) for flags in trials.values()]
+    fewest, most = min(num_trials), max(num_trials)
+    count = most if fewest == most else f"{fewest} to {most}"
+    notes = [f"majority of {count} trials per item; the official script prints 1, 3, 5, 7 and 9"]
+    notes += [f"failed requests, not counted: {num_failed:,}"] if num_failed else []
+    return [tally.Item("\t".join(key), _group_of(key[0]), key[0], *_majority(flags)) for key, flags in trials.items()], notes
 
 
-def _convert(row: Row, out: Path) -> PairRecord:
-    responses, ranking = row.value("response", list), row.value("human_ranking", list)
-    if ranking not in ([0, 1], [1, 0]):
-        raise ValueError(f"key 'human_ranking': {ranking!r} is neither [0, 1] nor [1, 0]")
+def convert(row: Row, out: Path) -> PairRecord:
+    responses, ranking = row.value("response", list), row.one_of("human_ranking", [0, 1], [1, 0])
     if len(responses) != 2:
         raise ValueError(f"key 'response': {len(responses)} responses, not 2")
     return PairRecord(
@@ -141,22 +133,27 @@ def _flag(choice: str | None, preferred: str) -> float | None:
     return None if choice in (None, "tie") else float(choice != tally.OTHER[preferred])
 
 
-def _item(key: str, group: str, cluster: str, trials: list[list[float | None]]) -> tally.Item:
-    """The item with the probabilities that most of its trials are right, and that most are right or most are wrong."""
-    counts = {(0, 0): 1.0}
+def _majority(trials: list[list[float | None]]) -> tuple[float, float]:
+    """The probability that most trials are right, and that most are right or most are wrong, if the order of each is drawn at random.
+
+    trials: for each trial, the flag of each order.
+    """
+    # The probability of each number of right and of wrong trials.
+    probabilities = {(0, 0): 1.0}
     for flags in trials:
-        drawn: dict[tuple[int, int], float] = {}
-        for (right, wrong), weight in counts.items():
+        after: dict[tuple[int, int], float] = {}
+        for (right, wrong), probability in probabilities.items():
             for flag in flags:
-                after = (right + (flag == 1), wrong + (flag == 0))
-                drawn[after] = drawn.get(after, 0.0) + weight / len(flags)
-        counts = drawn
-    agree = sum(weight for (right, _), weight in counts.items() if 2 * right > len(trials))
-    reject = sum(weight for (_, wrong), weight in counts.items() if 2 * wrong > len(trials))
-    return tally.Item(key, group, cluster, agree, agree + reject)
+                counts = (right + (flag == 1), wrong + (flag == 0))
+                after[counts] = after.get(counts, 0.0) + probability / len(flags)
+        probabilities = after
+    most_right = sum(probability for (right, _), probability in probabilities.items() if 2 * right > len(trials))
+    most_wrong = sum(probability for (_, wrong), probability in probabilities.items() if 2 * wrong > len(trials))
+    return most_right, most_right + most_wrong
 
 
 def _hits(row: Row) -> list[tally.Item]:
+    """The items of the result file of IXC-2.5-Reward: out_GROUP is a list of 0 and 1, and out_all has all of them."""
     items = []
     for name in GROUPS:
         hits = row.value(f"out_{name}", list)
@@ -164,5 +161,5 @@ def _hits(row: Row) -> list[tally.Item]:
             raise ValueError(f"{row.where}: key 'out_{name}': a hit is neither 0 nor 1")
         items += [tally.Item(f"{name}/{number}", name, f"{name}/{number}", hit) for number, hit in enumerate(hits)]
     if sorted(row.value("out_all", list)) != sorted(int(item.right) for item in items):
-        raise ValueError(f"{row.where}: out_all does not hold the hits of the groups")
+        raise ValueError(f"{row.where}: out_all does not have the same hits as the groups")
     return items

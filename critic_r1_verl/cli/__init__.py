@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1: parse the flags, call one function each, and say in one line what went wrong. One file for each group of commands."""
+"""The program critic-r1: parses the flags, calls the function of a command, reports errors in one line. One file per group of commands."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def message(error: Exception) -> str:
-    """An error as one line for people."""
+    """The text of an error in one line."""
     if isinstance(error, ModuleNotFoundError):
         text = f"{error}; install what is missing with `make setup`"
     elif isinstance(error, OSError) and error.filename is not None:
@@ -42,13 +42,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="critic-r1",
         description="LLaVA-Critic-R1 on verl: build data, check, train, export, evaluate, select, score, report.",
-        epilog=f"`critic-r1 COMMAND --help` shows each command's flags and an example. {DEBUG}=1 shows the traceback of an error.",
+        epilog=f"`critic-r1 COMMAND --help` shows the flags of a command and an example. {DEBUG}=1 shows the traceback of an error.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (data, training, measuring, scoring):
         group.add_commands(commands)
     arguments, rest = parser.parse_known_args(argv)
-    # argparse ends a list of positionals at the first flag; overrides may stand on both sides of one.
+    # argparse ends a list of positional arguments at the first flag, but overrides may come before and after flags.
     if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 data: the commands of data_prep/cli.py, which `python -m data_prep` has too."""
+"""critic-r1 data: the commands of data_prep/cli.py, which are also available as `python -m data_prep`."""
 
 from typing import Any
 

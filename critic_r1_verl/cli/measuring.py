@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 eval, select and judge: what asks a model."""
+"""critic-r1 eval, select and judge: the commands that use a model."""
 
 import argparse
 import json
@@ -16,12 +16,12 @@ def add_commands(commands: Any) -> None:
         commands,
         "eval",
         _eval,
-        "judge pairs in both orders and answer questions, then score both; a killed run resumes",
+        "judge pairs in both orders, answer questions, and score both; the same command resumes an interrupted run",
         "critic-r1 eval --model runs/trained --data runs/data --benchmark vl_rewardbench --out runs/eval",
         parents=[engine, sets],
     )
     evaluate.add_argument(
-        "--temperature", type=float, metavar="T", help="of judgements (default: 0, or 1 with --repeats); answers are greedy"
+        "--temperature", type=float, metavar="T", help="for judgements (default: 0, or 1 with --repeats); answers are greedy"
     )
     evaluate.add_argument("--repeats", type=flags.count, default=1, metavar="K", help="judge each order K times; the majority counts")
 
@@ -29,13 +29,13 @@ def add_commands(commands: Any) -> None:
         commands,
         "select",
         _select,
-        "sample answers to questions and let the model pick among them (self-critique), beside a majority vote; a killed run resumes",
+        "sample answers to questions, and pick one by the model's own judgements and by majority vote; the same command resumes",
         "critic-r1 select --model runs/trained --data runs/data --samples 8 --out runs/eval",
         parents=[engine, sets],
     )
     select.add_argument("--samples", type=flags.count, default=8, metavar="N", help="answers to each question (default: %(default)s)")
     select.add_argument(
-        "--temperature", type=float, default=1.0, metavar="T", help="of the answers (default: %(default)s); judgements are greedy"
+        "--temperature", type=float, default=1.0, metavar="T", help="for the answers (default: %(default)s); judgements are greedy"
     )
 
     judge = flags.command(
@@ -46,20 +46,18 @@ def add_commands(commands: Any) -> None:
         'critic-r1 judge --model runs/trained --image cat.jpg --question "What is it?" --response "A cat." --response "A dog."',
         parents=[engine],
     )
-    judge.add_argument(
-        "--image", type=Path, action="append", required=True, metavar="FILE", help="may be repeated, in the question's order"
-    )
+    judge.add_argument("--image", type=Path, action="append", required=True, metavar="FILE", help="an image; may be repeated, in order")
     judge.add_argument("--question", required=True, metavar="TEXT")
-    judge.add_argument("--response", action="append", required=True, metavar="TEXT", help="twice: the first and the second")
-    judge.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: %(default)s")
+    judge.add_argument("--response", action="append", required=True, metavar="TEXT", help="a response; give two")
+    judge.add_argument("--temperature", type=float, default=0.0, metavar="T", help="for judgements (default: %(default)s)")
     judge.add_argument("--json", action="store_true", help="print the verdict and both judgements as JSON")
 
 
 def _eval(arguments: argparse.Namespace) -> int:
     from critic_r1_verl import evaluate
 
-    heat = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
-    settings = flags.settings(arguments, judging=heat, answering=0.0, repeats=arguments.repeats)
+    temperature = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
+    settings = flags.settings(arguments, judging=temperature, answering=0.0, repeats=arguments.repeats)
     return _measure(arguments, settings, evaluate.evaluate)
 
 
@@ -71,7 +69,7 @@ def _select(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[..., dict[str, Any]]) -> int:
-    """Prepare all sets, which is quick, before the model is loaded, which is not; then measure one after the other."""
+    """Prepare all sets first, so that their errors show before the model is loaded; then measure one after the other."""
     from contextlib import ExitStack
 
     from critic_r1_verl import evaluate
@@ -79,9 +77,9 @@ def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[...
 
     places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
     results = []
-    with ExitStack() as held:
+    with ExitStack() as stack:
         for place in places:
-            held.enter_context(evaluate.prepared(place, settings.limit))
+            stack.enter_context(evaluate.prepared(place, settings.limit))
         engine, facts = flags.open_engine(arguments)
         for place in places:
             results.append(measure(engine, place, settings, facts))
@@ -100,7 +98,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     from critic_r1_verl.report import terminal
 
     if len(arguments.response) != 2:
-        raise ValueError(f"--response is given {len(arguments.response)} time(s): give the two responses, each with its --response")
+        raise ValueError(f"--response is given {len(arguments.response)} time(s); give it once for each of the two responses")
     if missing := [file for file in arguments.image if not file.is_file()]:
         raise ValueError(f"{missing[0]}: no such image file")
     settings = flags.settings(arguments, judging=arguments.temperature, answering=0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 score, compare and report: numbers and pages from files, without a model."""
+"""critic-r1 score, compare and report: the commands that compute numbers and pages from files, without a model."""
 
 import argparse
 import json
@@ -15,38 +15,38 @@ def add_commands(commands: Any) -> None:
         commands,
         "score",
         _score,
-        "compute the scores of a run folder again, or score judgements or published results as a benchmark does, and strictly beside it",
+        "compute the scores of runs again, or the official and the strict score of a file of judgements or published results",
         "critic-r1 score results.json --benchmark vl_rewardbench",
     )
     score.add_argument("path", type=Path, metavar="RUN|FILE", help="a folder of runs, judgements.jsonl, or a published result file")
-    score.add_argument("--benchmark", metavar="NAME", help="whose official score is meant (vl_rewardbench, ...); a run folder knows it")
+    score.add_argument("--benchmark", metavar="NAME", help="the benchmark of a file (vl_rewardbench, ...); not for a folder")
     score.add_argument("--json", action="store_true", help="print the scores as JSON, shares in [0, 1]")
 
     compare = flags.command(
         commands,
         "compare",
         _compare,
-        "the paired difference of two runs or files on the same items, with interval and test",
+        "show the paired differences of two runs or files on the same items, with intervals and a test",
         "critic-r1 compare runs/eval/base runs/eval/trained",
     )
     compare.add_argument("a", type=Path, metavar="A", help="a folder of runs, judgements.jsonl, or a published result file")
-    compare.add_argument("b", type=Path, metavar="B", help="the same kind of thing; differences are B - A")
+    compare.add_argument("b", type=Path, metavar="B", help="another one of the same kind; differences are B - A")
     compare.add_argument("--json", action="store_true", help="print the comparisons as JSON, shares in [0, 1]")
 
     report = flags.command(
         commands,
         "report",
         _report,
-        "write one HTML page about runs, alone or against others, and print their numbers",
+        "write an HTML page about the runs of a model, with or without a comparison, and print their numbers",
         "critic-r1 report runs/eval/trained --against runs/eval/base --out runs/report.html",
     )
-    report.add_argument("runs", type=Path, metavar="RUN", help="a folder of runs, as eval's and select's --out")
-    report.add_argument("--against", type=Path, metavar="RUN", help="the same sets measured with another model, such as the base")
-    report.add_argument("--control", type=Path, metavar="RUN", help="a third model, such as one trained on random labels")
-    report.add_argument("--training", type=Path, metavar="FILE", help="the steps of a training (training.jsonl), drawn as curves")
-    report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html)")
-    report.add_argument("--svg", type=Path, metavar="FILE", help="also write the page's headline chart as a picture")
-    report.add_argument("--json", action="store_true", help="print what the page shows as JSON")
+    report.add_argument("runs", type=Path, metavar="RUN", help="a folder of runs: the --out of eval and select")
+    report.add_argument("--against", type=Path, metavar="RUN", help="runs of another model on the same sets, such as those of the base")
+    report.add_argument("--control", type=Path, metavar="RUN", help="runs of a third model, such as one trained on random labels")
+    report.add_argument("--training", type=Path, metavar="FILE", help="training.jsonl of a training, whose steps are drawn as curves")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page to write (default: RUN/report.html)")
+    report.add_argument("--svg", type=Path, metavar="FILE", help="also write the main chart of the page as an SVG file")
+    report.add_argument("--json", action="store_true", help="print the numbers of the page as JSON instead of tables")
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -57,10 +57,10 @@ def _score(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     if path.is_dir():
         if arguments.benchmark:
-            raise ValueError(f"{path}: a run folder knows its benchmark; leave out --benchmark")
+            raise ValueError(f"{path}: --benchmark is only for files; a run folder knows its benchmark")
         results = [run.metrics(each) for each in run.runs_in(path)]
     elif not arguments.benchmark:
-        raise ValueError(f"{path}: say with --benchmark whose official score is meant: {', '.join(benchmarks.MODULES)}")
+        raise ValueError(f"{path}: give its benchmark with --benchmark: {', '.join(benchmarks.MODULES)}")
     else:
         results = [score.score_file(path, arguments.benchmark)]
     if arguments.json:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 doctor, train and export: around verl's training."""
+"""critic-r1 doctor, train and export: the commands around verl's trainer."""
 
 import argparse
 import json
@@ -21,32 +21,32 @@ def add_commands(commands: Any) -> None:
         commands,
         "doctor",
         _doctor,
-        "say what is wrong before a long run finds out; exit status 1 if the run must not start",
+        "check machine, data and recipe before a long training; the exit status is 1 if the training cannot start",
         "critic-r1 doctor --recipe critic_r1 actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-3B-Instruct",
         parents=[recipe],
     )
     doctor.add_argument("--json", action="store_true", help='print a JSON list of {"level", "what", "remedy"}')
-    doctor.add_argument("--clean", action="store_true", help="first end and remove what earlier runs left behind")
+    doctor.add_argument("--clean", action="store_true", help="first end processes and remove files that earlier runs left behind")
 
     train = flags.command(
         commands,
         "train",
         _train,
-        "check, then train; the same command resumes a run that was cut short",
+        "run the checks of doctor, then train; the same command resumes an interrupted training",
         "critic-r1 train --recipe critic_r1 trainer.total_training_steps=100",
         parents=[recipe],
     )
-    train.add_argument("--log", type=Path, metavar="FILE", help="append the run's output to FILE (default: beside its checkpoints)")
+    train.add_argument("--log", type=Path, metavar="FILE", help="append the output to FILE (default: training.log beside the checkpoints)")
 
     export = flags.command(
         commands,
         "export",
         _export,
-        "turn a checkpoint into a Hugging Face folder",
+        "convert a checkpoint to a Hugging Face folder",
         "critic-r1 export checkpoints/critic_r1/EXPERIMENT --out runs/trained",
     )
-    export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or an experiment's for its last one")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model's folder")
+    export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a global_step_N folder, or that of an experiment (last step)")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if problems := [finding for finding in findings if finding.level != "ok"]:
         doctor.show(problems, stderr=True)
     if doctor.has_fatal(findings):
-        print("critic-r1: not started; `critic-r1 doctor` with the same arguments shows every check", file=sys.stderr)
+        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
         return 1
     config = compose.compose(arguments.recipe, overrides)
     doctor.claim(config)
@@ -94,7 +94,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _for_this_machine(overrides: list[str]) -> list[str]:
-    """The overrides as they stand or, where there is no GPU and none was asked for, with the small base on the CPU, said in one line."""
+    """The overrides; if there is no GPU and none was requested, with those for the small base on the CPU, which a message announces."""
     from critic_r1_verl import devices
 
     cpu_override = "+recipe/hardware=cpu"

@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verl needs on the CPU: the "cpu" platform, a few patches, and the environment of the processes that the driver starts."""
+"""Prepares verl for the CPU: registers the "cpu" platform, patches verl, and sets the environment of the driver."""
 
 import os
 
 from critic_r1_verl import cpu
 
-# Set in the driver before Ray starts, so that all of its processes inherit them. A value that the user has set is kept.
-ENVIRONMENT = {
-    # Trainer and rollout take turns on the cores, and a model this small gains nothing from more threads.
+_ENVIRONMENT = {
+    # Trainer and rollout use the cores in turn, and a model this small gains nothing from more threads.
     "OMP_NUM_THREADS": "2",
     "TOKENIZERS_PARALLELISM": "false",
-    # In GiB. A model of this size needs little, and vLLM's default of 4 may be half of the machine's memory.
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    # The model is not compiled. Without this, vLLM would still compile its sampler, which takes half a minute.
-    "TORCHDYNAMO_DISABLE": "1",
-    # It tells vllm_plugin that this vLLM belongs to a training and has to take new weights.
+    # Tells vllm_plugin that this vLLM belongs to a training and has to receive new weights.
     cpu.WEIGHT_SYNC: "1",
 }
 
 
 def install() -> None:
-    """Register the platform and patch verl in this process. RuntimeError if the versions are not those that the patches were made for."""
+    """Register the platform and patch verl in this process. RuntimeError if an installed version is not the one in cpu.VERSIONS."""
     from verl.plugin.platform import PlatformRegistry
     from wrapt import register_post_import_hook
 
@@ -31,18 +26,19 @@ def install() -> None:
     PlatformRegistry.register(platform="cpu")(CpuPlatform)
     _patch_distributed()
     _patch_vllm_version()
-    # Importing the engine takes seconds, and most of verl's processes never use it. So it is patched when a process imports it.
+    # Importing the engine takes seconds, and most of verl's processes never use it. So it is patched only when a process imports it.
     register_post_import_hook(_patch_engine, "verl.workers.engine.fsdp.transformer_impl")
 
 
 def set_environment() -> None:
-    """Set the environment of the driver, which the processes that it starts inherit."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    """Set the environment of the driver before Ray starts, so that all processes inherit it. Values that the user has set are kept."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    cpu.set_vllm_environment()
 
 
 def _patch_distributed() -> None:
-    """verl asks for the backend "cpu:gloo,<device>:<backend>". With the device "cpu" that names it twice, which torch refuses."""
+    """verl requests the backend "cpu:gloo,<device>:<backend>". If the device is "cpu", it occurs twice, which torch rejects."""
     import torch.distributed
 
     init = torch.distributed.init_process_group
@@ -54,7 +50,7 @@ def _patch_distributed() -> None:
 
 
 def _patch_vllm_version() -> None:
-    """verl asks for the version of the distribution "vllm", which is called vllm-cpu here. vLLM itself expects "+cpu" at its end."""
+    """verl reads the version of the distribution "vllm", but the one for CPUs is called "vllm-cpu". vLLM expects the suffix "+cpu"."""
     import importlib.metadata
 
     version = importlib.metadata.version
@@ -71,7 +67,7 @@ def _patch_vllm_version() -> None:
 
 
 def _patch_engine(module) -> None:
-    """Register verl's FSDP engines, which are there for cuda and npu only, for the CPU; and do not pin memory, which needs a GPU."""
+    """Register verl's FSDP engines for the CPU, since verl registers them for cuda and npu only. Do not pin memory, which needs a GPU."""
     from verl.workers.engine.base import EngineRegistry
 
     offload_policy = module.CPUOffloadPolicy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verl's view of a machine without an accelerator: one device called "cpu", one logical GPU in Ray, gloo between workers."""
+"""The platform for verl on a machine without an accelerator: one device called "cpu", one logical GPU in Ray, gloo between workers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,26 +10,16 @@ from verl.plugin.platform import PlatformBase
 
 
 class DeviceModule:
-    """torch.cpu, completed by the torch.cuda-style calls that verl makes on whatever its platform offers."""
+    """torch.cpu with those functions of torch.cuda that verl calls on the module of its device and that torch.cpu lacks."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
 
-    def is_available(self) -> bool:
-        return True
-
-    def device_count(self) -> int:
-        return 1
-
     def current_device(self) -> torch.device:
         return torch.device("cpu")
 
-    def set_device(self, *_: Any) -> None: ...
-
     def get_device_name(self, *_: Any) -> str:
         return "cpu"
-
-    def synchronize(self, *_: Any) -> None: ...
 
     def empty_cache(self) -> None: ...
 
@@ -48,10 +38,7 @@ class DeviceModule:
         memory = psutil.virtual_memory()
         return memory.available, memory.total
 
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
 
     def get_rng_state(self, *_: Any) -> torch.Tensor:
         return torch.get_rng_state()
@@ -60,23 +47,20 @@ class DeviceModule:
         torch.set_rng_state(state)
 
 
-DEVICE_MODULE = DeviceModule()
-
-
 class CpuPlatform(PlatformBase):
     device_name = "cpu"
     vendor_name = "cpu"
-    device_module = DEVICE_MODULE
+    device_module = DeviceModule()
 
     def is_available(self) -> bool:
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        """Never inferred: only VERL_PLATFORM=cpu selects this platform."""
+        """Always False, so that verl never selects this platform automatically: only VERL_PLATFORM=cpu does."""
         return False
 
     def current_device(self) -> torch.device:
-        """A device rather than an index: verl hands the result to torch, where a bare 0 would mean cuda:0."""
+        """A device and not an index, because verl passes it to torch, for which the index 0 means cuda:0."""
         return torch.device("cpu")
 
     def device_count(self) -> int:
@@ -86,10 +70,7 @@ class CpuPlatform(PlatformBase):
 
     def synchronize(self, device_index: int | None = None) -> None: ...
 
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
 
     def set_allocator_settings(self, settings: str) -> None: ...
 
@@ -105,14 +86,14 @@ class CpuPlatform(PlatformBase):
         return "CUDA_VISIBLE_DEVICES"
 
     def ray_resource_name(self) -> str:
-        """verl's resource check counts GPU or NPU only; recipe/hardware/cpu.yaml gives Ray one logical GPU."""
+        """verl's resource check knows only GPU and NPU; recipe/hardware/cpu.yaml gives Ray one logical GPU."""
         return "GPU"
 
     def ray_noset_envvars(self) -> list[str]:
         return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
 
     def is_ipc_supported(self) -> bool:
-        """No CUDA IPC: weights go from trainer to rollout through shared memory."""
+        """False: there is no CUDA IPC, and weights go from trainer to rollout through shared memory."""
         return False
 
     @contextlib.contextmanager

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Critics: how a model is asked to judge, what the right verdict is, and how its text is read. One file for each form of question."""
+"""Critics define how a model is asked to judge, which verdict is correct, and how its output is parsed. One module per kind of task."""

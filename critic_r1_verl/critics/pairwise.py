@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pairwise critic: which of two responses to a question is better?"""
+"""The pairwise critic, which judges which of two responses to a question is better."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ from critic_r1_verl.verdict import THINK_TAGS, Verdict, parse_verdict, with_thin
 
 @dataclass(frozen=True, slots=True)
 class PairwiseCritic:
-    """How a pair is judged: the prompt, the sampling, how often, and the tags by which the model marks its thought.
+    """How a pair is judged: prompt template, sampling, number of repeats, and the tags that the model writes around its reasoning.
 
-    Repeat k is sampled with the seed sampling.seed + k. Other think tags are written as <think> </think> in the texts that are kept.
+    Repeat k is sampled with the seed sampling.seed + k. Stored texts have <think> </think> instead of other think_tags. ValueError for
+    fewer than one repeat, and for several at temperature 0.
     """
 
     template: Template
@@ -27,21 +28,21 @@ class PairwiseCritic:
         if self.repeats < 1:
             raise ValueError(f"{self.repeats} repeats: give 1 or more")
         if self.repeats > 1 and self.sampling.temperature == 0:
-            raise ValueError(f"{self.repeats} repeats at temperature 0 are {self.repeats} times the same: give a temperature above 0")
+            raise ValueError(f"{self.repeats} repeats at temperature 0 are all the same: give a temperature above 0")
 
     def request(self, pair: PairRecord, order: Order, root: Path, repeat: int = 0) -> Request:
-        """The request that asks for one judgement; the pair's images lie under root."""
+        """The request for one judgement. Image paths are relative to root."""
         sampling = replace(self.sampling, seed=self.sampling.seed + repeat)
         images = tuple(root / image.path for image in pair.images)
         return Request(critic_text(pair, order, self.template), images, sampling, f"pair {pair.pair_id} in order {order}")
 
     def read(self, text: str) -> tuple[str, Verdict]:
-        """A completion's text with its thought in <think> </think>, and the verdict in it, in the shown frame."""
+        """The text with its reasoning in <think> </think>, and the verdict that it contains, in the shown frame."""
         text = with_think_tags(text, self.think_tags)
         return text, parse_verdict(text)
 
     def judgement(self, pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str) -> Judgement:
-        """The judgement of a pair that a completion states; a text without a verdict is wrong, never guessed."""
+        """The judgement that a completion contains. A text without a verdict counts as wrong; no verdict is guessed."""
         text, verdict = self.read(completion.text)
         preferred = pair.shown(order).preferred
         return Judgement(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines: what answers requests with a model. base.py defines the seam, the other modules implement it."""
+"""Engines run a model on requests. base.py defines the interface, the other modules implement it."""

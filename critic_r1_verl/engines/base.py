@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface between this package and a model that writes text: requests go in, completions come out as they finish.
+"""The interface of an engine, which takes requests and returns completions as they finish.
 
-vllm.py runs vLLM in this process, pool.py runs several such engines in processes of their own, openai_client.py sends the requests to a
-server. Tests use an object of their own with the same `generate`.
+vllm.py runs vLLM in this process, pool.py runs several such engines in separate processes, openai_client.py sends requests to a server.
+Tests use a fake object with the same `generate`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +13,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How texts are sampled, and how many for each request. temperature 0 is greedy; top_p in (0, 1].
+    """Sampling parameters; samples is the number of texts for each request. temperature 0 is greedy; top_p is in (0, 1].
 
-    The same seed gives the same texts again on the same machine.
+    The same seed gives the same texts on the same machine.
     """
 
     max_tokens: int
@@ -27,7 +27,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt with one literal <image> for each image, how its texts are sampled, and the name that error messages give it."""
+    """A prompt with one <image> placeholder for each image path. Error messages use name."""
 
     prompt: str
     images: tuple[Path, ...]
@@ -35,10 +35,10 @@ class Request:
     name: str = "a prompt"
 
     def parts(self) -> list[str | Path]:
-        """The prompt cut at each <image>, with the image's path in its place. ValueError if their numbers differ."""
+        """The prompt split at each <image>, with the image's path in its place. ValueError if their numbers differ."""
         texts = self.prompt.split("<image>")
         if len(texts) != len(self.images) + 1:
-            raise ValueError(f"{self.name}: {len(texts) - 1} <image> in the prompt, {len(self.images)} images")
+            raise ValueError(f"{self.name}: {len(texts) - 1} <image> placeholders in the prompt, {len(self.images)} images")
         parts: list[str | Path] = [texts[0]]
         for image, text in zip(self.images, texts[1:], strict=True):
             parts += [image, text]
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A text and its numbers of tokens; None where a server does not return them."""
+    """A generated text and its token counts, which are None if the server does not return them."""
 
     text: str
     prompt_tokens: int | None
@@ -55,24 +55,24 @@ class Completion:
 
 
 Done = tuple[int, list[Completion]]
-"""A finished request: its place in the list of requests, from 0, and its texts, as many as its sampling asks for."""
+"""A finished request: its index in the list of requests, and its sampling.samples completions."""
 
 
 class Engine(Protocol):
     name: str
-    """The model, as run folders and error messages name it."""
+    """The model's name in run folders and error messages."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        """Yields each request with its texts as soon as they are complete, in any order.
+        """Yield each finished request, in any order.
 
-        Requests are taken from the iterable only as the engine has room for them. Put requests about the same images next to each other:
-        an engine may decode them once. ValueError for a request that cannot be processed, OSError for a broken machine or connection;
-        the results that were yielded before remain valid.
+        The engine takes requests from the iterable only when it has room for them. Put requests with the same images next to each other,
+        because an engine may then decode the images once. ValueError for a request that cannot be processed, OSError for a failed machine
+        or connection; results that were yielded before remain valid.
         """
         ...
 
 
 def in_order(engine: Engine, requests: Sequence[Request]) -> list[list[Completion]]:
-    """The texts of all requests, in their order."""
+    """The completions of all requests, in the order of the requests."""
     done = dict(engine.generate(requests))
     return [done[number] for number in range(len(requests))]

@@ -1,30 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Engine that sends requests to a server with OpenAI's chat API: vLLM, SGLang, a gateway or a vendor.
+"""An Engine that sends requests to a server with OpenAI's chat API: vLLM, SGLang, a gateway or a commercial service.
 
-The `openai` client does the HTTP work: retries with growing, jittered pauses, and the Retry-After header. Only two kinds of failure are
-retried: the connection failed (refused, dropped or timed out), or the server answered with a status in NOT_NOW. A text that the model wrote
-is never requested again, however strange it is. Any other answer that is not a chat completion ends the run with one line.
+The `openai` client sends the requests and retries them, with increasing random pauses or as the header Retry-After says. Only two kinds of
+failure are retried: failed connections (refused, dropped or timed out), and responses with a status in RETRIED_STATUSES. A completion is
+never requested again, whatever its text. Any other response that is not a chat completion ends the run with a one-line error.
 """
 
 import asyncio
 import os
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from critic_r1_verl.engines.base import Completion, Done, Request
 from critic_r1_verl.images import data_uri
 
-NOT_NOW = (408, 429, 502, 503, 504)
-"""The status codes by which a server or a gateway says that it cannot answer at this moment."""
-FIRST_ANSWER_SECONDS = 30.0
+RETRIED_STATUSES = (408, 429, 502, 503, 504)
+"""HTTP status codes of a server or gateway that is temporarily unable to respond."""
+MODEL_LIST_SECONDS = 30.0
 KEY = "OPENAI_API_KEY"
 
 
 class OpenAIEngine:
-    """base_url: the root of the API, as in http://localhost:8000/v1; model: its name on the server ("" for the only one that is served).
+    """base_url: the root of the API, such as http://localhost:8000/v1. model: its name on the server, "" for the only one that is served.
 
-    max_concurrency: requests in flight at the same time; max_retries: retries of one request, after its first attempt; body: keys that are
-    added to every request, or left out of it where the value is None. The API key is read from the environment variable OPENAI_API_KEY.
+    max_concurrency: requests in flight at the same time. max_retries: retries of one request after its first attempt. body: keys that are
+    added to every request, or omitted if the value is None. The API key is read from the environment variable OPENAI_API_KEY.
+    ValueError for an argument out of range or a model that cannot be chosen, ConnectionError if the server cannot be reached.
     """
 
     def __init__(
@@ -47,8 +50,8 @@ class OpenAIEngine:
         self.name = model or self._only_model()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        """Runs one asyncio task for each request in flight; the event loop runs only while the caller waits for the next result."""
-        # httpx2 is the HTTP library of the openai client, and comes with it.
+        """See Engine. Each request in flight is an asyncio task; the event loop runs only while the caller waits for the next result."""
+        # httpx2 is the HTTP library of the openai client and is installed with it.
         import httpx2
         import openai
 
@@ -59,7 +62,9 @@ class OpenAIEngine:
             timeout=self.timeout_seconds,
             max_retries=self.max_retries,
             http_client=openai.DefaultAsyncHttpxClient(
-                limits=httpx2.Limits(max_connections=self.max_concurrency), event_hooks={"response": [_retry_only_not_now]}
+                verify=_certificates(),
+                limits=httpx2.Limits(max_connections=self.max_concurrency),
+                event_hooks={"response": [_limit_retries]},
             ),
         )
 
@@ -69,7 +74,7 @@ class OpenAIEngine:
             return (await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))[0] if running else set()
 
         async def stop() -> None:
-            """Cancel the tasks that still run, after an error or when the caller stops early, and wait until they have ended."""
+            """After an error, or if the caller stops early, cancel the running tasks and wait until they have ended."""
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -79,7 +84,7 @@ class OpenAIEngine:
             try:
                 while done := runner.run(next_done()):
                     running -= done
-                    # First all results, then the first error: what has been paid for is handed over.
+                    # Yield all results before raising the first error, because they may have cost money.
                     yield from (task.result() for task in done if not task.exception())
                     for task in done:
                         task.result()
@@ -87,7 +92,7 @@ class OpenAIEngine:
                 runner.run(stop())
 
     def _connection(self) -> dict[str, Any]:
-        # The client insists on a key; a server that needs none ignores it.
+        # The client requires a key; a server that needs none ignores it.
         return {"base_url": self.base_url, "api_key": os.environ.get(KEY) or "none"}
 
     async def _ask(self, client: Any, place: int, request: Request) -> Done:
@@ -121,38 +126,48 @@ class OpenAIEngine:
 
         what = f"{self.base_url}/models"
         try:
-            with openai.OpenAI(**self._connection(), timeout=FIRST_ANSWER_SECONDS, max_retries=0) as client:
+            http_client = openai.DefaultHttpxClient(verify=_certificates())
+            with openai.OpenAI(**self._connection(), timeout=MODEL_LIST_SECONDS, max_retries=0, http_client=http_client) as client:
                 answer = _json(client.models.with_raw_response.list().http_response, what)
         except openai.APIStatusError as error:
             raise ValueError(_refusal(error, what)) from error
         except openai.APIConnectionError as error:
             raise ConnectionError(f"{what}: {error.__cause__ or error}; start the server, or correct the URL") from error
         listed = answer.get("data") if isinstance(answer, dict) else None
-        served = [model["id"] for model in listed or [] if isinstance(model, dict) and "id" in model]
+        models = listed if isinstance(listed, list) else []
+        served = [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
         if len(served) != 1:
-            raise ValueError(f"{self.base_url} serves {', '.join(served) or 'no model that it names'}; say which with --model")
+            raise ValueError(f"{self.base_url} serves {', '.join(served) or 'no named model'}; choose one with --model")
         return served[0]
 
 
-async def _retry_only_not_now(response: Any) -> None:
-    """Left alone, the client also retries status 409 and every status from 500 on; it obeys this header."""
-    if response.status_code not in NOT_NOW:
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The certificates of the authorities, which take 40 ms to load, for all clients of this process."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+async def _limit_retries(response: Any) -> None:
+    """Stop the client from retrying other statuses, which by default are 409 and all from 500 on. It obeys this header."""
+    if response.status_code not in RETRIED_STATUSES:
         response.headers["x-should-retry"] = "false"
 
 
 def _explained(error: Any, what: str) -> Exception:
-    """What the client raised after its last attempt, as one line: ValueError if the server refused, ConnectionError if it was away."""
+    """The error after the last attempt: ValueError if the server refused the request, ConnectionError if it could not be reached."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        if error.response.status_code not in NOT_NOW:
+        if error.response.status_code not in RETRIED_STATUSES:
             return ValueError(_refusal(error, what))
         reason = f"status {error.response.status_code}"
     else:
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__} {cause}".strip()
     attempts = 1 + int(error.request.headers["x-stainless-retry-count"])
-    return ConnectionError(f"{what}: {reason}, in {attempts} attempt(s); repair the server, then run the same command to go on")
+    return ConnectionError(f"{what}: {reason}, in {attempts} attempt(s); repair the server, then run the same command to resume")
 
 
 def _refusal(error: Any, what: str) -> str:
@@ -163,15 +178,15 @@ def _json(response: Any, what: str) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise ValueError(f"{what}: the answer is not JSON: {response.text[:300]!r}; is this an OpenAI-compatible API?") from error
+        raise ValueError(f"{what}: the response is not JSON: {response.text[:300]!r}; is this an OpenAI-compatible API?") from error
 
 
 def _completions(answer: Any, samples: int, what: str) -> list[Completion]:
-    """The texts of an answer; reasoning that the server returned in a field of its own is put before the text again, in think tags."""
+    """The completions in a response. Reasoning that the server returned in a separate field is put before the text in think tags."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != samples:
-        raise ValueError(f"{what}: not {samples} choice(s) but {answer!r:.300}; is this an OpenAI-compatible chat API?")
-    usage = answer.get("usage") or {}
+        raise ValueError(f"{what}: expected {samples} choice(s), got {answer!r:.300}; is this an OpenAI-compatible chat API?")
+    usage = answer["usage"] if isinstance(answer.get("usage"), dict) else {}
     completions = []
     for choice in choices:
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -180,10 +195,10 @@ def _completions(answer: Any, samples: int, what: str) -> list[Completion]:
         text = message.get("content") or ""
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
         if not isinstance(text, str) or not isinstance(reasoning, str):
-            raise ValueError(f"{what}: a message that is no text: {message!r:.300}")
+            raise ValueError(f"{what}: a message without text: {message!r:.300}")
         if reasoning and "</think>" not in text:
             text = f"<think>{reasoning}</think>{text}" if text else f"<think>{reasoning}"
-        # For several texts the server returns only the sum of their tokens.
+        # For several choices the server returns only the sum of their tokens.
         used = usage.get("completion_tokens") if samples == 1 else None
         completions.append(Completion(text, _count(usage.get("prompt_tokens")), _count(used)))
     return completions

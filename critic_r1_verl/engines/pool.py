@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several vLLM engines on one machine as one Engine: each runs in a process of its own, on its own share of the GPUs."""
+"""Several vLLM engines on one machine that together form one Engine. Each runs in a separate process and uses different GPUs."""
 
 import atexit
 import multiprocessing
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.engines.base import Done, Request
-from critic_r1_verl.engines.vllm import MAX_TAKEN
+from critic_r1_verl.engines.vllm import MAX_IN_FLIGHT
 
 
 class EnginePool:
@@ -34,87 +34,87 @@ class EnginePool:
         for number in range(count):
             ours, theirs = spawn.Pipe()
             share = ",".join(devices[number * tensor_parallel_size : (number + 1) * tensor_parallel_size])
-            spawn.Process(target=_work, args=(theirs, share, str(model), max_model_len, tensor_parallel_size)).start()
-            # Now only the child has its end of the pipe open, so the pipe ends when the child dies.
+            spawn.Process(target=_run_engine, args=(theirs, share, str(model), max_model_len, tensor_parallel_size)).start()
+            # Now only the child holds its end of the pipe, so the parent sees the end of the pipe when the child dies.
             theirs.close()
             self._pipes.append(ours)
-        # Runs before multiprocessing's own exit handler, which waits for the processes: each ends when its pipe is closed.
+        # The exit handler of multiprocessing waits for the processes. This one runs before it and closes the pipes, which ends them.
         atexit.register(self.close)
-        # Each engine sends one message when its model is loaded.
+        # The first message of each engine says that its model is loaded.
         for pipe in self._pipes:
             self._receive(pipe)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         numbered = enumerate(requests)
-        num_taken = dict.fromkeys(self._pipes, 0)
+        num_in_flight = dict.fromkeys(self._pipes, 0)
         pipe, images = self._pipes[0], None
         try:
             waiting = next(numbered, None)
-            while waiting or any(num_taken.values()):
+            while waiting or any(num_in_flight.values()):
                 while waiting:
-                    if waiting[1].images != images or num_taken[pipe] >= MAX_TAKEN:
-                        # Other images, or this engine is full: go on with the engine that has the least to do.
-                        pipe, images = min(self._pipes, key=num_taken.__getitem__), waiting[1].images
-                    if num_taken[pipe] >= MAX_TAKEN:
+                    if waiting[1].images != images or num_in_flight[pipe] >= MAX_IN_FLIGHT:
+                        # The images changed, or this engine is full: use the engine with the fewest requests in flight.
+                        pipe, images = min(self._pipes, key=num_in_flight.__getitem__), waiting[1].images
+                    if num_in_flight[pipe] >= MAX_IN_FLIGHT:
                         break
-                    # Sending fails if the engine's process has ended. Its last results and its error are still in the pipe and are
-                    # received below, so the failure to send is not an error here.
+                    # Sending fails if the engine's process has ended. Ignore this here: its last results, or its error, are received below.
                     with suppress(ConnectionError):
                         pipe.send(waiting)
-                    num_taken[pipe] += 1
+                    num_in_flight[pipe] += 1
                     waiting = next(numbered, None)
-                for ready in wait([each for each, number in num_taken.items() if number]):
+                for ready in wait([each for each, number in num_in_flight.items() if number]):
                     assert isinstance(ready, Connection)
-                    num_taken[ready] -= 1
+                    num_in_flight[ready] -= 1
                     yield self._receive(ready)
         finally:
-            # After an error, or when the caller stops early, the engines still send results, which the next call would take for its own.
-            if any(num_taken.values()):
+            # After an error, or if the caller stops early, the engines would still send results, and the next call would receive them.
+            if any(num_in_flight.values()):
                 self.close()
 
     def close(self) -> None:
-        """End the engines, whose processes stop when their pipes are closed; this object cannot be used afterwards."""
+        """Close the pipes, which ends the processes of the engines. The pool cannot be used afterwards."""
         for pipe in self._pipes:
             pipe.close()
 
     def _receive(self, pipe: Connection) -> Any:
         try:
-            answer = pipe.recv()
+            message = pipe.recv()
         except (EOFError, ConnectionError) as error:
             raise ChildProcessError(
-                f"{self.name}: an engine's process ended; the lines above may say why. Run the same command again to go on"
+                f"{self.name}: an engine's process ended; the log above may say why. Run the same command again to resume"
             ) from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(message, Exception):
+            raise message
+        return message
 
 
-def _work(pipe: Connection, devices: str, model: str, max_model_len: int | None, tensor_parallel_size: int) -> None:
-    """The process of one engine: receives (place, request), sends (place, texts), and ends when the pipe is closed.
+def _run_engine(pipe: Connection, devices: str, model: str, max_model_len: int | None, tensor_parallel_size: int) -> None:
+    """The main function of an engine's process: receives (index, request), sends (index, completions), ends when the pipe is closed.
 
-    Its first message is None and says that the model is loaded; an exception that it sends is raised in the parent.
+    The first message that it sends is None and says that the model is loaded. The parent raises an exception that it sends.
     """
     from critic_r1_verl.engines.vllm import VllmEngine
 
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
     inbox: queue.SimpleQueue[tuple[int, Request] | None] = queue.SimpleQueue()
-    # A thread receives all the time. Otherwise both sides could block for ever, each sending into a pipe that is full.
+    # A separate thread receives. Without it both sides could block forever, each while sending into a full pipe.
     threading.Thread(target=_receive_all, args=(pipe, inbox), daemon=True).start()
     try:
         engine = VllmEngine(model, max_model_len=max_model_len, tensor_parallel_size=tensor_parallel_size)
         pipe.send(None)
         while True:
-            while not engine.num_taken or not inbox.empty():
-                if (taken := inbox.get()) is None:
+            while not engine.num_in_flight or not inbox.empty():
+                if (received := inbox.get()) is None:
                     return
-                engine.take(*taken)
+                engine.submit(*received)
             for done in engine.step():
                 pipe.send(done)
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except (ValueError, OSError) as error:
-        pipe.send(type(error)(str(error)))
+        # Not type(error), because a subclass such as pydantic's ValidationError cannot be made from a message.
+        pipe.send((ValueError if isinstance(error, ValueError) else OSError)(str(error)))
 
 
 def _receive_all(pipe: Connection, inbox: "queue.SimpleQueue[tuple[int, Request] | None]") -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM in this process as an Engine."""
+"""The Engine that runs vLLM in this process."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,16 +9,17 @@ from critic_r1_verl.engines.base import Completion, Done, Request
 from critic_r1_verl.images import open_rgb
 
 MAX_RUNNING = 256
-"""The most requests that vLLM decodes at the same time; its own default depends on the GPU."""
-MAX_TAKEN = MAX_RUNNING + 32
-"""The most requests that are given to vLLM before they are done. A few more than it decodes at the same time, so that a finished one is
-replaced at once; not all of them, because each holds its decoded images in memory."""
+"""How many requests vLLM decodes at the same time. It is set here because vLLM's default depends on the GPU."""
+MAX_IN_FLIGHT = MAX_RUNNING + 32
+"""How many requests vLLM holds at the same time. A few more than it decodes, so that a finished one is replaced at once; not all requests,
+because each holds its decoded images in memory."""
 
 
 class VllmEngine:
-    """vLLM in this process, on the devices that it finds; the arguments are vLLM's own.
+    """vLLM in this process, on the devices that it finds. The arguments have the same meaning as in vLLM.
 
-    `generate` serves a whole list of requests. Who has requests coming in (pool.py) calls `take` and `step` instead.
+    `generate` runs a list of requests. A caller whose requests arrive over time (pool.py) uses `submit` and `step` instead. ValueError if
+    vLLM does not start.
     """
 
     def __init__(self, model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> None:
@@ -27,22 +28,20 @@ class VllmEngine:
         from critic_r1_verl import cpu, supervise
 
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        # stdout is for the output that other programs read.
+        # stdout is reserved for output that other programs read.
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         options: dict[str, Any] = {}
         if cpu.requested():
-            # vLLM runs inside this process, so nothing is left behind when it is killed.
+            # vLLM then starts no second process, which could survive when this one is killed.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-            # Without this, compiling vLLM's sampler takes half a minute; the model is not compiled anyway.
-            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-            # float32 because the small model gets digits wrong in half precision. Steps of more than 1024 tokens are no faster here, and
-            # their larger buffers fragment glibc's heap: about 0.1 MiB for each pair is never returned.
+            cpu.set_vllm_environment()
+            # float32 because the small model makes errors in half precision. Steps of more than 1024 tokens are no faster on a CPU, and
+            # their larger buffers fragment the heap of glibc, so that about 0.1 MiB for each pair is never freed.
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 1024}
-            # Preparing the small model's images takes no longer than finding them in vLLM's cache, and that cache would keep growing.
+            # Processing the images of the small model takes no longer than a lookup in vLLM's cache, which would only grow.
             options["mm_processor_cache_gb"] = 0
         else:
-            # On a GPU, vLLM's engine is a process of its own, so that images are prepared while the GPU works; it must end with this one.
+            # On a GPU, vLLM's engine is a separate process, so that images are processed while the GPU works. It must end with this one.
             supervise.attach()
         from transformers import AutoProcessor
         from vllm import LLM
@@ -53,35 +52,35 @@ class VllmEngine:
         try:
             self._llm = LLM(model=str(model), seed=0, disable_log_stats=True, **options)
         except RuntimeError as error:
-            # Usually too little memory, or that the engine's own process died.
+            # The usual causes are too little memory and the death of vLLM's engine process.
             raise ValueError(f"{model}: vLLM does not start: {error}; set VLLM_LOGGING_LEVEL=INFO to see why") from error
-        # From vLLM's id of a request in flight to the request's place in the list.
-        self._places: dict[str, int] = {}
-        # The images of the last request, because the next one is often about the same.
-        self._opened: tuple[tuple[Path, ...], list[Any]] = (), []
+        # For each request in flight, vLLM's id and the caller's index.
+        self._indices: dict[str, int] = {}
+        # Paths and decoded images of the last request, because the next request often has the same images.
+        self._last_images: tuple[tuple[Path, ...], list[Any]] = (), []
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         numbered = enumerate(requests)
         try:
             while True:
-                while self.num_taken < MAX_TAKEN and (numbered_request := next(numbered, None)):
-                    self.take(*numbered_request)
-                if not self.num_taken:
+                while self.num_in_flight < MAX_IN_FLIGHT and (numbered_request := next(numbered, None)):
+                    self.submit(*numbered_request)
+                if not self.num_in_flight:
                     return
                 yield from self.step()
         finally:
-            # After an error, or when the caller stops early, requests are still in flight: the next call must not get their results.
-            if self._places:
-                self._llm.llm_engine.abort_request(list(self._places))
-                self._places.clear()
+            # After an error, or if the caller stops early, requests are still in flight. The next call must not get their results.
+            if self._indices:
+                self._llm.llm_engine.abort_request(list(self._indices))
+                self._indices.clear()
 
     @property
-    def num_taken(self) -> int:
-        """The number of requests that were taken and are not done."""
-        return len(self._places)
+    def num_in_flight(self) -> int:
+        """The number of submitted requests that are not finished."""
+        return len(self._indices)
 
-    def take(self, place: int, request: Request) -> None:
-        """Give a request to vLLM; `step` will return `place` with its texts. ValueError if vLLM refuses it."""
+    def submit(self, index: int, request: Request) -> None:
+        """Give a request to vLLM; `step` will return `index` with its completions. ValueError if vLLM rejects the request."""
         from vllm import SamplingParams
 
         sampling = request.sampling
@@ -89,18 +88,18 @@ class VllmEngine:
             n=sampling.samples, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=sampling.seed
         )
         try:
-            (identity,) = self._llm.enqueue([self._prompt(request)], parameters, use_tqdm=False)
+            (request_id,) = self._llm.enqueue([self._prompt(request)], parameters, use_tqdm=False)
         except ValueError as error:
             # For example, the prompt is longer than the model's context.
             raise ValueError(f"{self.name}, {request.name}: {error}") from error
         # vLLM 0.24.0 returns "<number>-<random>", while its outputs carry only the number.
-        self._places[identity.partition("-")[0]] = place
+        self._indices[request_id.partition("-")[0]] = index
 
     def step(self) -> list[Done]:
-        """Run one step of vLLM, which gives every running request its next token; returns the requests that this finished."""
+        """Run one step of vLLM, which generates the next token of every running request, and return the requests that finished."""
         return [
             (
-                self._places.pop(output.request_id),
+                self._indices.pop(output.request_id),
                 [
                     Completion(choice.text, len(output.prompt_token_ids or ()), len(choice.token_ids))
                     for choice in sorted(output.outputs, key=lambda choice: choice.index)
@@ -114,7 +113,7 @@ class VllmEngine:
         parts = request.parts()
         content = [{"type": "image"} if isinstance(part, Path) else {"type": "text", "text": part} for part in parts]
         text = self._processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        if request.images != self._opened[0]:
-            self._opened = request.images, [open_rgb(path) for path in request.images]
-        images = self._opened[1]
+        if request.images != self._last_images[0]:
+            self._last_images = request.images, [open_rgb(path) for path in request.images]
+        images = self._last_images[1]
         return {"prompt": text, "multi_modal_data": {"image": images}} if images else {"prompt": text}

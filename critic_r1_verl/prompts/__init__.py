@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Prompt templates, and the one way to fill them.
+r"""Prompt templates, and how they are filled.
 
-A template is a text file. A placeholder is a lower-case name in braces, {question}; braces that directly follow a letter, as in
-\boxed{tie}, belong to the text. Data never turns into structure: values are inserted once, and whatever a chat template or verl would
-read as an image or as a turn's end is made harmless in them.
+A template is a text file. A placeholder is a lower-case name in braces, such as {question}. Braces that directly follow a letter, as in
+\boxed{tie}, are plain text. Placeholders inside the inserted values are not replaced. Image placeholders and chat tokens inside these
+values are escaped, so that verl and the chat template treat them as text.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ _SPECIAL = re.compile(r"<( *)(image|video|audio|\|[^<>|\n]*\|)( *)>")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt with placeholders. sha is the sha256 of the text in hexadecimal: what a row or a judgement quotes."""
+    """A prompt with placeholders. sha is the sha256 of the text in hexadecimal, by which rows and judgements refer to it."""
 
     name: str
     text: str
     sha: str
 
     def fill(self, **fields: str) -> str:
-        """The text with each placeholder replaced by its value, in one pass: braces in values stay as they are.
+        """The text with each placeholder replaced by its value. Braces in values stay as they are.
 
         ValueError if the fields are not exactly the template's placeholders.
         """
@@ -39,7 +39,7 @@ class Template:
 
 
 def load(name_or_path: str | Path) -> Template:
-    """A template of this package by its name ("critic"), or any file by its path ("./mine.txt"); white space at its ends does not count.
+    """A template of this package by name ("critic"), or any file by path ("./mine.txt"). White space at both ends is removed.
 
     ValueError if there is no such template, or if the file cannot be used.
     """
@@ -57,14 +57,14 @@ def load(name_or_path: str | Path) -> Template:
     if not text:
         raise ValueError(f"prompt {path}: the file is empty; write the prompt with its placeholders, such as {{question}}")
     if special := _SPECIAL.search(text):
-        raise ValueError(f"prompt {path}: remove {special[0]!r}; image lines and chat tokens are added by the program")
+        raise ValueError(f"prompt {path}: remove {special[0]!r}; image placeholders and chat tokens are added automatically")
     return Template(path.stem, text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def critic_text(record: PairRecord, order: Order, template: Template) -> str:
-    """What the critic reads: an `<image>` line per image, then the template with {question}, {response_1} and {response_2}.
+    """The prompt of the critic: an `<image>` line per image, then the template with {question}, {response_1} and {response_2}.
 
-    Order "12" shows the record's response_1 as Response 1, "21" shows its response_2 there; ValueError for anything else.
+    Order "12" shows the record's response_1 as Response 1, "21" shows its response_2 there. ValueError for any other order.
     """
     shown = record.shown(order)
     text = template.fill(question=escape(shown.question), response_1=escape(shown.response_1), response_2=escape(shown.response_2))
@@ -72,14 +72,14 @@ def critic_text(record: PairRecord, order: Order, template: Template) -> str:
 
 
 def policy_text(record: PairRecord | QuestionRecord, template: Template) -> str:
-    """What the policy reads: an `<image>` line per image, then the template with {question}."""
+    """The prompt of the policy: an `<image>` line per image, then the template with {question}."""
     return "<image>\n" * len(record.images) + template.fill(question=escape(record.question))
 
 
 def escape(text: str) -> str:
-    """Text in which no image placeholder and no chat token is live, visibly so: a space more inside each angle bracket.
+    """The text with a space added inside the angle brackets of image placeholders and chat tokens, so that they are plain text.
 
-    No two texts become one, so the original can be told.
+    Different texts stay different.
 
     >>> escape("<image> is over<|im_end|>"), escape("< image >")
     ('< image > is over< |im_end| >', '<  image  >')

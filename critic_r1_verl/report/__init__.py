@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs -> what people read: collect.py gathers the numbers and the files, page.py draws one HTML page, terminal.py prints tables."""
+"""Reports about runs: collect.py gathers the numbers, page.py writes an HTML page, terminal.py prints tables."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts as SVG text, without a plotting library; every string that comes from data is escaped here.
+"""Charts as SVG text, without a plotting library. Every string that comes from data is escaped here.
 
-The dot chart and the bars place everything by percentages, so that they follow the width of the page while letters keep their size.
+Positions in the dot chart are percentages, so that it follows the width of the page while the letters keep their size.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 
-# One palette for the page and for the chart as a file: :root is the html element in the one and the svg element in the other.
+# The page and the chart file share one palette: :root is the html element in the page and the svg element in the file.
 PALETTE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --muted: #57606a; --rule: #d8dce1; --paper: #ffffff; --panel: #f5f6f8;
   --base: #68727d; --trained: #0b5cad; --control: #9a5200; --good: #17693a; --bad: #b02318; }
@@ -25,7 +25,7 @@ CHART_STYLE = """
 .chart .mark { stroke-width: 2; } .chart .mark.base { fill: var(--paper); }
 .chart .mark.trained { fill: var(--trained); } .chart .mark.control { fill: var(--control); }
 .chart .curve { fill: none; stroke: var(--trained); stroke-width: 2.25; stroke-linejoin: round; }
-.chart .raw { fill: none; stroke: var(--base); stroke-width: 1; opacity: .7; } .chart .bar { fill: var(--trained); }
+.chart .raw { fill: none; stroke: var(--base); stroke-width: 1; opacity: .7; }
 """
 
 MARGIN_PERCENT = 2.0
@@ -36,7 +36,7 @@ SMOOTHING_STEPS = 5
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One value in a row of the dot chart: `series` is base, trained or control; value, low and high are fractions in [0, 1]."""
+    """A value and its interval in the dot chart, as fractions in [0, 1]; series is "base", "trained" or "control"."""
 
     series: str
     value: float
@@ -45,8 +45,8 @@ class Dot:
 
 
 def _at(fraction: float) -> str:
-    inside = min(max(fraction, 0.0), 1.0)
-    return f"{MARGIN_PERCENT + (100 - 2 * MARGIN_PERCENT) * inside:.2f}%"
+    clipped = min(max(fraction, 0.0), 1.0)
+    return f"{MARGIN_PERCENT + (100 - 2 * MARGIN_PERCENT) * clipped:.2f}%"
 
 
 def _mark(series: str, x: str, y: float) -> str:
@@ -56,10 +56,10 @@ def _mark(series: str, x: str, y: float) -> str:
 
 
 def dot_chart(rows: Sequence[tuple[str, Sequence[Dot]]], legend: Sequence[tuple[str, str]], *, file_width: int | None = None) -> str:
-    """A dot with its interval per series, on one axis from 0 to 100 %.
+    """A chart with a row for each measure and, in each row, a dot with its interval for each series; the axis is from 0 to 100 %.
 
-    rows: (label, dots), one row each; legend: (series, name) in drawing order. With `file_width` (pixels) a complete file that carries
-    its own colours; without, a piece of a page that has PALETTE and CHART_STYLE.
+    rows: (label, dots); legend: (series, name) in drawing order. With file_width (pixels), the text is a complete SVG file with its style;
+    without, it is a part of a page that has PALETTE and CHART_STYLE.
     """
     top, left, right = 40, _at(0), _at(1)
     row_height = ROW_HEIGHT + LANE_HEIGHT * len(legend)
@@ -72,12 +72,12 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[Dot]]], legend: Sequence[tuple[
         anchor = {0.0: "start", 1.0: "end"}.get(tick, "middle")
         parts.append(f'<line class="grid" x1="{_at(tick)}" x2="{_at(tick)}" y1="{top}" y2="{bottom}"/>')
         parts.append(f'<text class="muted" x="{_at(tick)}" y="{bottom + 17}" text-anchor="{anchor}">{100 * tick:g} %</text>')
-    described = []
+    descriptions = []
     for index, (label, dots) in enumerate(rows):
         y = top + row_height * index
         values = " → ".join(f"{100 * dot.value:.1f}" for dot in dots if dot.series != "control")
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
-        # A plate behind each of the two texts keeps the grid lines out of the letters.
+        # A background rectangle keeps the grid lines out of the two texts.
         parts.append(f'<rect class="paper" x="{left}" y="{y + 3}" width="{100 - 2 * MARGIN_PERCENT}%" height="20"/>')
         parts.append(f'<text x="{left}" y="{y + 18}">{escape(label)}</text>')
         parts.append(f'<text class="muted" x="{right}" y="{y + 18}" text-anchor="end">{values} %</text>')
@@ -85,23 +85,23 @@ def dot_chart(rows: Sequence[tuple[str, Sequence[Dot]]], legend: Sequence[tuple[
             lane_y = y + 32 + LANE_HEIGHT * lane
             parts.append(f'<line class="whisker {dot.series}" x1="{_at(dot.low)}" x2="{_at(dot.high)}" y1="{lane_y}" y2="{lane_y}"/>')
             parts.append(_mark(dot.series, _at(dot.value), lane_y))
-        described.append(f"{label}: " + ", ".join(f"{dot.series} {100 * dot.value:.1f} %" for dot in dots))
+        descriptions.append(f"{label}: " + ", ".join(f"{dot.series} {100 * dot.value:.1f} %" for dot in dots))
     parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     height = bottom + 28
-    # Only the file has a viewBox: as a picture it must scale as a whole, in the page only its width follows.
+    # Only the file has a viewBox: it is scaled as a whole, whereas in the page only the width changes.
     size = (
         f'width="{file_width}" height="{height}" viewBox="0 0 {file_width} {height}"' if file_width else f'width="100%" height="{height}"'
     )
     style = f"<style>{PALETTE}{CHART_STYLE}</style>" if file_width else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" {size}><title>Values with 95 % intervals</title>'
-        f"<desc>{escape('. '.join(described))}</desc>{style}{''.join(parts)}</svg>"
+        f"<desc>{escape('. '.join(descriptions))}</desc>{style}{''.join(parts)}</svg>"
     )
 
 
-def running_mean(values: Sequence[float], window: int = SMOOTHING_STEPS) -> list[float]:
-    """Mean of up to `window` values centred on each position; shorter at the ends."""
-    reach = window // 2
+def running_mean(values: Sequence[float]) -> list[float]:
+    """For each position, the mean of the SMOOTHING_STEPS values around it; of fewer at the ends."""
+    reach = SMOOTHING_STEPS // 2
     spans = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
     return [sum(span) / len(span) for span in spans]
 
@@ -115,7 +115,10 @@ def _ceiling(value: float) -> float:
 
 
 def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: bool) -> str:
-    """Values over steps: the raw ones thin, their running mean heavy. `fraction` fixes the axis to 0 to 100 %; points is not empty."""
+    """A chart of values over steps, with a thin line for the values and a heavy one for their running mean.
+
+    points: one or more (step, value); with fraction, the values are in [0, 1] and the axis is from 0 to 100 %.
+    """
     left, right, top, bottom = 44, 310, 12, 122
     steps, values = [step for step, _ in points], [value for _, value in points]
     low, high = (0.0, 1.0) if fraction else (min(0.0, min(values)), _ceiling(max(values)))
@@ -144,9 +147,3 @@ def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: boo
         parts.append(f'<circle class="mark trained" cx="{x}" cy="{y}" r="3"/>')
     title = f"{label} over steps {steps[0]} to {steps[-1]}: from {smooth[0]:.3g} to {smooth[-1]:.3g}"
     return f'<svg class="chart" role="img" viewBox="0 0 320 146" width="100%"><title>{escape(title)}</title>{"".join(parts)}</svg>'
-
-
-def bar(share: float) -> str:
-    """A horizontal bar that fills `share` (0 to 1) of its place; decoration beside a number, hidden from screen readers."""
-    rect = f'<rect class="bar" width="{100 * share:.2f}%" height="10" rx="2"/>'
-    return f'<svg class="chart" aria-hidden="true" width="100%" height="10">{rect}</svg>'

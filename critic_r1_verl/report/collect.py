@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report is about: the run folders of one model, the same sets of others beside them, and the steps of a training.
+"""Collects the contents of a report: the runs of one model, those of other models on the same sets, and the steps of a training.
 
-All numbers are computed here from the lines of the run folders; page.py and terminal.py only write them down.
+All numbers are computed here from the lines of the run folders; page.py and terminal.py only display them.
 """
 
 import json
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from critic_r1_verl.scoring.compare import Comparison, compare_runs
-from critic_r1_verl.scoring.run import Metrics, Run, metrics, runs_in
+from critic_r1_verl.scoring.compare import Comparison, compare_runs, runs_by_name
+from critic_r1_verl.scoring.run import Metrics, Run, metrics
 
 Series = Literal["base", "trained", "control"]
-"""The role of a model in a report: what it is compared with, the model itself, and a control."""
+"""The role of a model in a report: the model itself is "trained"; "base" and "control" are those that it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """One set of pairs and questions: by role the run folder, its metrics, and the comparison with the base."""
+    """One set of pairs and questions: the run, the metrics and the comparison with the base of each role, in the order of Series."""
 
     name: str
     runs: dict[Series, Run]
@@ -28,7 +28,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """labels: how each role is called, after its folder. steps: by number, what a training logged; {} without a training."""
+    """labels: the display name of each role, in the order of Series. steps: the metrics that a training logged at each step, may be {}."""
 
     labels: dict[Series, str]
     sets: list[Set]
@@ -36,20 +36,20 @@ class Report:
 
 
 def collect(runs: Path, *, against: Path | None = None, control: Path | None = None, training: Path | None = None) -> Report:
-    """The report about the run folders below `runs`.
+    """The report about the run folders at or below `runs`.
 
-    ValueError names a missing or unusable file and what writes it, and a set that another model's folder lacks.
+    ValueError names a missing or malformed file and the command that writes it, and a set that is missing in another model's folder.
     """
     folders: dict[Series, Path] = {"trained": runs}
     if against:
         folders = {"base": against, **folders}
     if control:
         folders["control"] = control
-    found: dict[Series, dict[str, Run]] = {role: {run.name: run for run in runs_in(folder)} for role, folder in folders.items()}
+    found: dict[Series, dict[str, Run]] = {role: runs_by_name(folder) for role, folder in folders.items()}
     sets = []
     for name in found["trained"]:
-        if lacking := [role for role in found if name not in found[role]]:
-            raise ValueError(f"{folders[lacking[0]]}: has no run {name!r}, which {runs} has; measure the same sets with both models")
+        if missing := [role for role in found if name not in found[role]]:
+            raise ValueError(f"{folders[missing[0]]}: has no run {name!r}, which {runs} has; measure the same sets with both models")
         of_set = {role: found[role][name] for role in found}
         numbers = {role: metrics(run) for role, run in of_set.items()}
         others = [role for role in of_set if role != "base"] if against else []
@@ -58,7 +58,7 @@ def collect(runs: Path, *, against: Path | None = None, control: Path | None = N
 
 
 def numbers(report: Report) -> dict[str, Any]:
-    """What a report shows, for programs."""
+    """The contents of a report as JSON."""
     return {
         "labels": report.labels,
         "sets": [{"name": each.name, "metrics": each.metrics, "differences": each.differences} for each in report.sets],
@@ -67,7 +67,10 @@ def numbers(report: Report) -> dict[str, Any]:
 
 
 def read_steps(path: Path) -> dict[int, dict[str, Any]]:
-    """The steps of training.jsonl, {"step", "data"} a line. Of a step that a resumed run logged again the later line counts."""
+    """The steps of training.jsonl, one {"step", "data"} per line; if a resumed run logged a step again, its later line counts.
+
+    ValueError names the file, and the line that is not a step.
+    """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -83,6 +86,6 @@ def read_steps(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def _labels(folders: dict[Series, Path]) -> dict[Series, str]:
-    """The names of the folders where they differ, else their paths."""
+    """The names of the folders if they are all different, else their paths."""
     names = {role: folder.resolve().name for role, folder in folders.items()}
     return names if len(set(names.values())) == len(names) else {role: str(folder) for role, folder in folders.items()}

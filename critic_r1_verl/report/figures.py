@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How numbers are named and written for people, on the page and on the terminal alike."""
+"""The titles of measures, and the formats of numbers and verdicts, for the page and the terminal."""
 
 from typing import Any, NamedTuple
 
 from critic_r1_verl.scoring.measures import TOKENS
+from critic_r1_verl.scoring.run import Metrics
 
 MINUS = "−"
 DASH = "–"
 
 
 class Measure(NamedTuple):
-    """A measure of scoring/measures.py as people read it: its part of metrics.json, its key, its title, and what one value of it is."""
+    """How a measure of scoring/measures.py is displayed. part and key: its place in metrics.json."""
 
     part: str
     key: str
     title: str
     note: str
+
+    def estimate(self, metrics: Metrics) -> dict[str, Any] | None:
+        """The estimate of this measure in metrics.json; None if it is missing there."""
+        return (metrics[self.part] or {}).get(self.key)
 
 
 HEADLINE = (
@@ -29,14 +34,14 @@ HEADLINE = (
     Measure("policy", "self_critique", "Self-critique", "right answers picked by the model's own verdicts"),
 )
 DETAILS = (
-    Measure("critic", "first_share", "Says the first", "of verdicts for one of the two; 50 without a bias"),
-    Measure("critic", "accuracy_chosen_longer", "Right where the better response is longer", ""),
-    Measure("critic", "accuracy_chosen_shorter", "Right where it is shorter", ""),
+    Measure("critic", "first_share", "Prefers the first response", "of verdicts for one response; 50 without a bias"),
+    Measure("critic", "accuracy_chosen_longer", "Accuracy, better response longer", ""),
+    Measure("critic", "accuracy_chosen_shorter", "Accuracy, better response shorter", ""),
     Measure("critic", "ties", "Ties", "of all verdicts"),
     Measure("critic", "unparsed/missing", "No box", "of all verdicts"),
-    Measure("critic", "unparsed/unclosed", "Cut short", "a thought or a box that is never closed"),
+    Measure("critic", "unparsed/unclosed", "Unclosed", "the reasoning or the box is not closed"),
     Measure("critic", "unparsed/ambiguous", "Ambiguous", "boxes that contradict each other"),
-    Measure("critic", "completion_tokens", "Tokens of a verdict", "a number, not percent"),
+    Measure("critic", "completion_tokens", "Tokens of a judgement", "a number, not percent"),
     Measure("policy", "undecided", "Undecided matches", "the two orders do not agree on a winner"),
     Measure("policy", "sample_tokens", "Tokens of the samples", "of one question; a number, not percent"),
     Measure("policy", "critique_tokens", "Tokens of the critique", "of one question, prompts included; a number, not percent"),
@@ -44,7 +49,7 @@ DETAILS = (
 
 
 def percent(share: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """A share in percent with a true minus, and no sign before a zero; a dash where there is none."""
+    """A share in percent with a typographic minus and no sign before a zero; a dash for None."""
     if share is None:
         return DASH
     text = f"{100 * share + 0.0:{'+' if sign else ''}.{digits}f}"
@@ -52,7 +57,7 @@ def percent(share: float | None, digits: int = 1, *, sign: bool = False) -> str:
 
 
 def written(key: str, estimate: dict[str, Any] | None, *, digits: int = 1, sign: bool = False) -> tuple[str, str]:
-    """The value and the interval ("low, high") of an estimate of metrics.json, in percent or, of tokens, as a number."""
+    """The value and the interval ("low, high") of an estimate of metrics.json: numbers for tokens, percent for all else."""
     if estimate is None:
         return DASH, ""
     low, high = estimate["ci95"]
@@ -61,13 +66,18 @@ def written(key: str, estimate: dict[str, Any] | None, *, digits: int = 1, sign:
     return percent(estimate["value"], digits, sign=sign), f"{percent(low, digits, sign=sign)}, {percent(high, digits, sign=sign)}"
 
 
+def choice_in_words(choice: str | None) -> str:
+    """A choice in the frame of the record, for people."""
+    return {None: "no verdict", "tie": "a tie"}.get(choice, f"response {choice}")
+
+
 def by_group(estimates: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any] | None]]:
-    """The estimates of a measure within each group of a benchmark."""
+    """The estimates of a measure in each group of a benchmark, with the name of the group."""
     return [(name.removeprefix(f"{key}/"), found) for name, found in estimates.items() if name.startswith(f"{key}/")]
 
 
 def lines_of(score: dict[str, Any], prefix: str = "") -> list[tuple[str, float | None]]:
-    """All figures of an official or strict score, by the label under which they are shown."""
+    """All numbers of an official or strict score, each with its label."""
     lines: list[tuple[str, float | None]] = []
     for name, value in score.items():
         if name == "groups":

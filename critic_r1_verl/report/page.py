@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as one HTML page that needs nothing else, and its headline chart as a file. All text of models and corpora is escaped."""
+"""Writes a report as one self-contained HTML page, and its main chart as an SVG file. All text of models and corpora is escaped."""
 
 import base64
 import math
 import mimetypes
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.files import replacing
-from critic_r1_verl.lines import Answer, Judgement, Selection
+from critic_r1_verl.lines import Judgement, Selection
 from critic_r1_verl.records import Image, to_record
 from critic_r1_verl.report import figures, terminal
 from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, dot_chart, line_chart, running_mean
 from critic_r1_verl.report.collect import Report, Set
-from critic_r1_verl.report.figures import DETAILS, HEADLINE, percent
+from critic_r1_verl.report.figures import DETAILS, HEADLINE, choice_in_words, percent
 from critic_r1_verl.scoring.run import Run
+from critic_r1_verl.select import methods
 
 Json = dict[str, Any]
 
-# (metric that verl logs, title, whether it is a share)
+# The metric that verl logs, its title, and whether it is a share.
 CURVES = (
     ("reward/acc/mean", "Accuracy of sampled verdicts", True),
     ("reward/format/mean", "Well-formed outputs", True),
@@ -31,12 +33,12 @@ CURVES = (
 )
 NUM_PAIRS = 6
 NUM_QUESTIONS = 4
-# Outcomes of a pair in the first repeat, by how many of its judgements are right: by model, base first where there is one.
-RIGHT = {2: "right in both orders", 1: "right in one order", 0: "right in neither"}
+# The outcome of a pair for one model, by the number of its right judgements in the first repeat.
+OUTCOMES = {2: "right in both orders", 1: "right in one order", 0: "right in neither"}
 
 
 def write(report: Report, out: Path) -> None:
-    """Write the page; it appears only when it is complete."""
+    """Write the page of a report; the file appears only when it is complete. ValueError names a picture that cannot be read."""
     from markupsafe import Markup
 
     sets = [
@@ -46,7 +48,7 @@ def write(report: Report, out: Path) -> None:
             "counts": _counts(each),
             "chart": Markup(_headline_chart(report, each)),
             "columns": [title.replace("\n", " ") for title in terminal.columns(report)],
-            "rows": terminal.rows(report, each.name, (*HEADLINE, *DETAILS)),
+            "rows": terminal.rows(each, (*HEADLINE, *DETAILS)),
             "scores": _scores(each),
             "notes": each.metrics["trained"]["notes"],
             "pairs": _pair_examples(report, each),
@@ -68,13 +70,13 @@ def write(report: Report, out: Path) -> None:
 
 
 def write_chart(report: Report, out: Path) -> None:
-    """Write the headline chart of the first set alone as an SVG file, 760 pixels wide, with colours for light and dark."""
+    """Write the chart of the first set as an SVG file, 760 pixels wide, with colours for light and dark themes."""
     with replacing(out) as partial:
         partial.write_text(_headline_chart(report, report.sets[0], file_width=760) + "\n", encoding="utf-8")
 
 
 def render(template: Path, **values: Any) -> str:
-    """A page in the look of the report: a Jinja template, given its values and `style`, the style sheet. All text in it is escaped."""
+    """The text of a page in the style of the report. template: a Jinja file, which also gets `style`, the CSS; all values are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -85,35 +87,32 @@ def render(template: Path, **values: Any) -> str:
     return environment.get_template(template.name).render(style=Markup(style), **values)
 
 
-# Control characters but tab and newline, each as its picture.
+# The visible symbol of each control character except tab and newline.
 _CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 
 
 def _visible(value: object) -> object:
-    """Model text as a page can hold it: control characters as pictures, lone surrogates (no UTF-8 has them) as \\udXXX."""
+    """Text that a UTF-8 page can hold: control characters become visible symbols, lone surrogates become \\udXXX."""
     if type(value) is not str:
         return value
     return value.translate(_CONTROL_PICTURES).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-# Numbers
-
-
 def _counts(each: Set) -> str:
     counts = each.metrics["trained"]["counts"]
-    said = []
+    parts = []
     if counts["pairs"]:
-        said.append(f"{counts['pairs']:,} pairs, each judged in both orders, {counts['repeats']} time(s)")
+        parts.append(f"{counts['pairs']:,} pairs, each judged in both orders, {counts['repeats']} time(s)")
     if counts["questions"]:
         samples = f", {counts['samples']} samples each" if counts["samples"] else ""
-        said.append(f"{counts['questions']:,} questions{samples}")
-    return "; ".join(said)
+        parts.append(f"{counts['questions']:,} questions{samples}")
+    return "; ".join(parts)
 
 
 def _headline_chart(report: Report, each: Set, file_width: int | None = None) -> str:
     rows = []
     for measure in HEADLINE:
-        found = {role: (numbers[measure.part] or {}).get(measure.key) for role, numbers in each.metrics.items()}
+        found = {role: measure.estimate(metrics) for role, metrics in each.metrics.items()}
         dots = [Dot(role, estimate["value"], *estimate["ci95"]) for role, estimate in found.items() if estimate]
         if dots:
             rows.append((f"{measure.title} (lower is better)" if measure.key == "unparsed" else measure.title, dots))
@@ -121,7 +120,7 @@ def _headline_chart(report: Report, each: Set, file_width: int | None = None) ->
 
 
 def _scores(each: Set) -> Json | None:
-    """The official and the strict score by group, beside rules that do not look: {columns, rows: (label, cells)}."""
+    """The official and the strict score by group, and the official scores of the baselines: {columns, rows: (label, cells)}."""
     metrics = each.metrics["trained"]
     if not metrics["official"]:
         return None
@@ -135,14 +134,16 @@ def _scores(each: Set) -> Json | None:
 
 
 def _curves(steps: dict[int, Json]) -> Json | None:
-    """{charts: [{title, first, last, svg}], missing: [title (metric)], num_steps}; first and last are ends of the running mean."""
+    """{charts: [{title, first, last, svg}], missing: [title (metric)], num_steps}; first and last: the ends of the running mean."""
     from markupsafe import Markup
 
     if not steps:
         return None
     charts, missing = [], []
     for metric, title, fraction in CURVES:
-        points = [(step, data[metric]) for step, data in steps.items() if _is_number(data.get(metric))]
+        points = [
+            (step, data[metric]) for step, data in steps.items() if type(data.get(metric)) in (int, float) and math.isfinite(data[metric])
+        ]
         if not points:
             missing.append(f"{title} ({metric})")
             continue
@@ -152,19 +153,12 @@ def _curves(steps: dict[int, Json]) -> Json | None:
     return {"charts": charts, "missing": missing, "num_steps": len(steps)}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# Examples
-
-
 def _picture_uri(root: Path, image: Image) -> str:
-    """A data URI; the type comes from the file's name."""
+    """The data URI of an image; its type follows from the file's suffix. ValueError names a file that is no image or cannot be read."""
     path = root / image.path
     kind = mimetypes.guess_type(path.name)[0] or ""
     if not kind.startswith("image/"):
-        raise ValueError(f"{path}: not a picture by its name; records must name picture files")
+        raise ValueError(f"{path}: the suffix is not that of an image; records must name image files")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -172,18 +166,13 @@ def _picture_uri(root: Path, image: Image) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _choice_in_words(choice: str | None) -> str:
-    return {None: "no verdict", "tie": "a tie"}.get(choice, f"response {choice}")
-
-
 def _take_turns(groups: Sequence[list[str]], limit: int) -> list[str]:
-    """Up to `limit` items, one of each group in turn, in the groups' own order."""
-    width = max(map(len, groups), default=0)
-    return [group[turn] for turn in range(width) for group in groups if turn < len(group)][:limit]
+    """At most `limit` items, taken from the groups in turn."""
+    return [item for turn in zip_longest(*groups) for item in turn if item is not None][:limit]
 
 
 def _pair_examples(report: Report, each: Set) -> Json | None:
-    """{counts: [(outcome, pairs)], total, examples}: outcomes of the first repeat, and pairs taken from the outcomes in turn."""
+    """{counts: [(outcome, number of pairs)], total, examples}: the outcomes in the first repeat, and examples of each in turn."""
     roles = [role for role in ("base", "trained") if role in each.runs and each.runs[role].has(Judgement)]
     if "trained" not in roles:
         return None
@@ -191,7 +180,8 @@ def _pair_examples(report: Report, each: Set) -> Json | None:
     records = {record.pair_id: record for record in run.pairs}
     lines = {role: _first_repeat(each.runs[role]) for role in roles}
     outcome = {
-        pair_id: ", then ".join(RIGHT[sum(line.correct for line in lines[role][pair_id].values())] for role in roles) for pair_id in records
+        pair_id: ", then ".join(OUTCOMES[sum(line.correct for line in lines[role][pair_id].values())] for role in roles)
+        for pair_id in records
     }
     counts = Counter(outcome.values())
     by_outcome = [sorted(pair_id for pair_id in records if outcome[pair_id] == name) for name in sorted(counts)]
@@ -200,16 +190,15 @@ def _pair_examples(report: Report, each: Set) -> Json | None:
         record = records[pair_id]
         views = []
         for role in roles:
-            shown = lines[role][pair_id]
-            verdicts = [(order, _choice_in_words(to_record(order, line.choice)), line.correct) for order, line in shown.items()]
-            views.append(
-                {"model": report.labels[role], "texts": [(order, line.text) for order, line in shown.items()], "verdicts": verdicts}
-            )
+            by_order = lines[role][pair_id]
+            verdicts = [(order, choice_in_words(to_record(order, line.choice)), line.correct) for order, line in by_order.items()]
+            texts = [(order, line.text) for order, line in by_order.items()]
+            views.append({"model": report.labels[role], "texts": texts, "verdicts": verdicts})
         examples.append(
             {
                 "images": [_picture_uri(run.folder, image) for image in record.images],
                 "record": record,
-                "preferred": _choice_in_words(record.preferred),
+                "preferred": choice_in_words(record.preferred),
                 "outcome": outcome[pair_id],
                 "views": views,
             }
@@ -218,7 +207,7 @@ def _pair_examples(report: Report, each: Set) -> Json | None:
 
 
 def _first_repeat(run: Run) -> dict[str, dict[str, Judgement]]:
-    """By pair_id and order, the judgement of the first repeat."""
+    """The judgements of the first repeat by pair_id and order, orders sorted."""
     found: dict[str, dict[str, Judgement]] = {}
     for line in run.judgements():
         if line.repeat == 0:
@@ -227,21 +216,17 @@ def _first_repeat(run: Run) -> dict[str, dict[str, Judgement]]:
 
 
 def _question_examples(run: Run) -> Json | None:
-    """{num_mixed, total, examples}: questions on which some samples are right and some wrong come first."""
+    """{num_mixed, total, examples}: questions with both right and wrong samples come first."""
     if not run.has(Selection):
         return None
     records = {question.question_id: question for question in run.questions}
-    samples: dict[str, list[Answer]] = {}
-    for answer in run.answers():
-        if answer.kind == "sample":
-            samples.setdefault(answer.question_id, []).append(answer)
+    samples = methods.by_question(run.answers())
     picks = {(line.question_id, line.method): line for line in run.selections()}
-    asked = sorted(samples)
-    mixed = [question for question in asked if len({answer.correct for answer in samples[question]}) == 2]
-    # Turns between right and wrong picks, so that the page does not show successes only.
+    mixed = [question for question, answers in samples.items() if len({answer.correct for answer in answers}) == 2]
+    # Right and wrong picks alternate, so that the page does not show only successes.
     picked_right = {question: picks[question, "self_critique"].correct >= 0.5 for question in mixed}
     chosen = _take_turns([[question for question in mixed if picked_right[question] is right] for right in (True, False)], NUM_QUESTIONS)
-    chosen += [question for question in asked if question not in picked_right][: NUM_QUESTIONS - len(chosen)]
+    chosen += [question for question in samples if question not in picked_right][: NUM_QUESTIONS - len(chosen)]
     examples = [
         {
             "images": [_picture_uri(run.folder, image) for image in records[question].images],
@@ -252,4 +237,4 @@ def _question_examples(run: Run) -> Json | None:
         }
         for question in chosen
     ]
-    return {"num_mixed": len(mixed), "total": len(asked), "examples": examples}
+    return {"num_mixed": len(mixed), "total": len(samples), "examples": examples}

@@ -6,7 +6,7 @@ from typing import Any
 
 from critic_r1_verl.records import to_record
 from critic_r1_verl.report import figures
-from critic_r1_verl.report.collect import Report
+from critic_r1_verl.report.collect import Report, Set
 from critic_r1_verl.report.figures import DETAILS, HEADLINE, Measure, percent, written
 from critic_r1_verl.scoring.run import Metrics
 
@@ -15,20 +15,19 @@ def show_metrics(metrics: Metrics) -> None:
     """Print the numbers of one run or of published results."""
     console = _console()
     counts = metrics["counts"]
-    read_by = {"own": "the benchmark's own grammar", "box": "the box"}.get(metrics["verdicts_read_by"] or "")
-    said = [f"{counts['items']:,} items"] if counts["items"] else []
+    read_by = {"own": "the benchmark's own format", "box": "the box"}.get(metrics["verdicts_read_by"] or "")
+    facts = [f"{counts['items']:,} items"] if counts["items"] else []
     if read_by:
-        said += [f"{counts['pairs']:,} pairs in both orders", f"{counts['repeats']} repeat(s)", f"official verdicts read by {read_by}"]
+        facts += [f"{counts['pairs']:,} pairs in both orders", f"{counts['repeats']} repeat(s)", f"official verdicts read by {read_by}"]
     if counts["questions"]:
-        said += [f"{counts['questions']:,} questions", *([f"{counts['samples']} samples each"] if counts["samples"] else [])]
-    console.print(f"{metrics['name']}: {', '.join(said)}")
+        facts += [f"{counts['questions']:,} questions", *([f"{counts['samples']} samples each"] if counts["samples"] else [])]
+    console.print(f"{metrics['name']}: {', '.join(facts)}")
     if metrics["official"]:
         _show_scores(console, metrics)
     if metrics["critic"] or metrics["policy"]:
         table = _table("percent", "value", "95 % interval", "n")
         for measure in (*HEADLINE, *DETAILS):
-            found = (metrics[measure.part] or {}).get(measure.key)
-            if found:
+            if found := measure.estimate(metrics):
                 value, interval = written(measure.key, found, digits=2)
                 table.add_row(measure.title.lower(), value, f"[{interval}]", f"{found['n']:,}")
         for key in ("strict", "accuracy"):
@@ -42,7 +41,7 @@ def show_metrics(metrics: Metrics) -> None:
 
 def show_summary(results: Sequence[Metrics]) -> None:
     """Print one line for each run."""
-    table = _table("percent", "items", "official", "strict", "95 % interval", "consistent", "says first", "unparsed", "greedy")
+    table = _table("percent", "items", "official", "strict", "95 % interval", "consistent", "prefers\nfirst", "unparsed", "greedy")
     for result in results:
         critic, policy = result["critic"] or {}, result["policy"] or {}
         strict, interval = written("strict", critic.get("strict"))
@@ -59,7 +58,7 @@ def show_summary(results: Sequence[Metrics]) -> None:
 
 
 def show_comparison(comparison: dict[str, Any]) -> None:
-    """Print what compare() returns."""
+    """Print a comparison (scoring/compare.py)."""
     console = _console()
     table = _table(f"{comparison['what']}, percent", "a", "b", "b - a", "95 % interval", "n")
     titles = {(measure.part, measure.key): measure.title.lower() for measure in (*HEADLINE, *DETAILS)}
@@ -70,61 +69,60 @@ def show_comparison(comparison: dict[str, Any]) -> None:
             table.add_row(titles.get((part, key), key), a, b, value, f"[{interval}]" if interval else "", f"{found['b']['n']:,}")
     console.print(table)
     if test := comparison["mcnemar"]:
-        alone = f"right in a alone {test['only_a']}, in b alone {test['only_b']}, exact McNemar p = {test['p']:.4g}"
-        console.print(f"{test['items']} items; {alone}")
+        console.print(
+            f"{test['items']} items; right in a alone {test['only_a']}, in b alone {test['only_b']}, exact McNemar p = {test['p']:.4g}"
+        )
 
 
 def show_report(report: Report) -> None:
-    """Print the headline numbers of a report: values and intervals on lines of their own, so that the widest table fits into 80 columns."""
+    """Print the headline numbers of a report; intervals are on separate lines, so that the widest table fits into 80 columns."""
     console = _console()
     for each in report.sets:
         table = _table(f"{each.name}: percent", *columns(report))
-        for row in rows(report, each.name):
-            table.add_row(f"{row['title']}\nn = {row['n']}", *(f"{value}\n{interval}" for _, value, interval in row["cells"]))
+        for row in rows(each, HEADLINE):
+            table.add_row(f"{row['title']}\nn = {row['n']}", *(f"{value}\n{interval}" for value, interval in row["cells"]))
         console.print(table)
-    said = ["Below each value its 95 % interval", *(["differences are paired, in points"] if "base" in report.labels else [])]
-    console.print("; ".join([*said, *([f"control: {report.labels['control']}"] if "control" in report.labels else [])]) + ".")
+    notes = ["Below each value its 95 % interval", *(["differences are paired, in points"] if "base" in report.labels else [])]
+    console.print("; ".join([*notes, *([f"control: {report.labels['control']}"] if "control" in report.labels else [])]) + ".")
 
 
 def columns(report: Report) -> list[str]:
-    """The titles of the columns of rows()."""
+    """The titles of the cells in rows(), from left to right."""
     if "base" not in report.labels:
         return list(report.labels.values())
     control = ["control", "control\ndifference"] if "control" in report.labels else []
     return [report.labels["base"], report.labels["trained"], "difference", *control]
 
 
-def rows(report: Report, name: str, measures: Sequence[Measure] = HEADLINE) -> list[dict[str, Any]]:
-    """One row for each of these measures that some model has: {title, note, key, n, cells: [(series, value, interval)]}."""
-    (each,) = [candidate for candidate in report.sets if candidate.name == name]
+def rows(each: Set, measures: Sequence[Measure]) -> list[dict[str, Any]]:
+    """One row for each of these measures that some model has: {title, note, n, cells: [(value, interval)]}."""
     found = []
     for measure in measures:
-        estimates = {role: (numbers[measure.part] or {}).get(measure.key) for role, numbers in each.metrics.items()}
+        estimates = {role: measure.estimate(metrics) for role, metrics in each.metrics.items()}
         known = [estimate for estimate in estimates.values() if estimate]
         if not known:
             continue
-        cells: list[tuple[str, str, str]] = []
-        for role in [role for role in ("base", "trained", "control") if role in estimates]:
-            cells.append((role, *written(measure.key, estimates[role])))
+        cells = []
+        for role, estimate in estimates.items():
+            cells.append(written(measure.key, estimate))
             if role in each.differences:
                 paired = each.differences[role]["differences"].get(measure.part, {}).get(measure.key)
-                cells.append(("difference", *written(measure.key, paired and paired["difference"], sign=True)))
+                cells.append(written(measure.key, paired and paired["difference"], sign=True))
         counts = dict.fromkeys(f"{estimate['n']:,}" for estimate in known)
-        found.append({"title": measure.title, "note": measure.note, "key": measure.key, "n": " / ".join(counts), "cells": cells})
+        found.append({"title": measure.title, "note": measure.note, "n": " / ".join(counts), "cells": cells})
     return found
 
 
 def show_judgement(result: dict[str, Any]) -> None:
-    """Print what judge_one returns: each text as the model wrote it, its verdict, and what both orders say."""
-    from rich.markup import escape
+    """Print the result of evaluate.judge_one: the text and the verdict of each order, and whether they agree."""
     from rich.panel import Panel
 
     console = _console()
     for line in result["judgements"]:
         shown = "response 1 first" if line["order"] == "12" else "response 2 first"
         choice = to_record(line["order"], line["choice"])
-        verdict = {None: f"no verdict ({line['status']})", "tie": "a tie"}.get(choice, f"response {choice}")
-        console.print(Panel(escape(line["text"].strip()) or "(empty)", title=f"{shown}: {verdict}", title_align="left"))
+        verdict = figures.choice_in_words(choice) + (f" ({line['status']})" if choice is None else "")
+        console.print(Panel(line["text"].strip() or "(empty)", title=f"{shown}: {verdict}", title_align="left"))
     preferred = result["preferred"]
     agreed = {None: "undecided: the two orders do not agree on a verdict", "tie": "a tie, in both orders"}
     console.print(agreed.get(preferred, f"response {preferred} is better, in both orders"))
@@ -136,17 +134,18 @@ def _show_scores(console: Any, metrics: Metrics) -> None:
     strict = dict(figures.lines_of(metrics["strict"] or {}))
     for label, value in figures.lines_of(metrics["official"]):
         of_baselines = [[dict(figures.lines_of(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
-        cells = ("/".join(percent(share) for share in pair) for pair in of_baselines)
+        cells = ("/".join(map(percent, pair)) for pair in of_baselines)
         table.add_row(label, percent(value, 2), percent(strict.get(label), 2), *cells)
     console.print(table)
     if baselines:
-        console.print("The last columns are rules that look at length or place alone: official/strict.\n")
+        console.print("The last columns are the official/strict scores of rules that use only the length or the position of a response.\n")
 
 
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # Names and texts of models may contain what rich would take for markup or an emoji code.
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _table(first: str, *others: str) -> Any:

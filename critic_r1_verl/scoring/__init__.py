@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of a run -> numbers: estimates with intervals, official and strict scores, paired comparisons."""
+"""Computes the numbers of a run from its lines: estimates with intervals, official and strict scores, paired comparisons."""

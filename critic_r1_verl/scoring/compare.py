@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two runs, or two files of results, on the same items -> paired differences with intervals, and the exact McNemar test."""
+"""Compares two runs or two files of results on the same items: paired differences with intervals, and the exact McNemar test."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -17,22 +17,28 @@ from critic_r1_verl.scoring.score import name_of, published
 
 Comparison = dict[str, Any]
 
+# Some judgements have no value of these measures, depending on the verdict or the engine, so that the values cannot always be paired.
+_NOT_ALWAYS_PAIRED = ("first_share", "undecided", "completion_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: a name that both sides must share, and the measures of critic and policy."""
+    """One side of a comparison: a name that must be the same on both sides, and the measures by "critic" and "policy"."""
 
     what: str
     measures: dict[str, measures.Measures]
 
 
 def compare_paths(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
-    """The comparison of two files of results, or of each run that two folders have under the same name, and the names of the other runs."""
+    """The comparison of two files of results, or of the runs with the same name in two folders, and the names of all other runs.
+
+    ValueError if one is a folder and the other a file, or if no run is in both folders.
+    """
     if a.is_dir() != b.is_dir():
         raise ValueError(f"{a} and {b}: give two folders, or two files")
     if not a.is_dir():
         return [compare(_side(a), _side(b))], []
-    first, second = (_by_name(folder) for folder in (a, b))
+    first, second = (runs_by_name(folder) for folder in (a, b))
     shared, others = sorted(first.keys() & second.keys()), sorted(first.keys() ^ second.keys())
     if not shared:
         raise ValueError(f"{a} and {b} have no run of the same name, only {', '.join(others)}")
@@ -45,34 +51,31 @@ def compare_runs(a: Run, b: Run) -> Comparison:
 
 
 def compare(a: Side, b: Side) -> Comparison:
-    """For each measure that both sides have: both estimates and the paired difference b - a; and the McNemar test of what is right.
+    """For each measure of both sides, the two estimates and the paired difference b - a; and a McNemar test of the right items.
 
-    The intervals are clustered; the test takes items as independent. ValueError names an item that only one of the two has.
+    The intervals take clusters into account; the test assumes independent items. ValueError names an item that only one side has.
     """
     if a.what != b.what:
         raise ValueError(f"{a.what} cannot be compared with {b.what}")
     result: Comparison = {"what": a.what, "differences": {}, "mcnemar": None}
-    for part in a.measures.keys() & b.measures.keys():
+    for part in [part for part in a.measures if part in b.measures]:
         of_part = {}
         for name in a.measures[part]:
             before = a.measures[part][name]()
             after = b.measures[part][name]() if name in b.measures[part] else None
             if before is None or after is None:
                 continue
-            # Where it depends on the verdicts which values there are, only the means can be compared.
-            difference = None if before.values.keys() != after.values.keys() and name in _VERDICTS_DECIDE else after.difference(before)
+            unpaired = name in _NOT_ALWAYS_PAIRED and before.values.keys() != after.values.keys()
+            difference = None if unpaired else after.difference(before).to_json()
             of_part[name] = {
                 "a": before.estimate().to_json(),
                 "b": after.estimate().to_json(),
-                "difference": difference and difference.to_json(),
+                "difference": difference,
             }
             if name in ("strict", "right"):
                 result["mcnemar"] = _mcnemar(before, after)
         result["differences"][part] = of_part
     return result
-
-
-_VERDICTS_DECIDE = ("first_share", "undecided")
 
 
 def _mcnemar(before: Values, after: Values) -> dict[str, float]:
@@ -81,15 +84,16 @@ def _mcnemar(before: Values, after: Values) -> dict[str, float]:
     return {"items": len(before.values), "only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
 
 
-def _by_name(folder: Path) -> dict[str, Run]:
-    return {"" if run.folder == folder else str(run.folder.relative_to(folder)): run for run in runs_in(folder)}
+def runs_by_name(folder: Path) -> dict[str, Run]:
+    """The runs at or below a folder by their path in it; by its own name, if the folder itself is a run. ValueError if there are none."""
+    return {run.name if run.folder == folder else str(run.folder.relative_to(folder)): run for run in runs_in(folder)}
 
 
 def _side(path: Path) -> Side:
     if results := published(path):
-        module, said = results
-        clusters: dict[str, Hashable] = {item.key: item.cluster for item in said.items}
-        values = Values({(item.key,): item.right / (item.counted or 1) for item in said.items}, clusters)
+        module, found = results
+        clusters: dict[str, Hashable] = {item.key: item.cluster for item in found.items}
+        values = Values({(item.key,): item.right / (item.counted or 1) for item in found.items}, clusters)
         return Side(f"{name_of(module)}, published", {"critic": {"right": lambda: values}})
     records = RecordFile(path.parent / RECORDS, PairRecord)
     cases = tally.cases(records, lambda record: "")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Means with 95 % intervals, and paired differences between two models.
 
-The intervals are by hand because no library that the stack has offers cluster-robust means with a bound for events that were never seen.
+No installed library offers means with cluster-robust intervals that keep a width if all values are equal, so they are computed here.
 """
 
 import math
@@ -16,7 +16,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean, the number of values it is the mean of, and its 95 % interval (low, high)."""
+    """A mean, the number n of values, and the 95 % interval (low, high) of the mean."""
 
     value: float
     n: int
@@ -26,23 +26,13 @@ class Estimate:
         """{"value", "n", "ci95": [low, high]}."""
         return {"value": self.value, "n": self.n, "ci95": list(self.ci95)}
 
-    @classmethod
-    def from_json(cls, data: Any) -> "Estimate":
-        """The estimate of such a dictionary. ValueError for anything else, also for numbers that are not finite."""
-        if not isinstance(data, Mapping) or not {"value", "n", "ci95"} <= data.keys() or not isinstance(data["ci95"], list):
-            raise ValueError(f'{data!r:.80} is not an estimate {{"value", "n", "ci95"}}')
-        numbers = [data["value"], data["n"], *data["ci95"]]
-        if len(numbers) != 4 or any(type(number) not in (int, float) or not math.isfinite(number) for number in numbers):
-            raise ValueError(f"{data!r:.80}: value, n and the two bounds of ci95 must be finite numbers")
-        return cls(data["value"], data["n"], (data["ci95"][0], data["ci95"][1]))
-
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The values of one measure by key, what an estimate or a difference is computed from.
+    """The values of one measure, from which its estimate and its differences are computed.
 
-    A key is a tuple that begins with the name of its item; clusters says which cluster each item was drawn with. A value is a share in
-    [0, 1] or, with bounded=False, any number of 0 or more.
+    The first part of each key is the name of an item, and clusters has the cluster of each item. A value is a share in [0, 1] or, with
+    bounded=False, any number of 0 or more.
     """
 
     values: Mapping[tuple, float]
@@ -54,7 +44,7 @@ class Values:
         return estimate(list(self.values.values()), [self.clusters[key[0]] for key in self.values], bounded=self.bounded)
 
     def difference(self, before: "Values") -> Estimate:
-        """The mean of these values minus those before, key by key. ValueError names a key that only one of the two has."""
+        """The mean of the differences from the values before, matched by key. ValueError names a key that only one of the two has."""
         if unmatched := self.values.keys() ^ before.values.keys():
             key = min(unmatched, key=str)
             raise ValueError(f"{', '.join(map(str, key))} is only in the {'second' if key in self.values else 'first'} run")
@@ -68,13 +58,13 @@ class Values:
 
 
 def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, bounded: bool = True) -> Estimate:
-    """Mean of values in [0, 1] (bounded=False: of any numbers of 0 or more) with its 95 % interval, within the same bounds.
+    """The mean of values in [0, 1] (bounded=False: of any numbers of 0 or more) with its 95 % interval, within the same bounds.
 
-    clusters names for each value the unit it was drawn with (the two orders of one pair); by default each value stands alone. The interval
-    is normal with the cluster-robust variance G / (G - 1) * sum over the G clusters of (sum of residuals)^2 / n^2 (Liang and Zeger 1986).
-    Where no cluster deviates it has no width, and the Wilson bound for an event never seen in G draws, z^2 / (G + z^2), takes its place:
-    exactly the Wilson interval for a proportion of 0 or 1; of unbounded values, this share of the largest. ValueError: no values, a value
-    outside the bounds, lengths that differ.
+    clusters: for each value, the unit with which it was drawn (such as a pair that is judged in two orders); by default, all values are
+    independent. The interval is normal, with the cluster-robust variance G / (G - 1) * sum over the G clusters of
+    (sum of residuals)^2 / n^2 (Liang and Zeger 1986). If all clusters agree, it would have no width. Half its width is then the Wilson
+    bound for an event that did not occur in G draws, z^2 / (G + z^2), which for a proportion of 0 or 1 gives the Wilson interval; for
+    unbounded values, it is multiplied by the largest. ValueError if there are no values, a value is out of bounds, or the lengths differ.
 
     >>> [round(bound, 3) for bound in estimate([1, 1, 1, 1]).ci95]
     [0.51, 1.0]
@@ -85,7 +75,10 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable] | None = None
 def paired_difference(
     before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None, *, bounded: bool = True
 ) -> Estimate:
-    """Mean of after - before, matched by position, with its 95 % interval (bounded: values in [0, 1], interval within [-1, 1])."""
+    """The mean of after - before, matched by position, with its 95 % interval, as estimate() computes it.
+
+    bounded: the values are in [0, 1] and the interval is within [-1, 1]. ValueError as in estimate().
+    """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before and {len(after)} after cannot be paired")
     high = 1.0 if bounded else math.inf
@@ -95,7 +88,7 @@ def paired_difference(
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p-value that both are as likely to be the only one who is right.
+    """The two-sided exact p-value of the hypothesis that a and b are equally likely to be the only one that is right.
 
     >>> mcnemar(1, 5)
     0.21875

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judgements in the form that scores need: without their texts, complete, by pair, repeat and order, in the frame of the record."""
+"""Prepares judgements for scoring: checks that they are complete and fit their records, and groups their verdicts by pair."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from critic_r1_verl.records import ORDERS, PairRecord, RecordFile, to_record
 
 
 class Judged(NamedTuple):
-    """What scores need of a judgement. choice is what the box says, own what the benchmark's grammar reads, both in the shown frame."""
+    """What scores need of a judgement: choice is the verdict in the box, own the one in the benchmark's format, both in the shown frame."""
 
     order: str
     repeat: int
@@ -25,11 +25,11 @@ class Judged(NamedTuple):
 
 
 ByPair = Mapping[str, Sequence[Judged]]
-"""The judgements of each pair, by repeat and order."""
+"""The judgements of each pair, sorted by repeat and order."""
 
 
 def checked(path: Path, records: RecordFile[PairRecord]) -> Iterator[Judgement]:
-    """The judgements of a file, each compared with its record when it is reached. ValueError names the file and the pair."""
+    """The judgements of a file, each checked against its record. ValueError names the file and the pair, or an empty file."""
     preferred: dict[str, set[str]] = {}
     for record in records:
         preferred.setdefault(record.pair_id, set()).add(record.preferred)
@@ -40,7 +40,7 @@ def checked(path: Path, records: RecordFile[PairRecord]) -> Iterator[Judgement]:
             raise ValueError(f"{path}: judges the pair {line.pair_id}, which is not in {records.path.name} beside it")
         if to_record(line.order, line.preferred) not in preferred[line.pair_id]:
             raise ValueError(
-                f"{path}: the preferred response of {line.pair_id} is another one in {records.path.name}; the files are of different runs"
+                f"{path}: the preferred response of {line.pair_id} differs from {records.path.name}; the files are of different runs"
             )
         yield line
     if empty:
@@ -48,27 +48,27 @@ def checked(path: Path, records: RecordFile[PairRecord]) -> Iterator[Judgement]:
 
 
 def judged_of(judgements: Iterable[Judgement], own: tally.Parse | None) -> dict[str, list[Judged]]:
-    """The judgements of each pair, without their texts; `own` is the benchmark's own verdict grammar, if it has one."""
+    """The judgements of each pair, without their texts. own: the parser of the benchmark's own verdict format, if it has one."""
     judged: dict[str, list[Judged]] = {}
     for line in judgements:
-        by_own = own(tally.answer_part(line.text)) if own else None
+        own_choice = own(tally.answer_part(line.text)) if own else None
         order, status = sys.intern(line.order), sys.intern(line.status)
-        known = Judged(order, line.repeat, line.choice, by_own, status, line.completion_tokens)
-        judged.setdefault(line.pair_id, []).append(known)
+        found = Judged(order, line.repeat, line.choice, own_choice, status, line.completion_tokens)
+        judged.setdefault(line.pair_id, []).append(found)
     for of_pair in judged.values():
         of_pair.sort(key=lambda line: (line.repeat, line.order))
     return judged
 
 
 def check_complete(judged: ByPair, cases: Sequence[Case]) -> int:
-    """The number of repeats, which all pairs must have in both orders. ValueError names what is missing, doubled or unknown."""
+    """The number of repeats, in each of which every pair needs both orders. ValueError names a missing, doubled or unknown judgement."""
     if not cases or not judged:
         raise ValueError("no records or no judgements: there is nothing to score")
     pairs, repeats = {case.pair_id for case in cases}, {line.repeat for of_pair in judged.values() for line in of_pair}
     expected = [(repeat, order) for repeat in sorted(repeats) for order in ORDERS]
     if unknown := judged.keys() - pairs:
         line = judged[min(unknown)][0]
-        raise ValueError(f"the judgement {_show(min(unknown), line.order, line.repeat)} is of no record")
+        raise ValueError(f"the judgement {_show(min(unknown), line.order, line.repeat)} belongs to no record")
     missing = []
     for pair_id in sorted(pairs):
         found = [(line.repeat, line.order) for line in judged.get(pair_id, ())]
@@ -82,13 +82,13 @@ def check_complete(judged: ByPair, cases: Sequence[Case]) -> int:
 
 
 def reader(judged: ByPair) -> str:
-    """ "own" if the benchmark's own grammar reads more of the texts than the box does, that is, if its prompt was used; else "box"."""
-    more = sum((line.own is not None) - (line.choice is not None) for of_pair in judged.values() for line in of_pair)
-    return "own" if more > 0 else "box"
+    """ "own" if more texts have a verdict in the benchmark's own format than in a box, as with the official prompt; else "box"."""
+    surplus = sum((line.own is not None) - (line.choice is not None) for of_pair in judged.values() for line in of_pair)
+    return "own" if surplus > 0 else "box"
 
 
 def trials_of(judged: ByPair, read_by: str = "box") -> dict[str, tally.Trials]:
-    """By pair_id the verdicts of each repeat by order, in the frame of the record, read in one of the two ways."""
+    """The trials of each pair_id, with the verdicts in the benchmark's format if read_by is "own", else those in the box."""
     trials: dict[str, tally.Trials] = {}
     for pair_id, of_pair in judged.items():
         repeats: dict[int, dict[str, str | None]] = {}
@@ -100,7 +100,7 @@ def trials_of(judged: ByPair, read_by: str = "box") -> dict[str, tally.Trials]:
 
 
 def voted(trials: tally.Trials) -> tuple[str | None, str | None]:
-    """For each order, in the frame of the record, the verdict of more than half of the repeats; None where there is none."""
+    """The majority verdicts of order "12" and "21", in the frame of the record; None if no verdict has more than half of the repeats."""
     verdicts = []
     for order in ORDERS:
         choices = [trial[order] for trial in trials]
@@ -109,7 +109,7 @@ def voted(trials: tally.Trials) -> tuple[str | None, str | None]:
 
 
 def strict(trials: Mapping[str, tally.Trials], cases: Sequence[Case]) -> list[float]:
-    """For each case 1.0 if the voted verdicts of both orders are right, else 0.0."""
+    """For each case, 1.0 if the majority verdicts of both orders are right, else 0.0."""
     return [float(voted(trials[case.pair_id]) == (case.preferred, case.preferred)) for case in cases]
 
 

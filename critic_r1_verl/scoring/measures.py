@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measures of a run by name, each defined here and nowhere else, as the values that estimates and differences are computed from.
+"""Defines all measures of a run, as the values from which estimates and differences are computed.
 
-Of a critic (over judgements where a judgement is meant, over pairs where both orders are):
-    strict                   pairs on which the voted verdicts of both orders are right; of K repeats more than half decide
-    accuracy                 judgements that are right; unparsed is wrong
-    position_consistency     pairs on which the voted verdicts of both orders agree; unparsed is inconsistent
-    first_share              judgements for the response shown first, of those for one of the two
-    ties, unparsed           judgements that call a tie; judgements without a verdict
-    unparsed/STATUS          ... because the box is missing, unclosed or ambiguous
-    accuracy_chosen_longer   accuracy where the better response is the longer one; accuracy_chosen_shorter: the shorter one
-    completion_tokens        tokens of a judgement
+Of a critic (shares, of pairs where both orders are needed, else of judgements):
+    strict                   pairs whose majority verdicts are right in both orders; the majority is more than half of the K repeats
+    accuracy                 judgements that are right; an unparsed one is wrong
+    position_consistency     pairs whose majority verdicts agree in both orders; an unparsed verdict agrees with none
+    first_share              judgements for the response shown first, of all for one of the two
+    ties, unparsed           judgements with the verdict "tie"; judgements without a verdict
+    unparsed/STATUS          judgements without a verdict because the box is missing, unclosed or ambiguous
+    accuracy_chosen_longer   accuracy on pairs whose better response is the longer one; accuracy_chosen_shorter: the shorter one
+    completion_tokens        the mean number of tokens of a judgement
     strict/GROUP, accuracy/GROUP   the same within a group of the benchmark
-Of a policy (over questions; answers are graded by the reward of training):
+Of a policy (answers are graded by the reward of training):
     greedy                   greedy answers that are right
     sample                   sampled answers that are right
-    majority, self_critique  answers that the method picks among the samples
-    sample_tokens            tokens of all samples of a question; critique_tokens: of the matches judged for it, prompts included
-    undecided                judged matches on whose winner the two orders do not agree
+    majority, self_critique  answers picked among the samples by this method that are right
+    sample_tokens            the mean number of tokens of all samples of a question
+    critique_tokens          the mean number of tokens of all matches judged for a question, prompts included
+    undecided                judged matches whose two orders do not agree on the winner
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,13 +32,13 @@ from critic_r1_verl.scoring.judged import ByPair, Judged, strict, voted
 from critic_r1_verl.select.methods import METHODS
 
 Measures = dict[str, Callable[[], Values | None]]
-"""By the name of a measure, what gives its values, None where there is nothing to average. One at a time, so that few are held."""
+"""For each measure, a function that returns its values, None if there are none; so the values of only one measure are held at a time."""
 
 TOKENS = ("completion_tokens", "sample_tokens", "critique_tokens")
 
 
 def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[Case], clusters: Sequence[int]) -> Measures:
-    """The measures of a critic; cases, with the cluster of each by position, are the items of the benchmark."""
+    """The measures of a critic. cases: the items of the benchmark; clusters: the cluster of each, by position."""
     cluster_of = {case.key: cluster for case, cluster in zip(cases, clusters, strict=True)}
 
     def of_items(value: Callable[[Case], float], wanted: Callable[[Case], bool] = lambda case: True) -> Values | None:
@@ -49,11 +50,11 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
         each = {(case.key, line.repeat, line.order): value(line, case) for case in cases if wanted(case) for line in judged[case.pair_id]}
         return _values({key: number for key, number in each.items() if number is not None}, cluster_of, bounded)
 
-    strictly = dict(zip((case.key for case in cases), strict(trials, cases), strict=True))
+    both_right = dict(zip((case.key for case in cases), strict(trials, cases), strict=True))
 
     def consistent(case: Case) -> float:
-        one, two = voted(trials[case.pair_id])
-        return float(one is not None and one == two)
+        verdict_12, verdict_21 = voted(trials[case.pair_id])
+        return float(verdict_12 is not None and verdict_12 == verdict_21)
 
     def right(line: Judged, case: Case) -> float:
         return float(to_record(line.order, line.choice) == case.preferred)
@@ -62,7 +63,7 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
         return float(line.choice == "1") if line.choice in ("1", "2") else None
 
     def longer(case: Case) -> int:
-        """How many characters the chosen response is longer; 0 for a tie."""
+        """How many characters longer the better response is; 0 for a tie."""
         return (case.lengths[0] - case.lengths[1]) * {"1": 1, "2": -1, "tie": 0}[case.preferred]
 
     def in_status(status: str) -> Callable[[Judged, Case], float]:
@@ -72,7 +73,7 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
         return lambda case: case.group == group
 
     found: Measures = {
-        "strict": partial(of_items, lambda case: strictly[case.key]),
+        "strict": partial(of_items, lambda case: both_right[case.key]),
         "accuracy": partial(of_lines, right),
         "position_consistency": partial(of_items, consistent),
         "first_share": partial(of_lines, first),
@@ -85,7 +86,7 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
     }
     groups = sorted({case.group for case in cases})
     for group in groups if len(groups) > 1 else ():
-        found[f"strict/{group}"] = partial(of_items, lambda case: strictly[case.key], in_group(group))
+        found[f"strict/{group}"] = partial(of_items, lambda case: both_right[case.key], in_group(group))
         found[f"accuracy/{group}"] = partial(of_lines, right, in_group(group))
     return found
 
@@ -93,9 +94,9 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
 def policy(
     questions: Sequence[QuestionRecord], answers: Iterable[Answer], matches: Iterable[Match], selections: Iterable[Selection]
 ) -> Measures:
-    """The measures of a policy; selections are those that follow from the answers and matches.
+    """The measures of a policy. selections: those computed from the answers and matches.
 
-    ValueError names a question without all the answers that others have, and an answer to no question.
+    ValueError names a question that lacks an answer which other questions have, and an answer to an unknown question.
     """
     ids = [question.question_id for question in questions]
     cluster_of = dict(zip(ids, clusters_of(questions), strict=True))
@@ -134,7 +135,7 @@ def _itself(values: Values | None) -> Values | None:
 
 
 def clusters_of(records: Iterable[PairRecord | QuestionRecord]) -> list[int]:
-    """A number for each record; the same for records that share an image or a group, be it through others."""
+    """The number of the cluster of each record; records with a common image or group, also indirectly, are in the same cluster."""
     parent: list[int] = []
 
     def root(number: int) -> int:
@@ -156,7 +157,7 @@ def _values(values: Mapping[tuple, float], cluster_of: Mapping[str, int], bounde
 
 def _check_complete(graded: Mapping[tuple, float], questions: set[str]) -> None:
     if unknown := sorted({key[0] for key in graded} - questions):
-        raise ValueError(f"an answer is to the question {unknown[0]}, which is not among the records")
+        raise ValueError(f"there is an answer to the question {unknown[0]}, which is not among the records")
     kinds = {key[1:] for key in graded}
     expected = {(question_id, *kind) for question_id in questions for kind in kinds}
     if missing := expected - graded.keys():

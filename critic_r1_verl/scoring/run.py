@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run folder -> metrics.json: the one schema of all numbers about one model on one set of pairs and questions.
+"""Run folders, and metrics.json: all numbers about one model on one set of pairs and questions, in one schema.
 
-A run folder is what `critic-r1 eval` and `critic-r1 select` write for one set: config.json, records.jsonl, images/, the lines of lines.py
-and, at the end, metrics.json, which can be computed from the others again. metrics.json holds
+`critic-r1 eval` and `critic-r1 select` write a run folder for each set: config.json, records.jsonl, images/, the files of lines.py and, at
+the end, metrics.json, which can be computed again from the others. metrics.json has the keys
 
     schema      2
-    name        the folder's name
-    benchmark   whose official score is computed ("pairs" for the test split of a data folder)
-    model       what was measured
-    counts      {"items", "pairs", "repeats", "questions", "samples"}: items may be the same pair, samples are those of a question
-    official, strict, baselines, verdicts_read_by     scores of the critic (score.py), null where no pairs were judged
-    critic, policy     estimates {"value", "n", "ci95"} by measure (measures.py), null where there is nothing to average
-    notes       what else has to be said
+    name        the name of the folder
+    benchmark   the benchmark that defines the official score ("pairs" for the test split of a data folder)
+    model       the model that was measured
+    counts      {"items", "pairs", "repeats", "questions", "samples"}: several items may be the same pair; samples are those per question
+    official, strict, baselines, verdicts_read_by     scores of the critic (score.py), null if no pairs were judged
+    critic, policy     estimates {"value", "n", "ci95"} by measure (measures.py), null if there are no values
+    notes       remarks for the reader
 """
 
 import json
@@ -38,7 +38,7 @@ CONFIG, METRICS = "config.json", "metrics.json"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder, read from its files each time it is asked."""
+    """One run folder. Nothing is cached: each property and method reads the files again."""
 
     folder: Path
 
@@ -55,11 +55,11 @@ class Run:
         return list(RecordFile(self.folder / RECORDS, QuestionRecord))
 
     def has(self, cls: Any) -> bool:
-        """Whether there are lines of this kind."""
+        """Whether there is a file of this kind of lines."""
         return (self.folder / cls.FILE).is_file()
 
     def judgements(self) -> Iterator[Judgement]:
-        """The judgements, each checked against its record."""
+        """The judgements, each checked against its record (scoring/judged.py)."""
         return judging.checked(self.folder / Judgement.FILE, self.pairs)
 
     def answers(self) -> list[Answer]:
@@ -72,7 +72,7 @@ class Run:
         return list(lines.read(self.folder / Match.FILE, Match)) if self.has(Selection) and self.has(Match) else []
 
     def selections(self) -> list[Selection]:
-        """What each method picks, computed from the answers and matches of a complete selection."""
+        """The answers picked by each method, computed from the answers and matches of a complete selection."""
         samples = methods.by_question(self.answers())
         return methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(self.matches()))
 
@@ -88,7 +88,7 @@ class Run:
 def runs_in(folder: Path) -> list[Run]:
     """The run folders at or below a folder, by name. ValueError if there is none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give what was the --out of `critic-r1 eval`")
+        raise ValueError(f"{folder}: no such folder; give the --out folder of `critic-r1 eval`")
     found = sorted(file.parent for file in folder.rglob(CONFIG) if (file.parent / RECORDS).is_file())
     if not found:
         raise ValueError(f"{folder}: holds no run (a folder with {CONFIG} and {RECORDS}); `critic-r1 eval` writes one")
@@ -96,18 +96,19 @@ def runs_in(folder: Path) -> list[Run]:
 
 
 def metrics(run: Run) -> Metrics:
-    """All numbers of a run folder, computed from its lines. ValueError names what is missing or contradicts."""
+    """All numbers of a run folder, computed from its lines. ValueError names what is missing or inconsistent."""
     critic: Metrics = {"benchmark": run.benchmark, "notes": []}
     if run.has(Judgement):
         critic = score(run.judgements(), run.pairs, run.benchmark)
-    policy, questions, answers = None, run.questions, run.answers()
+    policy, questions, answers, config = None, run.questions, run.answers(), run.config()
     if answers:
         policy = estimates_of(measures.policy(questions, answers, run.matches(), run.selections()))
     return metrics_of(
         run.name,
         critic,
         policy,
-        model=_model(run.config()),
+        # The model that judged or, if nothing was judged, answered.
+        model=next((str(config[part]["model"]) for part in ("judge", "answer", "select") if part in config), ""),
         questions=len(questions) if answers else 0,
         samples=1 + max((answer.sample for answer in answers if answer.kind == "sample"), default=-1),
     )
@@ -121,10 +122,10 @@ def write_metrics(run: Run) -> Metrics:
 
 
 def measures_of(run: Run) -> dict[str, measures.Measures]:
-    """The measures of a run by "critic" and "policy", for a comparison with another run."""
+    """The measures of a run by "critic" and "policy", for a comparison with another run. ValueError as in metrics()."""
     found = {}
     if run.has(Judgement):
-        cases = tally.cases(run.pairs, benchmarks.module(run.benchmark).group)
+        cases = tally.cases(run.pairs, benchmarks.group)
         judged = judging.judged_of(run.judgements(), None)
         judging.check_complete(judged, cases)
         found["critic"] = measures.critic(judged, judging.trials_of(judged), cases, measures.clusters_of(run.pairs))
@@ -134,7 +135,7 @@ def measures_of(run: Run) -> dict[str, measures.Measures]:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. ValueError names the file, and the remedy."""
+    """The JSON object in a file. ValueError, with the file's name and the remedy, if it is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -142,8 +143,3 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object; {remedy}")
     return content
-
-
-def _model(config: dict[str, Any]) -> str:
-    """The model that judged or, where nothing was judged, answered."""
-    return next((str(config[part]["model"]) for part in ("judge", "answer", "select") if part in config), "")

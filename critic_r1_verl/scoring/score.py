@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judgements and records -> what a benchmark's official code says, and a strict score beside it, as shares in [0, 1].
+"""Computes the official score of a benchmark and a strict score from judgements and records, as shares in [0, 1].
 
-official is the benchmark's own formula (benchmarks/). In strict an item counts only if the verdicts of both orders are for the right
-response; an unparsed verdict is wrong, and of K repeats the verdict of an order is what more than half say.
+The official score is the benchmark's own formula (benchmarks/). In the strict score, an item is right only if the majority verdicts of both
+orders are right: an unparsed verdict is wrong, and the majority is more than half of the K repeats.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from critic_r1_verl import benchmarks
 from critic_r1_verl.benchmarks import reading, tally
-from critic_r1_verl.benchmarks.tally import Case, Item
+from critic_r1_verl.benchmarks.tally import Case
 from critic_r1_verl.data_folder import RECORDS
 from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import PairRecord, RecordFile
@@ -24,20 +24,21 @@ SCHEMA = 2
 
 
 def score(judgements: Iterable[Judgement], records: Iterable[PairRecord], benchmark: str) -> Score:
-    """Everything about one critic on one benchmark, with `critic`: the estimates of its measures (scoring/measures.py).
+    """All numbers of one critic on one benchmark; "critic" has the estimates of its measures (scoring/measures.py).
 
-    Judgements are gone through once and records twice, so that neither need be held. ValueError names a record without all its judgements,
-    or a judgement of no record.
+    Judgements are read once and records twice, so both may be read from files. ValueError names a record without all its judgements, a
+    judgement of no record, and a record whose group the benchmark does not have.
     """
     module = benchmarks.module(benchmark)
-    cases = tally.cases(records, module.group)
-    if module.GROUPS and (strange := [case for case in cases if case.group not in module.GROUPS]):
+    cases = tally.cases(records, benchmarks.group)
+    if module.GROUPS and (unknown := [case for case in cases if case.group not in module.GROUPS]):
         groups = ", ".join(module.GROUPS)
-        raise ValueError(f"the group {strange[0].group!r} of pair {strange[0].pair_id} is none of {name_of(module)}'s ({groups})")
+        raise ValueError(f"the group {unknown[0].group!r} of pair {unknown[0].pair_id} is none of {name_of(module)}'s ({groups})")
     judged = judging.judged_of(judgements, module.parse)
     num_repeats = judging.check_complete(judged, cases)
     read_by = judging.reader(judged)
     by_box = judging.trials_of(judged)
+    by_reader = by_box if read_by == "box" else judging.trials_of(judged, read_by)
     found = measures.critic(judged, by_box, cases, measures.clusters_of(records))
     return {
         "benchmark": name_of(module),
@@ -45,7 +46,7 @@ def score(judgements: Iterable[Judgement], records: Iterable[PairRecord], benchm
         "pairs": len(judged),
         "repeats": num_repeats,
         "verdicts_read_by": read_by,
-        **_both_scores(module, by_box if read_by == "box" else judging.trials_of(judged, read_by), by_box, cases),
+        **_both_scores(module, by_reader, by_box, cases),
         "critic": estimates_of(found),
         "baselines": {name: _baseline(module, rule, cases) for name, rule in _BASELINES.items()},
         "notes": _notes(module, [case.group for case in cases]),
@@ -53,18 +54,18 @@ def score(judgements: Iterable[Judgement], records: Iterable[PairRecord], benchm
 
 
 def score_file(path: Path, benchmark: str) -> Score:
-    """The score of a file of judgements with records.jsonl beside it, or of per-item results as others publish them.
+    """The metrics (the schema of scoring/run.py) of a file of judgements beside its records.jsonl, or of published per-item results.
 
-    It has the schema of metrics.json. ValueError names the file and line of what is malformed, and the pair of what is missing.
+    ValueError names the file and the line of malformed input, and the pair whose judgements are missing.
     """
     if results := published(path, benchmarks.module(benchmark)):
-        return metrics_of(path.name, score_published(*results))
+        return metrics_of(path.name, _score_published(*results))
     records = RecordFile(path.parent / RECORDS, PairRecord)
     return metrics_of(path.name, score(judging.checked(path, records), records, benchmark))
 
 
 def metrics_of(name: str, critic: Score, policy: Score | None = None, *, model: str = "", questions: int = 0, samples: int = 0) -> Score:
-    """The one schema of all numbers, as scoring/run.py documents it; critic is what score() or score_published() returns."""
+    """The metrics in the schema that scoring/run.py documents. critic: the result of score() or _score_published()."""
     return {
         "schema": SCHEMA,
         "name": name,
@@ -78,18 +79,14 @@ def metrics_of(name: str, critic: Score, policy: Score | None = None, *, model: 
 
 
 def estimates_of(found: measures.Measures) -> dict[str, Any]:
-    """The estimate of each measure as JSON, None where there is nothing to average."""
-    estimates = {}
-    for name, values_of in found.items():
-        values = values_of()
-        estimates[name] = values.estimate().to_json() if values else None
-    return estimates
+    """The estimate of each measure as JSON, None if it has no values."""
+    return {name: values.estimate().to_json() if (values := values_of()) else None for name, values_of in found.items()}
 
 
 def published(path: Path, named: Any = None) -> tuple[Any, tally.Published] | None:
-    """The benchmark of a file of per-item results as others publish them, and what they say; None for a file of judgements.
+    """The module of the benchmark of a file of published per-item results, and these results; None for a file of judgements.
 
-    The benchmark is the named module, if the results can be its own. ValueError if they cannot, or if nobody knows the file's format.
+    named: the module that the results must belong to. ValueError if they belong to another, or if no benchmark recognises the format.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a run folder, judgements.jsonl, or published results")
@@ -97,25 +94,26 @@ def published(path: Path, named: Any = None) -> tuple[Any, tally.Published] | No
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}: empty; give a run folder, judgements.jsonl, or published results")
-    for module in (*([named] if named else ()), *map(benchmarks.module, benchmarks.MODULES)):
+    # The named benchmark comes first, because several may recognise the same format.
+    for module in filter(None, (named, *map(benchmarks.module, benchmarks.MODULES))):
         if module.recognises(first.values):
             if named not in (None, module):
                 raise ValueError(f"{path}: these are results of {name_of(module)}, not of {name_of(named)}")
             return module, module.published([first, *rows])
     if first.values.keys().isdisjoint(("pair_id", "order", "repeat")):
-        raise ValueError(f"{path}: neither judgements (.jsonl) nor published results in a format that is known")
+        raise ValueError(f"{path}: neither judgements (.jsonl) nor published results in a known format")
     return None
 
 
-def score_published(module: Any, results: tally.Published) -> Score:
-    """As score(), without what most results do not tell: both orders, and the texts."""
+def _score_published(module: Any, results: tally.Published) -> Score:
+    """Like score(), without the numbers that need both orders or the texts, which most published results lack."""
     return {
         "benchmark": name_of(module),
         "items": len(results.items),
         "official": results.score,
         "strict": None,
         "notes": [
-            "published results: strict and what goes with it need judgements.jsonl",
+            "published results: the strict score and the measures need judgements.jsonl",
             *results.notes,
             *_notes(module, [item.group for item in results.items]),
         ],
@@ -127,11 +125,10 @@ def name_of(module: Any) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-def _both_scores(module: Any, read: Mapping[str, tally.Trials], by_box: Mapping[str, tally.Trials], cases: Sequence[Case]) -> Score:
-    """official: of the verdicts as the benchmark's grammar reads them; strict: of those in the box."""
-    rows = zip(cases, judging.strict(by_box, cases), strict=True)
-    strict = tally.score(Item(case.key, case.group, case.cluster, right) for case, right in rows)
-    return {"official": module.official(read, cases), "strict": strict}
+def _both_scores(module: Any, by_reader: Mapping[str, tally.Trials], by_box: Mapping[str, tally.Trials], cases: Sequence[Case]) -> Score:
+    """The official score of the verdicts as the benchmark reads them, and the strict score of those in the box."""
+    strict = tally.score(case.item(right) for case, right in zip(cases, judging.strict(by_box, cases), strict=True))
+    return {"official": module.official(by_reader, cases), "strict": strict}
 
 
 def _longer(first: int, second: int) -> str:
@@ -146,7 +143,7 @@ _BASELINES: dict[str, Callable[[int, int], str]] = {
 
 
 def _baseline(module: Any, rule: Callable[[int, int], str], cases: Sequence[Case]) -> Score:
-    """The scores of a rule that looks at the lengths of the two responses as shown; equal lengths are a tie."""
+    """The scores of a rule that decides by the lengths of the two responses, in the order shown."""
     trials: dict[str, tally.Trials] = {}
     for case in cases:
         first, second = case.lengths
@@ -155,6 +152,7 @@ def _baseline(module: Any, rule: Callable[[int, int], str], cases: Sequence[Case
 
 
 def _notes(module: Any, groups: Sequence[str]) -> list[str]:
+    """Notes on numbers of items that differ from those of the benchmark; groups: the group of each item."""
     first, *newer = module.PAIRS or (len(groups),)
     if len(groups) in newer:
         # GROUPS are those of the first edition.

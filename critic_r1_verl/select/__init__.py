@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""N sampled answers to a question -> one: methods.py says how, run.py asks the model where a method needs its verdicts."""
+"""Select one of N sampled answers to a question: methods.py holds the methods, run.py gets the model's verdicts that they need."""

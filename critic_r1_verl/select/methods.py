@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods that pick one of N sampled answers: pure functions of answers and matches, so that files give the same results again."""
+"""The methods that select one of N sampled answers. Pure functions of answers and matches, so stored files give the same results again."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +14,10 @@ Samples = Mapping[str, Sequence[Answer]]
 """By question_id, the sampled answers in the order of their index."""
 
 Meeting = tuple[Answer, Answer]
-"""Two answers to one question that are to be judged, the one with the lower index first."""
+"""Two answers to one question that are judged against each other, the one with the lower index first."""
 
 Verdicts = Mapping[tuple[str, int, int], Sequence[str | None]]
-"""By question_id and the indices of two answers: what each order prefers, in the frame of the record ("1": the first answer)."""
+"""By question_id and the indices of two answers: the choice in each order, in the frame of the record ("1": the first answer)."""
 
 
 def by_question(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
@@ -29,7 +29,7 @@ def by_question(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
 
 
 def verdicts_of(matches: Iterable[Match]) -> dict[tuple[str, int, int], list[str | None]]:
-    """The verdicts of the matches; a meeting that was judged in one order only, as after a kill, is left out."""
+    """The verdicts of all matches. A meeting that was judged in one order only, because the run was killed, is left out."""
     found: dict[tuple[str, int, int], dict[str, str | None]] = {}
     for match in matches:
         found.setdefault((match.question_id, match.first, match.second), {})[match.order] = to_record(match.order, match.choice)
@@ -37,7 +37,7 @@ def verdicts_of(matches: Iterable[Match]) -> dict[tuple[str, int, int], list[str
 
 
 def majority(samples: Samples) -> list[Selection]:
-    """The most frequent parsed answer. Where several are most frequent, `correct` is the expectation of a fair draw among them."""
+    """Select the most frequent parsed answer of each question. In a tie, `correct` is the mean over the tied answers."""
     selections = []
     for question_id, answers in samples.items():
         votes = Counter(answer.answer for answer in answers if answer.answer is not None)
@@ -50,32 +50,32 @@ def majority(samples: Samples) -> list[Selection]:
 
 
 class Knockout:
-    """A knock-out among the answers of one question: neighbours meet, winners go on, an odd one out goes on unjudged.
+    """A knock-out tournament among the answers of one question. In each round neighbours meet, and the winners go on to the next round.
 
-    A meeting is won only by the answer that both orders prefer. Otherwise, and between answers of the same text, which are not judged, the
-    one with the lower index goes on.
+    A last answer without a neighbour goes on too. The second answer wins a meeting only if both orders prefer it; else the first one wins.
+    Two answers with the same text are not judged, and the first one goes on.
     """
 
     def __init__(self, question_id: str, answers: Sequence[Answer]) -> None:
         self.question_id = question_id
-        self._alive = list(answers)
+        self._remaining = list(answers)
         self._judged = self._undecided = 0
 
     def meetings(self, verdicts: Verdicts) -> list[Meeting]:
-        """Play all rounds whose verdicts are known; the meetings of the first round that lacks some, [] at the end of the knock-out."""
-        while len(self._alive) > 1:
-            pairs = [(first, second) for first, second in zip(self._alive[::2], self._alive[1::2], strict=False)]
+        """Play all rounds whose verdicts are known. Returns the meetings to judge before the next round, or [] if one answer is left."""
+        while len(self._remaining) > 1:
+            pairs = list(zip(self._remaining[::2], self._remaining[1::2], strict=False))
             judged = [pair for pair in pairs if without_tags(pair[0].text) != without_tags(pair[1].text)]
             if missing := [pair for pair in judged if self._key(pair) not in verdicts]:
                 return missing
             winners = [self._winner(pair, verdicts) if pair in judged else pair[0] for pair in pairs]
-            self._alive = winners + self._alive[2 * len(pairs) :]
+            self._remaining = winners + self._remaining[2 * len(pairs) :]
         return []
 
     def selection(self) -> Selection:
-        """What the knock-out picked, once meetings() is empty."""
-        assert len(self._alive) == 1, "a round is still to be judged"
-        picked = self._alive[0]
+        """The selected answer; call this only after meetings() has returned []."""
+        assert len(self._remaining) == 1, "a round has not been judged yet"
+        picked = self._remaining[0]
         return _selection(self.question_id, "self_critique", picked, float(picked.correct), self._judged, self._undecided)
 
     def _key(self, meeting: Meeting) -> tuple[str, int, int]:
@@ -90,7 +90,7 @@ class Knockout:
 
 
 def self_critique(samples: Samples, verdicts: Verdicts) -> list[Selection]:
-    """The selections of all questions. ValueError names the first meeting whose verdicts are missing."""
+    """Select the winner of each question's knock-out. ValueError names the first meeting whose verdicts are missing."""
     selections = []
     for question_id, answers in samples.items():
         knockout = Knockout(question_id, answers)

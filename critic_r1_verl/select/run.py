@@ -1,73 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-critique: the model judges its own answers, match by match; every match is a line of matches.jsonl, so a killed run resumes."""
+"""Self-critique: the model judges its own sampled answers. Every match is a line of matches.jsonl, so a killed run resumes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
-from critic_r1_verl.journal import Journal, work_off
+from critic_r1_verl.journal import Journal, run_remaining
 from critic_r1_verl.lines import Key, Match
 from critic_r1_verl.records import ORDERS, Order, PairRecord, QuestionRecord
 from critic_r1_verl.select.methods import Knockout, Meeting, Samples, verdicts_of
 from critic_r1_verl.verdict import without_tags
 
+_Task = tuple[QuestionRecord, Meeting, Order]
+"""One match to judge: the question, two of its answers, and the order in which they are shown."""
+
 
 def judge_matches(
     questions: Mapping[str, QuestionRecord], samples: Samples, engine: Engine, critic: PairwiseCritic, out: Path, *, root: Path
 ) -> Journal[Match]:
-    """Judge, round by round, the meetings of every question's knock-out, in both orders; images lie under root.
+    """Judge the meetings of every question's knock-out, round by round and in both orders. Image paths are relative to root.
 
-    Resumes from what `out` already holds, and returns the journal, in which no meeting is missing.
+    Matches that the file `out` already holds are not judged again. Returns the journal, which then holds every meeting.
     """
-    knockouts = {question_id: Knockout(question_id, answers) for question_id, answers in samples.items()}
-    journal = Journal(out, Match)
-    number = 0
-    while True:
-        verdicts = verdicts_of(journal)
-        meetings = {question_id: knockout.meetings(verdicts) for question_id, knockout in knockouts.items()}
-        pairs = [(questions[question_id], meeting) for question_id, missing in meetings.items() for meeting in missing]
-        if not pairs:
-            # Also where nothing had to be judged: the file says that no match is missing.
-            journal.finish()
-            return journal
-        number += 1
-        _judge_round(journal, pairs, engine, critic, root, f"matches, round {number}")
 
-
-def pair_of(question: QuestionRecord, meeting: Meeting) -> PairRecord:
-    """A meeting as the critic is shown it: the thoughts of both answers without their tags. Which one is better is not known."""
-    return PairRecord(
-        images=question.images,
-        question=question.question,
-        response_1=without_tags(meeting[0].text),
-        response_2=without_tags(meeting[1].text),
-        preferred="tie",
-        source=question.source,
-    )
-
-
-def _judge_round(
-    journal: Journal[Match],
-    meetings: Sequence[tuple[QuestionRecord, Meeting]],
-    engine: Engine,
-    critic: PairwiseCritic,
-    root: Path,
-    label: str,
-) -> None:
-    Work = tuple[QuestionRecord, Meeting, Order]
-
-    def todo() -> Iterator[tuple[Key, Work]]:
-        for question, meeting in meetings:
-            for order in ORDERS:
-                yield (question.question_id, meeting[0].sample, meeting[1].sample, order), (question, meeting, order)
-
-    def ask(work: Work) -> Request:
-        question, meeting, order = work
+    def to_request(task: _Task) -> Request:
+        question, meeting, order = task
         return critic.request(pair_of(question, meeting), order, root)
 
-    def tell(work: Work, completions: Sequence[Completion]) -> list[Match]:
-        question, (first, second), order = work
+    def to_lines(task: _Task, completions: Sequence[Completion]) -> list[Match]:
+        question, (first, second), order = task
         [completion] = completions
         text, verdict = critic.read(completion.text)
         return [
@@ -86,4 +49,32 @@ def _judge_round(
             )
         ]
 
-    work_off(journal, todo, engine, ask, tell, label, unit=("matches", len(ORDERS)))
+    knockouts = {question_id: Knockout(question_id, answers) for question_id, answers in samples.items()}
+    journal = Journal(out, Match)
+    number = 0
+    while True:
+        verdicts = verdicts_of(journal)
+        tasks: list[tuple[Key, _Task]] = []
+        for question_id, knockout in knockouts.items():
+            for first, second in knockout.meetings(verdicts):
+                for order in ORDERS:
+                    tasks.append(((question_id, first.sample, second.sample, order), (questions[question_id], (first, second), order)))
+        if not tasks:
+            # Writes the file even if nothing had to be judged, because a missing file would mean that matches are missing.
+            journal.finish()
+            return journal
+        number += 1
+        label = f"matches, round {number}"
+        run_remaining(journal, partial(iter, tasks), engine, to_request, to_lines, label, unit=("matches", len(ORDERS)))
+
+
+def pair_of(question: QuestionRecord, meeting: Meeting) -> PairRecord:
+    """A meeting as a pair for the critic: both answers with their reasoning, without the think tags. preferred has no meaning here."""
+    return PairRecord(
+        images=question.images,
+        question=question.question,
+        response_1=without_tags(meeting[0].text),
+        response_2=without_tags(meeting[1].text),
+        preferred="tie",
+        source=question.source,
+    )

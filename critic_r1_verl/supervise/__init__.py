@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A supervisor for each run: however the run ends, it leaves no process behind, no shared memory and no temporary folder.
+"""A supervisor for each run, which makes sure that no process, no shared memory and no temporary folder is left when the run ends.
 
-The driver is the process that starts the others of a run: verl's trainer, or a command that starts vLLM. watch() and attach() start the
-supervisor, a small process in a session of its own (__main__.py). When the driver is gone, for whatever reason, the supervisor ends the
-members of the run, which are its other processes (run.py). Then it removes the segments that they left in /dev/shm and the temporary
-folder of the run (storage.py). In a training it also ends a run that hangs because one of its essential workers died. The device of the
-run does not matter. Linux only.
+The driver is the process that starts the other processes of a run: verl's trainer, or a command that starts vLLM. watch() and attach()
+start the supervisor, a small process in a separate session (__main__.py). When the driver has ended, for whatever reason, the supervisor
+ends the members of the run, which are its other processes (run.py). Then it deletes the segments that they left in /dev/shm and the
+temporary folder of the run (storage.py). It also ends a training that hangs because an essential worker died. Linux only.
 
-The supervisor keeps a state file in /dev/shm, from which leftovers() knows what a run left when the supervisor itself was killed.
+The supervisor keeps a state file in /dev/shm. If the supervisor itself was killed, leftovers() reads there what the run left.
 
-Environment, both optional, read when the supervisor is started:
-    CRITIC_R1_GRACE_SECONDS how long the members may take to end by themselves once the driver is gone (5)
-    CRITIC_R1_HANG_SECONDS  how long a training may go on after an essential worker died (60)
+Optional environment variables, in seconds, read when the supervisor is started:
+    CRITIC_R1_GRACE_SECONDS how long the members may take to end by themselves after the driver has ended (5)
+    CRITIC_R1_HANG_SECONDS  how long a training may continue after an essential worker died (60)
 """
 
 import os
@@ -27,19 +26,18 @@ from typing import IO, Any
 import psutil
 
 from critic_r1_verl import files
-from critic_r1_verl.supervise.run import RUN, SUPERVISOR, Run, find, key, read_state, state_path, title
+from critic_r1_verl.supervise.run import POLL_SECONDS, RUN, SUPERVISOR, Run, find, key, read_state, state_path, title
 from critic_r1_verl.supervise.storage import SHM, new_folder, remove_folder
 
 __all__ = ["RUN", "SHM", "Leftover", "attach", "leftovers", "new_folder", "new_id", "reap", "remove_folder", "wait", "watch"]
 
 GRACE_SECONDS = "CRITIC_R1_GRACE_SECONDS"
 HANG_SECONDS = "CRITIC_R1_HANG_SECONDS"
-POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What a run left although its driver and its supervisor are gone: processes (pid, title), names in /dev/shm, a folder."""
+    """What a run left after its driver and its supervisor ended: processes as (pid, title), names in /dev/shm, a folder."""
 
     run: str
     processes: tuple[tuple[int, str], ...]
@@ -53,9 +51,9 @@ def new_id() -> str:
 
 
 def attach(*, training: bool = False) -> None:
-    """Start a supervisor with this process as the driver. Does nothing in a process that belongs to a run already.
+    """Start a supervisor with this process as the driver. Does nothing if this process already belongs to a run.
 
-    training: as for watch(). Raises ValueError for a bad number of seconds in the environment.
+    training: as for watch(). ValueError for a malformed number of seconds in the environment.
     """
     if RUN not in os.environ:
         run_id = new_id()
@@ -72,11 +70,11 @@ def watch(
     folder: Path | None = None,
     log: IO[bytes] | None = None,
 ) -> None:
-    """Start the supervisor of the process with the id `driver`, in whose environment CRITIC_R1_RUN must be run_id.
+    """Start the supervisor of the driver with this process id. In the driver's environment CRITIC_R1_RUN must be run_id.
 
-    training: also end the run when a process that run.ESSENTIAL names died and the run did not end by itself. tie_to: the id of a process
-    whose end also ends the run. folder: made by new_folder(run_id), removed with the run. log: where the supervisor says why it ended a
-    run, by default stderr. Raises ValueError for a bad number of seconds in the environment.
+    training: also end the run if a process that run.ESSENTIAL matches died and the run hangs. tie_to: the id of another process whose end
+    also ends the run. folder: made by new_folder(run_id), deleted with the run. log: where the supervisor writes why it ended the run, by
+    default stderr. ValueError for a malformed number of seconds in the environment.
     """
     state: dict[str, Any] = {
         "driver": key(psutil.Process(driver)),
@@ -91,12 +89,12 @@ def watch(
     files.write_json(state_path(run_id), state)
     command = [sys.executable, "-m", "critic_r1_verl.supervise", run_id]
     environment = {**os.environ, RUN: SUPERVISOR}
-    # Not waited for: it outlives this process.
+    # Nobody waits for the supervisor, because it ends after this process.
     subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True, env=environment)
 
 
 def wait(run_id: str, timeout_seconds: float) -> bool:
-    """Wait until nothing of the run is left, at most so many seconds. True if so, and at once for a run that was never watched."""
+    """Wait until nothing of the run is left. False after timeout_seconds; True at once for a run that was never watched."""
     deadline = time.monotonic() + timeout_seconds
     while state_path(run_id).exists():
         if time.monotonic() >= deadline:
@@ -106,7 +104,7 @@ def wait(run_id: str, timeout_seconds: float) -> bool:
 
 
 def leftovers() -> list[Leftover]:
-    """The runs of this user whose driver and supervisor are both gone although something is left; reap() cleans up after one."""
+    """The runs of this user that left something although driver and supervisor have ended. reap() cleans up after one of them."""
     found = []
     for path in sorted(SHM.glob(f"{state_path('').stem}*.json")):
         run_id = path.stem.removeprefix(state_path("").stem)
@@ -123,7 +121,7 @@ def leftovers() -> list[Leftover]:
 
 
 def reap(run_id: str) -> None:
-    """End what is left of a run and remove its segments and its folder. Raises ValueError while its driver or its supervisor is alive."""
+    """End the remaining processes of a run, delete its segments and its folder. ValueError if its driver or supervisor is alive."""
     state = read_state(run_id)
     if state is None:
         return
@@ -139,5 +137,5 @@ def _watched(state: dict[str, Any]) -> bool:
 def _seconds(name: str, default: str) -> float:
     value = os.environ.get(name, default)
     if not re.fullmatch(r"\d+(\.\d+)?", value):
-        raise ValueError(f"{name}={value}: not a number of seconds; give one of 0 or more")
+        raise ValueError(f"{name}={value}: not a number of seconds; give 0 or more")
     return float(value)

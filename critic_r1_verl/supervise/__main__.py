@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor itself, `python -m critic_r1_verl.supervise RUN_ID`: watch a run until it is over, then clean up after it."""
+"""The supervisor process, `python -m critic_r1_verl.supervise RUN_ID`: watches a run until it ends, then cleans up."""
 
 import re
 import signal
@@ -16,30 +16,30 @@ SCAN_SECONDS = 0.5
 
 
 def main(run_id: str) -> None:
-    """Return when the driver is gone, or was ended, and nothing is left of the run."""
+    """Watch the run and end what is left of it when its driver has ended, its tied process has ended, or it hangs."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     state = read_state(run_id)
     if state is None:
-        raise SystemExit(f"critic-r1: the state file of run {run_id} is gone, so the run is not watched")
+        raise SystemExit(f"critic-r1: the state file of run {run_id} is missing, so the run is not watched")
     state["supervisor"] = key(psutil.Process())
     run, tie_to, hang_seconds = Run(run_id, state), find(state["tie_to"]), state["hang_seconds"]
     out_of_memory_kills = _out_of_memory_kills()
     next_scan_seconds = 0.0
     while is_alive(run.driver):
         if state["tie_to"] and not is_alive(tie_to):
-            say(f"process {state['tie_to'][0]}, which started this run, is gone: the run is ended")
+            say(f"process {state['tie_to'][0]}, which started this run, has ended, so the run is ended now")
             send(run.driver, signal.SIGTERM)
             break
         if time.monotonic() >= next_scan_seconds:
             run.scan()
-            # Also the first time without members: from then on the file says that the run has a supervisor.
+            # The first time it is saved even without members, so that the file names the supervisor.
             run.save()
             if hang_seconds is not None and (lost := run.lost(hang_seconds)):
                 if _out_of_memory_kills() > out_of_memory_kills:
                     cause = "the kernel killed it for want of memory: use a smaller batch or shorter responses, or end other programs"
                 else:
-                    cause = "if memory ran out, `dmesg | grep -i 'killed process'` says so; otherwise its error is further up in this log"
+                    cause = "memory may have run out (see `dmesg | grep -i 'killed process'`); otherwise its error is earlier in this log"
                 say(f"{lost} died {hang_seconds:g} s ago and the run hangs, so it is ended now. Likely cause: {cause}")
                 send(run.driver, signal.SIGKILL)
                 break
@@ -49,7 +49,7 @@ def main(run_id: str) -> None:
 
 
 def _out_of_memory_kills() -> int:
-    """How many processes the kernel of this machine has killed for want of memory; psutil does not know."""
+    """How many processes the kernel has killed because memory ran out. psutil does not provide this number."""
     match = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(), re.MULTILINE)
     return int(match[1]) if match else 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run may leave besides processes: segments of shared memory in /dev/shm, and a temporary folder."""
+"""What a run may leave besides processes: segments of shared memory in /dev/shm and a temporary folder."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psutil
 
-# It is local to the machine and empty after a reboot, so that a process id with its start time names one process.
+# It is local to the machine and empty after a reboot, so a process id and a start time in a state file identify one process.
 SHM = Path("/dev/shm")
 STATE_PREFIX = "critic_r1_run_"
 FOLDER_MARKER = ".critic_r1_run"
 
 
 def shm_files() -> dict[str, int]:
-    """This user's files in /dev/shm, name -> inode; folders (caches that users put there) and our state files are left out."""
+    """The files of this user in /dev/shm as {name: inode}, without folders (caches of users) and without state files."""
     found = {}
     with os.scandir(SHM) as entries:
         for entry in entries:
@@ -29,9 +29,9 @@ def shm_files() -> dict[str, int]:
 
 
 def held_inodes(process: psutil.Process) -> set[int]:
-    """The files in /dev/shm that a process holds open or mapped for writing: segments are, data that it merely reads are not."""
+    """The inodes of the files in /dev/shm that a process has open or mapped for writing. Segments are; data that it only reads is not."""
     inodes = set()
-    # Read by hand: psutil.Process.memory_maps() measures every mapping, which delays a large process, and gives no inode.
+    # psutil.Process.memory_maps() gives no inodes, and it measures every mapping, which delays a large process.
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{process.pid}/maps").read_bytes().splitlines():
             if b"/dev/shm/" in line:
@@ -47,14 +47,14 @@ def held_inodes(process: psutil.Process) -> set[int]:
 
 
 def new_folder(run_id: str) -> Path:
-    """A new temporary folder for a run. Its path is short, since Ray's sockets lie in it."""
+    """Make a temporary folder for a run. Its path is short, because the paths of Ray's sockets, which lie in it, have a limited length."""
     folder = Path(tempfile.mkdtemp(prefix="critic_r1_"))
     (folder / FOLDER_MARKER).write_text(run_id + "\n")
     return folder
 
 
 def remove_folder(folder: Path, run_id: str) -> None:
-    """Delete a folder of new_folder(); one that is gone is fine. Raises ValueError for any folder without the marker of run_id."""
+    """Delete a folder of new_folder() if it still exists. ValueError for a folder without the marker of run_id."""
     if not folder.exists() and not folder.is_symlink():
         return
     marker = folder / FOLDER_MARKER

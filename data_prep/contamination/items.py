@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The items of a benchmark with which the records of a build are compared. A benchmark is given as one of these:
+"""The benchmark items with which the records of a build are compared. A benchmark is given as one of these:
 
 DIR                      a data folder that a build wrote: the items of its test split
 FILE.jsonl               a file of records, pairs or questions or both: all of them
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from critic_r1_verl import benchmarks
 from critic_r1_verl.data_folder import RECORDS
-from critic_r1_verl.images import BadImage, Limits
+from critic_r1_verl.images import Limits
 from critic_r1_verl.records import Record, read_records
 from data_prep import corpora, sources
-from data_prep.corpus import SchemaError, Skip
+from data_prep.corpus import Skip
 from data_prep.image_store import ImageStore
+from data_prep.shards import convert_row
 from data_prep.tables import Table
 
 Hit = tuple[int, str, float]
@@ -28,7 +29,7 @@ Hit = tuple[int, str, float]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a benchmark: what find() compares with."""
+    """One item of a benchmark, as find() compares it with records."""
 
     benchmark: str
     item_id: str
@@ -37,7 +38,7 @@ class Item:
 
 
 def load(benchmark: str, work: Path, limits: Limits) -> Iterator[Item]:
-    """The items of a benchmark; pictures that are not files yet are stored under work. ValueError if it cannot be read or holds nothing."""
+    """The items of a benchmark; new pictures are stored under work. ValueError if it cannot be read or has no item that can be used."""
     converter, location = corpora.parse(benchmark)
     path = Path(benchmark)
     items: Iterator[Item]
@@ -58,29 +59,23 @@ def load(benchmark: str, work: Path, limits: Limits) -> Iterator[Item]:
         )
     first = next(items, None)
     if first is None:
-        raise ValueError(f"--decontaminate {benchmark}: no item in it can be used, so nothing would be checked")
+        raise ValueError(f"--decontaminate {benchmark}: none of its items can be used, so nothing would be compared")
     yield first
     yield from items
 
 
 def _from_corpus(benchmark: str, converter: str, location: str, work: Path, limits: Limits) -> Iterator[Item]:
-    """What the corpus's converter makes of it; what it skips cannot be compared with, and is counted on stderr."""
+    """The records of a corpus as items. Rows that its converter skips are not compared; their number is printed to stderr."""
     corpus = corpora.load(converter)
     skipped: Counter[str] = Counter()
     files = sources.find(location, corpus, None, work)
     sources.unpack(files)
     for file in files:
         table = Table(file.path)
-        if missing := sorted(corpus.COLUMNS - table.columns):
-            raise SchemaError(f"--decontaminate {benchmark}: {file.path}: no column {missing[0]!r}")
+        table.check_columns(corpus.COLUMNS, f"--decontaminate {benchmark}")
         store = ImageStore(work, limits, file.images)
         for number, raw in enumerate(table.rows(0, len(table))):
-            try:
-                found = [raw] if isinstance(raw, Skip) else list(corpus.convert(raw, store.put))
-            except BadImage as error:
-                found = [Skip(f"image: {error.reason}")]
-            except SchemaError as error:
-                raise SchemaError(f"--decontaminate {benchmark}: {file.path}: row {number}: {error}") from error
+            found = convert_row(corpus, raw, store, f"--decontaminate {benchmark}: {file.path}: row {number}")
             skipped.update(record.reason for record in found if isinstance(record, Skip))
             yield from (_item(benchmark, record, work) for record in found if not isinstance(record, Skip))
     if skipped:

@@ -16,7 +16,7 @@ MIN_CORRELATION = 0.97
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """One picture: sha256 of its size and pixels, phash as uint64, its small grey picture as float32[1024] of mean 0, length 1 or 0."""
+    """One picture. pixels: sha256 of size and pixels. phash: uint64. pattern: 32 x 32 grey levels, float32[1024], mean 0, norm 1 or 0."""
 
     pixels: bytes
     phash: Any
@@ -24,7 +24,7 @@ class Fingerprint:
 
 
 def fingerprint(file: Path, limits: Limits | None = None) -> Fingerprint:
-    """The fingerprint of an image file, with limits as the builder would store it. ValueError names a file that does not open."""
+    """The fingerprint of an image file; with limits, of the file as a build would store it. ValueError names a file that does not open."""
     import imagehash
     import numpy as np
     from PIL import Image
@@ -36,22 +36,22 @@ def fingerprint(file: Path, limits: Limits | None = None) -> Fingerprint:
         upright = decoded(data).convert("RGB")
     except (BadImage, OSError) as error:
         raise ValueError(f"{file}: does not open ({error}); correct or remove it") from error
-    # What phash looks at: it would make the same small picture itself.
+    # phash would compute the same small picture from the large one.
     small = upright.convert("L").resize((32, 32), Image.Resampling.LANCZOS)
     bits = imagehash.phash(small).hash
     pattern = np.asarray(small, dtype=np.float32).ravel()
     pattern = pattern - pattern.mean()
-    length = float(np.linalg.norm(pattern))
+    norm = float(np.linalg.norm(pattern))
     return Fingerprint(
         pixels=hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).digest(),
         phash=np.packbits(bits.ravel()).view(np.uint64)[0],
-        # Under a grey level of deviation a pixel there is noise, no pattern.
-        pattern=pattern / length if length > 32 else np.zeros_like(pattern),
+        # A norm of 32 is a standard deviation of one grey level; below it there is only noise.
+        pattern=pattern / norm if norm > 32 else np.zeros_like(pattern),
     )
 
 
 class Pictures:
-    """The benchmarks' distinct pictures: B of them, hashes uint64[B], patterns float32[B, 1024]."""
+    """The B distinct pictures of the benchmarks: hashes uint64[B], patterns float32[B, 1024]."""
 
     def __init__(self, items: Sequence[Item], limits: Limits, pool: Any) -> None:
         import numpy as np
@@ -62,29 +62,29 @@ class Pictures:
                 owners.setdefault(file, position)
         self._exact: dict[bytes, int] = {}
         hashes, patterns, self._owners = [], [], []
-        for owner, print_ in zip(owners.values(), pool.map(lambda file: fingerprint(file, limits), owners), strict=True):
-            if print_.pixels not in self._exact:
-                self._exact[print_.pixels] = owner
+        for owner, picture in zip(owners.values(), pool.map(lambda file: fingerprint(file, limits), owners), strict=True):
+            if picture.pixels not in self._exact:
+                self._exact[picture.pixels] = owner
                 self._owners.append(owner)
-                hashes.append(print_.phash)
-                patterns.append(print_.pattern)
+                hashes.append(picture.phash)
+                patterns.append(picture.pattern)
         self._hashes = np.array(hashes, dtype=np.uint64)
         self._patterns = np.array(patterns, dtype=np.float32).reshape(-1, 1024)
 
-    def look(self, prints: Sequence[Fingerprint]) -> list[Hit | None]:
-        """For each picture the item that has it, if one has: the same pixels before the best correlation."""
+    def find(self, pictures: Sequence[Fingerprint]) -> list[Hit | None]:
+        """For each picture the item that has the same pixels, else the item with the best correlation, else None."""
         import numpy as np
 
-        if not prints:
+        if not pictures:
             return []
-        distances = np.bitwise_count(np.array([one.phash for one in prints])[:, None] ^ self._hashes[None, :])
+        distances = np.bitwise_count(np.array([picture.phash for picture in pictures])[:, None] ^ self._hashes[None, :])
         hits: list[Hit | None] = []
-        for one, near in zip(prints, distances <= MAX_DISTANCE, strict=True):
-            if one.pixels in self._exact:
-                hits.append((self._exact[one.pixels], "image: same pixels", 1.0))
+        for picture, near in zip(pictures, distances <= MAX_DISTANCE, strict=True):
+            if picture.pixels in self._exact:
+                hits.append((self._exact[picture.pixels], "image: same pixels", 1.0))
                 continue
             candidates = np.flatnonzero(near)
-            correlations = self._patterns[candidates] @ one.pattern
+            correlations = self._patterns[candidates] @ picture.pattern
             best = int(correlations.argmax()) if len(candidates) else -1
             if best >= 0 and correlations[best] >= MIN_CORRELATION:
                 hits.append((self._owners[candidates[best]], "image: looks the same", min(1.0, float(correlations[best]))))

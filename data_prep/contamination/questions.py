@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of a record's question with those of the benchmarks, by the words and the runs of words that are specific to it."""
+"""Compares the questions of records with those of the benchmarks, by their words and by their specific 8-grams of words."""
 
 import re
 import unicodedata
@@ -15,13 +15,13 @@ GRAM_WORDS = 8
 COMMON_IMAGES = 5
 
 _PLACEHOLDER = re.compile(r"< *(?:image|video|audio) *>")
-# A word of letters and digits, or one character of a script that is written without spaces.
+# A word is a run of letters and digits, or one character of a script without spaces between words.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def words(question: str) -> list[str]:
-    """The words of a question, in lower case, without punctuation and image placeholders.
+    """The words of a question in lower case, without punctuation and image placeholders.
 
     >>> words("<image>\\nWhat's the man's NAME?")
     ['what', 's', 'the', 'man', 's', 'name']
@@ -30,13 +30,13 @@ def words(question: str) -> list[str]:
 
 
 def grams(words: Sequence[str]) -> set[str]:
-    """All runs of GRAM_WORDS words; none of a shorter text."""
+    """All runs of GRAM_WORDS words; empty for a shorter text."""
     return {" ".join(words[start : start + GRAM_WORDS]) for start in range(len(words) - GRAM_WORDS + 1)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A record whose question shares 8-grams with a benchmark; num_grams are all of its own, item is the one with the same words."""
+class _Question:
+    """A record whose question shares 8-grams with a benchmark. num_grams: number of all its 8-grams. item: the item with the same words."""
 
     record_id: str
     source: str
@@ -46,7 +46,7 @@ class _Asked:
 
 
 class Questions:
-    """The benchmarks' questions by their 8-grams, and the records that share some."""
+    """The questions of the benchmarks by their 8-grams, and the questions of records that share some of them."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._grams: dict[int, set[str]] = {}
@@ -58,38 +58,38 @@ class Questions:
                 self._grams[position] = grams(text)
             for gram in grams(text):
                 images[gram].add(item.images)
-        self._owners: dict[str, list[int]] = {gram: [] for gram, asked in images.items() if len(asked) <= COMMON_IMAGES}
+        self._owners: dict[str, list[int]] = {gram: [] for gram, shown in images.items() if len(shown) <= COMMON_IMAGES}
         for position, found in self._grams.items():
             found &= self._owners.keys()
             for gram in found:
                 self._owners[gram].append(position)
         self._images: dict[str, set[str]] = defaultdict(set)
-        self._asked: list[_Asked] = []
+        self._questions: list[_Question] = []
 
-    def ask(self, record_id: str, source: str, question: str, images: str) -> None:
-        """Note a record's question; images says which pictures it is about."""
+    def add(self, record_id: str, source: str, question: str, images: str) -> None:
+        """Add the question of a record; images identifies the pictures that it is about."""
         text = words(question)
-        own = grams(text)
-        if shared := sorted(own & self._owners.keys()):
+        found = grams(text)
+        if shared := sorted(found & self._owners.keys()):
             for gram in shared:
                 if len(self._images[gram]) <= COMMON_IMAGES:
                     self._images[gram].add(images)
-            self._asked.append(_Asked(record_id, source, shared, len(own), self._texts.get(" ".join(text))))
+            self._questions.append(_Question(record_id, source, shared, len(found), self._texts.get(" ".join(text))))
 
     def hits(self) -> Iterator[tuple[str, str, Hit]]:
-        """(record id, source, hit) for each record noted whose question is in a benchmark, by 8-grams that are specific on both sides."""
+        """(record id, source, hit) for each added question that is in a benchmark, by the 8-grams that are specific in both sets."""
         common = {gram for gram, images in self._images.items() if len(images) > COMMON_IMAGES}
         num_specific = {position: len(found - common) for position, found in self._grams.items()}
-        for asked in self._asked:
-            specific = [gram for gram in asked.shared if gram not in common]
+        for question in self._questions:
+            specific = [gram for gram in question.shared if gram not in common]
             if not specific:
                 continue
-            if asked.item is not None:
-                yield asked.record_id, asked.source, (asked.item, "question: same words", 1.0)
+            if question.item is not None:
+                yield question.record_id, question.source, (question.item, "question: same words", 1.0)
                 continue
             counts = Counter(owner for gram in specific for owner in self._owners[gram])
-            num_own = asked.num_grams - (len(asked.shared) - len(specific))
-            shares = {position: count / min(num_specific[position], num_own) for position, count in counts.items()}
+            num_grams = question.num_grams - (len(question.shared) - len(specific))
+            shares = {position: count / min(num_specific[position], num_grams) for position, count in counts.items()}
             best = max(shares, key=lambda position: (shares[position], -position))
             if shares[best] >= MIN_SHARE:
-                yield asked.record_id, asked.source, (best, f"question: shared {GRAM_WORDS}-grams", shares[best])
+                yield question.record_id, question.source, (best, f"question: shared {GRAM_WORDS}-grams", shares[best])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prompt of LLaVA-Critic, in which question and responses stand in brackets, back to its parts; and the spellings of its verdicts.
+"""Parses the prompt of LLaVA-Critic, in which question and responses are in brackets, and knows the spellings of its verdicts.
 
     Question: [...]
     The first response: [...]
     The second response: [...]
 
-(or Response 1 and 2, or A and B). Texts may hold brackets themselves; where that leaves open which bracket ends what, the row is skipped.
+(or Response 1 and 2, or Response A and B). The texts may contain brackets too; if it is not certain where a part ends, the row is skipped.
 """
 
 import re
@@ -45,7 +45,7 @@ VERDICTS: dict[str, Choice] = {
 
 
 def parts(prompt: str) -> tuple[str, str, str] | Skip:
-    """Question, first and second response, in time linear in the prompt's length."""
+    """Question, first and second response; Skip if they cannot be told apart. Linear in the length of the prompt."""
     rest = prompt.partition(_QUESTION)[2]
     boundaries = list(_BOUNDARY.finditer(rest))
     if len(boundaries) < 2:
@@ -60,12 +60,12 @@ def parts(prompt: str) -> tuple[str, str, str] | Skip:
 
 
 def _end(tail: str) -> int | None:
-    """Where the bracket closes that is open at the start, if that is certain: at the last one, and no other could be meant."""
+    """The position of the bracket that closes the one open before the tail: the last one, or None if another could be meant."""
     last = tail.rfind("]")
     depth = 1
     for bracket in _BRACKET.finditer(tail):
         depth += 1 if bracket[0] == "[" else -1
         if depth == 0:
             return last if bracket.start() == last else None
-    # A bracket of the response is never closed, as in "[0, 1)": then the last one must end the prompt.
+    # A bracket of the response was not closed, as in "[0, 1)"; then the last bracket must end the prompt.
     return last if tail[last + 1 :].strip() in ("", "ASSISTANT:") and "]\n" not in tail[:last] and last != -1 else None

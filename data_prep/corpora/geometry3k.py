@@ -2,7 +2,7 @@
 """Geometry3K: geometry problems with a diagram and a value as the answer. Policy data.
 
 Source: hub, hiyouga/geometry3k, split train, 2,101 rows. Licence MIT. Schema grade A.
-Known defects: none that matter here; newer revisions have more columns, which are not used.
+Known defects: none that matter here. Newer revisions have more columns, which are not used.
 """
 
 from collections.abc import Iterable

@@ -2,9 +2,9 @@
 """LLaVA-Critic-113k, pairwise: a question and two responses in a judge's prompt, and GPT-4o's rationale, which ends in a verdict.
 
 Source: hub, lmms-lab/llava-critic-113k, config pairwise, split train, 40,154 rows. Licence Apache-2.0.
-Schema grade A for the columns, C for the texts (one parser by others): what does not parse is skipped with a count.
-Label: the bracketed word after "The better response:" (1, 2, first, second, A, B); without one, "equally good" at the end is a tie. Any
-other word is skipped with a count and stops nothing: it stands in a model's free text, where it is a bad row, not another schema.
+Schema grade A for the columns, C for the texts (known from one parser by others): what cannot be parsed is skipped with a count.
+Label: the bracketed word after "The better response:" (1, 2, first, second, A, B); without one, "equally good" at the end is a tie. A row
+with any other word is skipped with a count: the word is free text of a model, so it is a bad row, not another schema.
 Known defects: brackets inside responses; rationales with two verdicts; the pairs come from VLFeedback, LLaVA-RLHF and RLHF-V, as do some of
 VL-RewardBench (see --decontaminate). The config pointwise is not read: its rows are skipped as prompts in no known form.
 """
@@ -48,8 +48,8 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     if isinstance(preferred, Skip):
         return [preferred]
     question, first, second = found
-    candidate = (first, second, preferred)
-    return pairs(put, raw.get("image"), question, [candidate], source=NAME, licence=LICENCE, category=raw.get("source"))
+    category = raw.get("source")
+    return pairs(put, raw.get("image"), question, [(first, second, preferred)], source=NAME, licence=LICENCE, category=category)
 
 
 def _verdict(rationale: str) -> Choice | Skip:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LLaVA-Critic-GRPO-dataset: the pairs that LLaVA-Critic-R1 was trained on, each already a judge's prompt.
+"""LLaVA-Critic-GRPO-dataset: the pairs that LLaVA-Critic-R1 was trained on, each given as the prompt of a judge.
 
 Source: hub, lmms-lab/LLaVA-Critic-GRPO-dataset, split train, about 40,200 rows (its authors validate on them too). No licence is stated.
-Schema grade C: columns from the authors' loader; neither card nor rows were seen, and the vocabulary of `answer` is not documented. So
-the first answer outside VERDICTS stops the build and is printed; an answer's spelling becomes the category, so that inspect counts them.
+Schema grade C: the columns are known from the loader of the authors; card and rows were not seen, and the values of `answer` are not
+documented. So the first answer outside VERDICTS stops the build and is printed, and the category of a pair is the spelling of its answer.
 Label: `answer` names the better response, or says that both are equally good (tie).
 """
 

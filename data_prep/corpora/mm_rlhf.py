@@ -2,20 +2,19 @@
 """MM-RLHF: three to five models' answers to a prompt, ranked by people; or the pairs that its authors made of the ranks.
 
 Source: hub, yifanzhang114/MM-RLHF, split train: data.jsonl (or its parquet copy) with ranks of 16,342 prompts, and dpo_pairs.jsonl with
-62,545 pairs made of them. Of a folder the pairs are read if they are there, else the ranks, never both. Images come in zip archives to be
-unpacked beside them. No licence is stated.
-Schema grade C: columns from scripts; the type of the ranks was not seen, and anything but a list of numbers stops the build.
-Label: rank 1 is best. In dpo_pairs, chosen over rejected. Equal ranks are skipped whatever --ties says, as the authors' pairs leave them
-out: people put answers in an order, and were not asked whether two are equally good.
-Known defects: ranks that are missing; videos, which are skipped; MM-RLHF-RewardBench was drawn from the same annotation.
+62,545 pairs made of them. In a folder the pairs are read if they exist, else the ranks, never both. The images are in zip archives; unpack
+them into the same folder. No licence is stated.
+Schema grade C: the columns are known from scripts, the type of the ranks is not; anything but a list of numbers stops the build.
+Label: rank 1 is best. In dpo_pairs, chosen over rejected. Equal ranks are skipped for every value of --ties, as in the pairs of
+the authors: people ordered the answers, and were not asked whether two are equally good.
+Known defects: missing ranks; videos, which are skipped; MM-RLHF-RewardBench was drawn from the same annotations.
 """
 
 from collections.abc import Iterable
-from itertools import combinations
 from typing import Any
 
 from critic_r1_verl.records import Record
-from data_prep.corpora.record import Candidate, by_path_or_name, chosen_over, pairs, typed
+from data_prep.corpora.record import Candidate, by_score, chosen_over, pairs, typed, with_other_path
 from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "mm_rlhf"
@@ -43,20 +42,16 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
             return [Skip("as many ranks as answers are needed")]
         if len(answers) < 2:
             return [Skip("fewer than two answers")]
-        question, candidates = raw.get("question"), [_candidate(*two) for two in combinations(zip(answers, ranks, strict=True), 2)]
+        question, candidates = raw.get("question"), by_score(zip(answers, map(_score, ranks), strict=True), "no rank")
     else:
         raise SchemaError(f"found the keys {sorted(raw)}, expected models_output and final_ranking, or chosen and rejected")
     category = image.removeprefix("./").split("/")[0] if isinstance(image, str) and "/" in image else ""
-    return pairs(by_path_or_name(put), image, question, candidates, source=NAME, licence=LICENCE, category=category)
+    return pairs(with_other_path(put), image, question, candidates, source=NAME, licence=LICENCE, category=category)
 
 
-def _candidate(first: tuple[Any, Any], second: tuple[Any, Any]) -> Candidate | Skip:
-    (response_1, rank_1), (response_2, rank_2) = first, second
-    for rank in (rank_1, rank_2):
-        if rank is None or rank != rank:
-            return Skip("no rank")
-        if isinstance(rank, bool) or not isinstance(rank, int | float):
-            raise SchemaError(f"key 'final_ranking': found {rank!r:.200}, expected numbers, 1 for the best answer")
-    if rank_1 == rank_2:
-        return Skip("tie")
-    return response_1, response_2, "1" if rank_1 < rank_2 else "2"
+def _score(rank: Any) -> float | None:
+    if rank is None or rank != rank:
+        return None
+    if isinstance(rank, bool) or not isinstance(rank, int | float):
+        raise SchemaError(f"key 'final_ranking': found {rank!r:.200}, expected numbers, 1 for the best answer")
+    return -rank

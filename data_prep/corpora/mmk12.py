@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MMK12: school problems in mathematics and science, each with one image. Policy data.
 
-Source: hub, FanqingM/MMK12, split train, 15,616 rows (test, 2,000 rows, is a benchmark). Licence Apache-2.0 by the note of others.
-Schema grade C: columns from loaders by others; an image or a question of another type stops the build.
-Known defects: options stand within the question; answers may be letters, values or, rarely, prose, which is skipped.
+Source: hub, FanqingM/MMK12, split train, 15,616 rows (test, 2,000 rows, is a benchmark). Licence Apache-2.0 according to others.
+Schema grade C: the columns are known from loaders by others; an image or a question of another type stops the build.
+Known defects: the options are in the text of the question; answers may be letters, values or, rarely, prose, which is skipped.
 """
 
 from collections.abc import Iterable

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MMPR (v1, v1.1, v1.2): long reasoned answers, right ones over wrong ones, and whole ones over ones half written without the image.
+"""MMPR (v1, v1.1, v1.2): right over wrong reasoned answers, and whole answers over answers whose second half was written without the image.
 
 Source: hub, OpenGVLab/MMPR-v1.2; about 3 million rows in the JSONL files of annotations.zip that meta.json lists. Unpack annotations and
-images beside it and give the folder. Licence MIT. Schema grade A for the columns, B for the files.
-Label: chosen over rejected: by the final answer, or by the half-written continuation.
-Known defects: of the second kind both answers share their first half; some rows have no image, several images or a video.
+images beside meta.json and give the folder. Licence MIT. Schema grade A for the columns, B for the files.
+Label: chosen over rejected: decided by the final answer, or because the image was not used for the second half.
+Known defects: both answers of the second kind share their first half; some rows have no image, several images or a video.
 """
 
 from collections.abc import Iterable

@@ -2,8 +2,8 @@
 """Your own pairs: --corpus pairs:FILE, as JSONL, parquet or CSV.
 
 Columns: image (bytes, {bytes, path}, or a path relative to the file) or images (a list of them; in CSV a JSON list), question, and either
-chosen and rejected, or response_1, response_2 and preferred ("1", "2" or "tie"). A column category is kept. Columns of other names are
-named by --column before this module sees them.
+chosen and rejected, or response_1, response_2 and preferred ("1", "2" or "tie"). A column category is kept. --column
+renames columns before this module reads them.
 """
 
 import json

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R1-Reward-RL: pairs that a judge finds hard, each already a judge's prompt.
+"""R1-Reward-RL: pairs that are hard for a judge, each given as the prompt of a judge.
 
 Source: hub, yifanzhang114/R1-Reward-RL, split train, 17,261 rows. A licence is stated but was not seen.
-Schema grade A for the columns, C for the texts, D for `image`: taken for base64 of the file if it decodes as such, else for a path.
-What does not match stops the build, but for responses that hold a heading of the prompt, which are skipped.
-Label: the number in the one "<answer>1</answer>" or "<answer>2</answer>" of `answer`; there are no ties.
-Known defects: `message` names images by the author's own paths, which are not used; VL-RewardBench was drawn from some of its sources.
+Schema grade A for the columns, C for the texts, D for `image`: a text that decodes as base64 is the file, any other text is a path.
+A row of another form stops the build; a row whose responses contain a heading of the prompt is skipped.
+Label: the number in the only "<answer>1</answer>" or "<answer>2</answer>" of `answer`; there are no ties.
+Known defects: the image paths in `message` are those of the author and are not used; VL-RewardBench was drawn from some of its sources.
 """
 
 import base64

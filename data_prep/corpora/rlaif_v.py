@@ -3,7 +3,7 @@
 
 Source: hub, openbmb/RLAIF-V-Dataset, split train, 83,132 rows. Licence CC-BY-NC-4.0. Schema grade A.
 Label: chosen over rejected.
-Known defects: some chosen answers are a bare yes or no; several pairs to an image; VL-RewardBench was drawn from it.
+Known defects: some chosen answers are a bare yes or no; several pairs for one image; VL-RewardBench was drawn from it.
 """
 
 from collections.abc import Iterable

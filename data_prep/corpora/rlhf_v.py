@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RLHF-V: a model's answer, and the same text with its hallucinations corrected by hand.
+"""RLHF-V: the answer of a model, and the same text with its hallucinations corrected by people.
 
 Source: hub, openbmb/RLHF-V-Dataset, split train, 5,733 rows. Licence CC-BY-NC-4.0. Schema grade A.
-Label: chosen is the correction, rejected the model's text; both stand as JSON in `text`.
-Known defects: empty corrections; both texts share long parts, and the longer is preferred in about 70 %; VL-RewardBench was drawn from it.
+Label: chosen is the correction, rejected the text of the model; both are in the JSON text of the column `text`.
+Known defects: empty corrections; both texts share long parts; the longer one is preferred in about 70 %; VL-RewardBench was drawn from it.
 """
 
 import json

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ThinkLite-VL-hard-11k: visual questions that a 7B model seldom answers at once. Policy data.
+"""ThinkLite-VL-hard-11k: visual questions that a 7B model rarely answers at the first attempt. Policy data.
 
-Source: hub, russwang/ThinkLite-VL-hard-11k, split train, about 11,000 rows in one parquet file. Licence MIT by the card of its sister set.
-Schema grade C: columns from loaders by others; `image` is the raw bytes of the file, anything but bytes or {bytes, path} stops the build.
-Known defects: images of under 28 pixels a side.
+Source: hub, russwang/ThinkLite-VL-hard-11k, split train, about 11,000 rows in one parquet file. Licence MIT as for a related set.
+Schema grade C: the columns are known from loaders by others; an `image` other than the bytes of the file or {bytes, path} stops the build.
+Known defects: images with a side of less than 28 pixels.
 """
 
 from collections.abc import Iterable

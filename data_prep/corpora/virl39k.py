@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ViRL39K: verifiable visual questions gathered from many sets. Policy data.
+"""ViRL39K: verifiable visual questions collected from many sets. Policy data.
 
-Source: hub, TIGER-Lab/ViRL39K, split train, 38,870 rows; the images are in images.zip, to be unpacked beside the parquet file. Licence MIT.
-Schema grade C: columns from loaders by others; an image column that is no list of paths, or an answer without a box, stops or skips.
-Known defects: `datasets` takes the image archive for data, so give a local folder; 9,978 rows have several images.
+Source: hub, TIGER-Lab/ViRL39K, split train, 38,870 rows; unpack images.zip beside the parquet file. Licence MIT.
+Schema grade C: the columns are known from loaders by others; an image column that is not a list stops, an answer without a box is skipped.
+Known defects: `datasets` reads the image archive as data, so give a local folder; 9,978 rows have several images.
 """
 
 from collections.abc import Iterable

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WildVision battles: two anonymous models' dialogues with one user about an image, and that user's vote.
+"""WildVision battles: the dialogues of one user with two anonymous models about an image, and the vote of this user.
 
 Source: hub, WildVision/wildvision-battle, 10,000 to 100,000 rows. Licence ODC-BY.
-Schema grade C: the columns are those of a sibling set, whose split is called test; an unknown winner or dialogue stops the build.
-Label: `winner`; "tie" is a tie, "tie (bothbad)" is skipped. The vote is about whole dialogues, so a response holds all the turns after the
+Schema grade C: the columns are those of a related set, whose split is called test; an unknown winner or dialogue stops the build.
+Label: `winner`; "tie" is a tie, "tie (bothbad)" is skipped. The vote is about whole dialogues, so a response holds all turns after the
 first question.
 Known defects: votes cast when the models were not anonymous, which are skipped; VL-RewardBench was drawn from it.
 """
@@ -24,8 +24,7 @@ LICENCE = "odc-by"
 GRADE = "C"
 COLUMNS = {"conversation_a", "conversation_b", "winner", "image"}
 
-_BOTH_BAD = Skip("both bad")
-_WINNERS: dict[str, Choice | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": _BOTH_BAD}
+_WINNERS: dict[str, Choice | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": Skip("both bad")}
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
@@ -45,11 +44,11 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
 
 
 def _dialogue(raw: dict[str, Any], key: str) -> tuple[list[Any], Any]:
-    """What the user says in a dialogue, and the model's part: one answer, or all turns from the first answer on."""
+    """The turns of the user, and the response: the one answer of the model, or all turns from the first answer on."""
     turns = typed(raw, key, list)
     roles = [turn.get("role") if isinstance(turn, dict) else None for turn in turns]
     if roles != ["user", "assistant"] * (len(turns) // 2):
-        raise SchemaError(f"key {key!r}: found {turns!r:.200}, expected turns of user and assistant, one after the other")
+        raise SchemaError(f"key {key!r}: found {turns!r:.200}, expected alternating turns of user and assistant")
     texts = [turn.get("content") for turn in turns]
     if len(turns) == 2 or not all(isinstance(text, str) for text in texts):
         return texts[::2], texts[1]

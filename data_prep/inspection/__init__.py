@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a data folder holds, for a person: on the terminal, as JSON, and as a page with a sample of rows.
+"""Shows what a data folder holds: on the terminal, as JSON, and as an HTML page with a sample of rows.
 
     critic-r1 data inspect runs/data --html look.html
 
-All three show the same numbers, those of figures(). Questions and responses are read from records.jsonl.
+All three show the numbers of figures(). Questions and responses are read from records.jsonl.
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from critic_r1_verl.data_folder import read_manifest
@@ -17,9 +18,9 @@ from data_prep.stored_records import open_records
 
 
 def inspect(folder: Path, *, html: Path | None = None, as_json: bool = False, seed: int = 0) -> None:
-    """Print the figures of a data folder, as tables or as JSON, and write the page if html names a file; seed draws its sample."""
+    """Print the figures of a data folder and write the page to the file html; seed draws its sample. ValueError names what is bad."""
     manifest = read_manifest(folder)
-    with open_records(folder) as records:
+    with closing(open_records(folder)) as records:
         facts = list(read_facts(folder, records))
         found = figures(facts, manifest)
         if as_json:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a data folder as tables of text, and the tables on the terminal."""
+"""The figures of a data folder as tables of text, and their output on the terminal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from data_prep.inspection.figures import Figures
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table for the terminal and for the page: each cell is a text, or a text and a smaller one below it."""
+    """One table for the terminal and for the page. A cell is a text, or a text and a smaller text below it."""
 
     title: str
     note: str
@@ -25,7 +25,7 @@ def tables(found: Figures) -> list[Table]:
     shown = [
         Table(
             "Rows",
-            "Labels as shown: the better response stands first, second, or neither is better.",
+            "Labels as shown: the first response is better, the second is better, or neither is (tie).",
             ("source", *SPLITS, "pairs", "questions", "first", "second", "tie"),
             [
                 (name, *(f"{n:,}" for n in (*figure["rows"].values(), figure["pairs"], figure["questions"], *figure["labels"].values())))
@@ -33,8 +33,8 @@ def tables(found: Figures) -> list[Table]:
             ],
         ),
         Table(
-            "What a rule without looking would get right, in percent",
-            "Pairs with a preference; 95 % intervals. 50 is chance; what lies far from it can be learnt instead of judging.",
+            "How often a rule that does not look at the image is right, in percent",
+            "Pairs with a preference; 95 % intervals. 50 is chance; a model can learn a rule that is far from it instead of judging.",
             ("source", "n", "longer wins", "first shown wins", "first in corpus wins"),
             [
                 (name, f"{(figure['rules']['first_shown'] or {'n': 0})['n']:,}", *(_cell(rule, 100) for rule in figure["rules"].values()))
@@ -43,15 +43,15 @@ def tables(found: Figures) -> list[Table]:
         ),
         Table(
             "Characters in a response",
-            "Means with 95 % intervals, over the same pairs.",
+            "Means over the same pairs, with 95 % intervals.",
             ("source", "preferred", "other", "difference"),
             [(name, *(_cell(length, 1) for length in figure["lengths"].values())) for name, figure in sources.items()],
         ),
     ]
     if tokens.get("tokenizer"):
-        note = f"Tokenizer {tokens['tokenizer']}; images count by the processor's size rule."
-        numbers = [(name.replace("_", " "), f"{value:,}") for name, value in tokens.items() if isinstance(value, int)]
-        shown.append(Table("Prompt tokens", note, ("tokens", "number"), [*numbers]))
+        note = f"Tokenizer {tokens['tokenizer']}; images are counted by the size rule of the processor."
+        rows = [(name.replace("_", " "), f"{value:,}") for name, value in tokens.items() if isinstance(value, int)]
+        shown.append(Table("Prompt tokens", note, ("tokens", "number"), [*rows]))
     for name, corpus in found["corpora"].items():
         counts = corpus["counts"]
         about = ", ".join(f"{key} {corpus[key]}" for key in ("revision", "licence", "grade") if corpus.get(key))
@@ -64,7 +64,7 @@ def tables(found: Figures) -> list[Table]:
 def _cell(found: Figures | None, scale: int) -> tuple[str, str]:
     if found is None:
         return "–", ""
-    # Rounded first: adding 0.0 takes the minus off a zero.
+    # Adding 0.0 after rounding turns -0.0 into 0.0.
     value, low, high = (f"{round(scale * number, 1) + 0.0:,.1f}".replace("-", "−") for number in (found["value"], *found["ci95"]))
     return value, f"{low}, {high}"
 

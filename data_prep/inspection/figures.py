@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a data folder: rows, labels, how often a simple rule would be right, lengths of responses."""
+"""The figures of a data folder: rows, labels, how often simple rules are right, lengths of responses."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ ALL = "all sources"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What one row adds to the figures. first and second are lengths in characters of the responses as shown, 0 for a question."""
+    """The facts of one row. first, second: lengths of the responses as shown, in characters; 0 for a question."""
 
     split: str
     number: int
@@ -38,7 +38,7 @@ class Fact:
 
 
 def read_facts(folder: Path, records: StoredRecords) -> Iterator[Fact]:
-    """A fact for each row, in the order of the splits. ValueError names a row whose record is missing."""
+    """The facts of all rows, split by split. ValueError names a row whose record is missing."""
     for split in SPLITS:
         for number, row in enumerate(stream_rows(folder / rows_file(split))):
             extra = row["extra_info"]
@@ -46,7 +46,7 @@ def read_facts(folder: Path, records: StoredRecords) -> Iterator[Fact]:
             if record is None:
                 raise ValueError(
                     f"{folder / rows_file(split)}: row {number}: its record {extra['pair_id']} is not in {records.path.name}; "
-                    f"`critic-r1 data validate {folder}` names all such rows"
+                    f"`critic-r1 data validate {folder}` lists all such rows"
                 )
             lengths = {}
             if isinstance(record, PairRecord):
@@ -65,11 +65,11 @@ def read_facts(folder: Path, records: StoredRecords) -> Iterator[Fact]:
 
 
 def figures(facts: Sequence[Fact], manifest: dict[str, Any]) -> Figures:
-    """Every number that is shown: {sources: {name: ...}, corpora, prompt_tokens, ...}.
+    """All numbers that are shown: {sources: {name: ...}, corpora, prompt_tokens, ...}.
 
-    For each source, and for ALL of them if there are several: rows {split: n}, pairs, questions; labels {"1", "2", "tie": rows} as
-    shown; rules {name: estimate}: how often the rule would be right, ties apart, one half where two responses are equally long;
-    lengths {preferred, other, difference: estimate} in characters. Both orders of a pair are one draw. An estimate without values is None.
+    For each source, and for ALL of them if there are several: rows {split: n}; pairs, questions: numbers of records; labels {"1", "2",
+    "tie": rows} as shown; rules {name: estimate}: how often the rule is right, without ties, one half for equally long responses; lengths
+    {preferred, other, difference: estimate} in characters. Both orders of a pair are one draw. An estimate is None without values.
     """
     by_source: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
@@ -102,9 +102,9 @@ def _source_figures(facts: Sequence[Fact]) -> Figures:
         "questions": len({fact.record_id for fact in facts if fact.kind == "question"}),
         "labels": {label: labels[label] for label in ("1", "2", "tie")},
         "rules": {
-            "longer": _mean([_half_if_equal(a, b) for a, b in lengths], ids),
-            "first_shown": _share(decided, lambda fact: fact.label == "1"),
-            "first_in_corpus": _share(decided, lambda fact: fact.order[int(fact.label) - 1] == "1"),
+            "longer": _mean([0.5 if one == two else float(one > two) for one, two in lengths], ids),
+            "first_shown": _mean([float(fact.label == "1") for fact in decided], ids),
+            "first_in_corpus": _mean([float(fact.order[int(fact.label) - 1] == "1") for fact in decided], ids),
         },
         "lengths": {
             "preferred": _mean(preferred, ids, bounded=False),
@@ -112,14 +112,6 @@ def _source_figures(facts: Sequence[Fact]) -> Figures:
             "difference": paired_difference(other, preferred, ids, bounded=False).to_json() if ids else None,
         },
     }
-
-
-def _half_if_equal(preferred: int, other: int) -> float:
-    return 0.5 if preferred == other else float(preferred > other)
-
-
-def _share(facts: Sequence[Fact], rule: Callable[[Fact], bool]) -> Figures | None:
-    return _mean([float(rule(fact)) for fact in facts], [fact.record_id for fact in facts])
 
 
 def _mean(values: Sequence[float], clusters: Sequence[str], *, bounded: bool = True) -> Figures | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a data folder and a sample of its rows as one HTML page, with pictures inlined."""
+"""The figures of a data folder and a sample of its rows as one HTML page with embedded pictures."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ PICTURE_PIXELS = 512
 
 
 def write_page(folder: Path, out: Path, found: Figures, facts: Sequence[Fact], records: StoredRecords, seed: int) -> None:
-    """Write the page; seed draws the sample of rows. ValueError names a picture that does not open."""
+    """Write the page; seed is that of the sample of rows. ValueError names a picture that does not open."""
     sample = _sample(facts, seed)
     wanted = {(fact.split, fact.number) for fact in sample}
     rows = {
@@ -46,7 +46,7 @@ def write_page(folder: Path, out: Path, found: Figures, facts: Sequence[Fact], r
 
 
 def _sample(facts: Sequence[Fact], seed: int) -> list[Fact]:
-    """NUM_EXAMPLES rows by chance, from each source in turn, so that a small one is seen too."""
+    """At most NUM_EXAMPLES random rows, from the sources in turn, so that small sources are shown too."""
     by_source: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         by_source[fact.source].append(fact)
@@ -57,7 +57,7 @@ def _sample(facts: Sequence[Fact], seed: int) -> list[Fact]:
 
 def _example(folder: Path, fact: Fact, row: Row, records: StoredRecords) -> dict[str, Any]:
     record = records.find(fact.record_id)
-    assert record, "the facts are made of rows whose records were found"
+    assert record, "read_facts found the record of each row"
     responses = []
     if isinstance(record, PairRecord):
         shown = record.shown(fact.order)
@@ -73,15 +73,15 @@ def _example(folder: Path, fact: Fact, row: Row, records: StoredRecords) -> dict
 
 
 def _picture_uri(folder: Path, path: str) -> str:
-    """The picture as a data URI, no side longer than PICTURE_PIXELS."""
+    """The picture as a data URI, reduced so that no side is longer than PICTURE_PIXELS. ValueError if it cannot be shown."""
     file = (folder / path).resolve()
     if path_problem(path) or not file.is_relative_to(folder.resolve()):
-        raise ValueError(f"{folder}: image {path!r} is not inside the folder; `critic-r1 data validate {folder}` names all such rows")
+        raise ValueError(f"{folder}: image {path!r} is not inside the folder; `critic-r1 data validate {folder}` lists all such rows")
     buffer = io.BytesIO()
     try:
         picture = decoded(file)
     except BadImage as error:
-        raise ValueError(f"{file}: does not open ({error}); `critic-r1 data validate {folder}` names all such rows") from error
+        raise ValueError(f"{file}: does not open ({error}); `critic-r1 data validate {folder}` lists all such rows") from error
     kind = "JPEG" if picture.format == "JPEG" else "PNG"
     picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     picture.save(buffer, kind)

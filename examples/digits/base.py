@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small base, untaught: a Qwen2.5-VL of 2.5 million parameters with its own tokenizer.
+"""Builds the small base before teaching: a Qwen2.5-VL of 2.5 million random parameters, with a tokenizer of its own.
 
-It is a real Hugging Face folder (config, weights, tokenizer, processor, chat template): verl, vLLM and transformers load it like any other.
+The result is a complete Hugging Face folder (config, weights, tokenizer, processor, chat template), which verl, vLLM and transformers load
+like that of any other model.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ from typing import Any
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 PAD, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = SPECIAL_TOKENS
 
-# A frequent number, word with the space before it, tag or box's opening becomes one token; bytes make every other text possible.
+# Pieces of text that can become one token: tags, the opening of a box, numbers, and words with the space before them. All other text is
+# encoded as bytes.
 PRE_TOKENS = r"</?think>|\\boxed\{| ?\d+| ?\w+|\n|[^\w\s]| +"
 
 CHAT_TEMPLATE = (
@@ -25,7 +27,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depths; heads are 64 wide in the language model and 32 in the vision tower, which vLLM's CPU kernels support."""
+    """The size of a model. Heads have width 64 in the language model and 32 in the vision tower, as vLLM's CPU kernels require."""
 
     hidden: int = 192
     layers: int = 4
@@ -34,8 +36,8 @@ class Size:
     vocabulary: int = 640
 
 
-def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -> None:
-    """Write an untaught model, and a tokenizer trained on texts, to the folder out."""
+def build(texts: Iterable[str], out: Path, size: Size = Size()) -> None:
+    """Write a model with random weights (seed 0), and a tokenizer trained on texts, to the folder out."""
     import torch
     from transformers import (
         GenerationConfig,
@@ -47,7 +49,7 @@ def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -
         Qwen2VLVideoProcessor,
     )
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_train_tokenizer(texts, size.vocabulary),
         pad_token=PAD,
@@ -57,7 +59,7 @@ def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    heads, part = size.hidden // 64, 64 // 6
+    heads, rope_section = size.hidden // 64, 64 // 6
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -68,7 +70,11 @@ def build(texts: Iterable[str], out: Path, size: Size = Size(), seed: int = 0) -
             "num_key_value_heads": heads,
             "max_position_embeddings": 2048,
             "tie_word_embeddings": True,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [32 - 2 * part, part, part]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [32 - 2 * rope_section, rope_section, rope_section],
+            },
             "bos_token_id": None,
             "eos_token_id": ids[IM_END],
             "pad_token_id": ids[PAD],

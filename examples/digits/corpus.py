@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded corpus: visual questions about real handwritten digits, and pairs of responses to them. No download.
 
-Source: the 1,797 scans of the UCI optical digits test set that scikit-learn carries (licence CC BY 4.0). Split: the scans are divided once,
-at random with a fixed seed, into SPLITS; a picture takes scans of one split only, so nothing is measured on ink seen before.
+Source: the 1,797 scans of the UCI optical digits test set in scikit-learn (licence CC BY 4.0). Split: the scans are divided once, at random
+with a fixed seed, into SPLITS. All scans of a picture are from one split, so the test pictures show only unseen scans.
 Schema grade A: world.py beside this file draws the rows. Label rule: the response with fewer wrong statements is preferred.
-A picture shows one to three scans side by side. A response reads the digits and boxes an answer, and each of these statements is right or
+A picture shows one to three scans side by side. A response states the digits and an answer in a box; each of these statements is right or
 wrong. `critic-r1 data build --corpus examples/digits/corpus.py:PATH` converts the rows like those of any corpus.
 """
 
@@ -50,14 +50,14 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and a question about it: indices of scans from left to right, and the kind of question."""
+    """A picture, given by the indices of its scans from left to right, and the kind of question about it."""
 
     scans: tuple[int, ...]
     kind: str
 
     @property
     def digits(self) -> tuple[int, ...]:
-        """What the scans show."""
+        """The digits that the scans show."""
         return tuple(load()[1][scan] for scan in self.scans)
 
     @property
@@ -75,7 +75,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a response states: the digits that it reads, and the answer that it boxes."""
+    """The statements of a response: the digits that it reads, and the answer in its box."""
 
     digits: tuple[int, ...]
     answer: int
@@ -89,7 +89,7 @@ class Claim:
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
-    """One pair or, where a row has no claims, one question, on the side of the split that the row names."""
+    """One pair or, if the row has no claims, one question, in the split of the row. SchemaError if the row has another form."""
     try:
         scene = Scene(tuple(raw["scans"]), raw["kind"])
         common: dict[str, Any] = {"source": NAME, "licence": LICENCE, "category": scene.kind, "group": scene.group, "split": raw["split"]}
@@ -105,7 +105,7 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
 
 
 def answer(kind: str, digits: tuple[int, ...]) -> int:
-    """The right answer to a question of this kind."""
+    """The right answer to a question of this kind. ValueError if the kind is unknown."""
     match kind:
         case "digit" | "left":
             return digits[0]
@@ -143,7 +143,7 @@ def load() -> tuple[Any, list[int]]:
 
 @cache
 def splits() -> dict[str, list[int]]:
-    """Indices of scans, disjoint between splits; the same on every machine."""
+    """The indices of the scans of each split, which are disjoint and the same on every machine."""
     order = list(range(len(load()[1])))
     random.Random(f"{NAME}-splits").shuffle(order)
     parts, start = {}, 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job, end to end, on the embedded world: `make demo`.
+"""Runs the whole path from data to report on the embedded world: `make demo`.
 
-Each stage is a command that a user could type. stages.json says which stages are done and by what code: an interrupted demo resumes where
-it was, and never from what other code left.
+Each stage is a command that a user could type. stages.json records the finished stages and a digest of the code and the settings: an
+interrupted demo resumes, but only with the same code and settings.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from critic_r1_verl import cli
@@ -23,29 +22,28 @@ from critic_r1_verl.training.launch import end_with_make
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("draw", "build", "teach", "measure base", "train", "export", "measure trained", "report")
-# The small model's texts are short; a longer one only repeats itself.
+# The texts of the small model are short; a longer one only repeats itself.
 TOKENS = ("--max-tokens", "64")
 
 
 class Demo:
+    """One demo in the folder out, with the settings of the command line."""
+
     def __init__(self, out: Path, random_labels: bool = False, base_from: Path | None = None, control: Path | None = None) -> None:
         self.out, self.random_labels, self.base_from, self.control = out, random_labels, base_from, control
         self.world, self.data, self.base, self.trained = (out / name for name in ("world", "data", "base", "trained"))
         self.inputs = self._inputs()
 
     def run(self, until: str = STAGES[-1]) -> int:
-        """Run the stages that are not done, up to this one; the report is written anew each time."""
+        """Run the stages that are not done, up to `until`; the report is always written again. SystemExit if a stage fails."""
         self.out.mkdir(parents=True, exist_ok=True)
         done = self._done()
-        methods: dict[str, Callable[[], str]] = {
-            "measure base": lambda: self.measure("base", self.base),
-            "measure trained": lambda: self.measure("trained", self.trained),
-        }
         for number, name in enumerate(STAGES[: STAGES.index(until) + 1], 1):
             before = " (done before)" if name in done and name != "report" else ""
             if not before:
                 start = time.monotonic()
-                note = methods[name]() if name in methods else getattr(self, name)()
+                method, *arguments = name.split()
+                note = getattr(self, method)(*arguments)
                 done[name] = {"note": note, "seconds": round(time.monotonic() - start, 1)}
                 write_json(self.out / "stages.json", {"inputs": self.inputs, "stages": done})
             print(f"[{number}/{len(STAGES)}] {name:<16} {done[name]['seconds']:7.1f} s  {done[name]['note']}{before}", flush=True)
@@ -71,14 +69,14 @@ class Demo:
         self._call("teach", str(HERE / "teach.py"), "--lessons", str(self.world / "lessons.jsonl"), "--out", str(self.base))
         return str(self.base)
 
-    def measure(self, name: str, model: Path) -> str:
+    def measure(self, name: str) -> str:
         out = self.out / "eval" / name
         if name == "base" and self.base_from:
             shutil.copytree(self.base_from / "eval" / "base", out, dirs_exist_ok=True)
             return f"measurement taken from {self.base_from}"
-        what = ("--model", str(model), "--data", str(self.data), *TOKENS, "--out", str(out))
-        self._critic_r1(f"measure-{name}", "eval", *what)
-        self._critic_r1(f"select-{name}", "select", *what, "--samples", "8")
+        flags = ("--model", str(self.out / name), "--data", str(self.data), *TOKENS, "--out", str(out))
+        self._critic_r1(f"measure-{name}", "eval", *flags)
+        self._critic_r1(f"select-{name}", "select", *flags, "--samples", "8")
         metrics = json.loads((out / "test" / "metrics.json").read_text(encoding="utf-8"))
         return f"critic {metrics['critic']['accuracy']['value']:.1%}, policy {metrics['policy']['greedy']['value']:.1%}"
 
@@ -119,10 +117,10 @@ class Demo:
         ]
 
     def _done(self) -> dict[str, dict]:
-        """The stages that are done, by name; ends the demo where other code or settings did them."""
+        """The finished stages by name. SystemExit if they were run by other code or with other settings."""
         file = self.out / "stages.json"
         if not file.is_file():
-            # A measurement resumes from what lies there: it must be this demo's own.
+            # A measurement resumes from existing files, which must not be those of another demo.
             shutil.rmtree(self.out / "eval", ignore_errors=True)
             return {}
         noted = json.loads(file.read_text(encoding="utf-8"))
@@ -131,7 +129,7 @@ class Demo:
         return noted["stages"]
 
     def _inputs(self) -> str:
-        """A digest of what decides the results: our code but for the report's, the recipe, the settings of this demo."""
+        """A digest of what determines the results: our code except that of the report, the recipe, and the settings of this demo."""
         root = HERE.parents[1]
         folders = (root / name for name in ("critic_r1_verl", "data_prep", "recipe", "examples/digits"))
         files = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".txt", ".yaml")]
@@ -145,7 +143,7 @@ class Demo:
         self._call(log, "-m", "critic_r1_verl.cli", *words)
 
     def _call(self, name: str, *command: str) -> None:
-        """Run one command with its output in <out>/<name>.log; where it fails, show its last lines and stop."""
+        """Run a command with its output in <out>/<name>.log. SystemExit, with the last lines of the output, if it fails."""
         log = self.out / f"{name}.log"
         with log.open("w", encoding="utf-8") as stream:
             status = subprocess.run([sys.executable, *command], stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
@@ -156,15 +154,11 @@ class Demo:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="the folder of the demo (default: %(default)s)")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run")
-    parser.add_argument("--random-labels", action="store_true", help="the control: training labels drawn by a coin")
-    parser.add_argument(
-        "--base-from", type=Path, metavar="DIR", help="another demo's folder whose base and base measurement are used again"
-    )
-    parser.add_argument(
-        "--control", type=Path, metavar="RUN", help="the control's eval/trained folder, to stand beside this demo's numbers"
-    )
+    parser.add_argument("--random-labels", action="store_true", help="run the control: training labels are drawn at random")
+    parser.add_argument("--base-from", type=Path, metavar="DIR", help="folder of another demo, whose base and its measurement are copied")
+    parser.add_argument("--control", type=Path, metavar="RUN", help="eval/trained folder of the control, to include it in the report")
     arguments = parser.parse_args()
     end_with_make()
     os.environ["VERL_PLATFORM"] = "cpu"

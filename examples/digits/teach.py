@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teaches the small base by imitation, on one CPU in minutes: lessons are a JSONL file of {kind, image, prompt, response} by world.py.
+"""Trains the small base by imitation, on a CPU in minutes.
 
     python examples/digits/teach.py --lessons runs/demo/world/lessons.jsonl --out runs/demo/base
 
-Shapes: B lessons a batch, L tokens, P image patches of 14 x 14 pixels.
+The lessons are a JSONL file of {kind, image, prompt, response}, written by world.py.
+Shapes: B lessons in a batch, L tokens, P image patches of 14 x 14 pixels.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from base import IM_END, IMAGE_PAD, build
 
 @dataclass(frozen=True)
 class Teaching:
-    """How the base is taught: each lesson once, in `steps` batches with the same share of each kind; Muon on matrices, AdamW on the rest.
+    """How the base is trained: on each lesson once, in `steps` batches of the same mixture; by Muon for matrices and AdamW for the rest.
 
-    Learning rates are constant after warm_up steps and fall linearly over the last share `decay` of all steps.
+    The learning rates rise linearly over warm_up steps, then are constant, and fall linearly over the last share `decay` of all steps.
     """
 
     steps: int = 300
@@ -38,7 +39,7 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the model reads and what it should write, in token ids, and the patches of its picture."""
+    """The token ids of a prompt and of the response to learn, and the index of the picture."""
 
     prompt: list[int]
     response: list[int]
@@ -46,7 +47,7 @@ class Lesson:
 
 
 class Lessons:
-    """Lessons by kind, tokenised once; pictures go through the processor once each."""
+    """The tokenised lessons by kind; each picture is processed once."""
 
     def __init__(self, file: Path, base: Path) -> None:
         import torch
@@ -72,8 +73,8 @@ class Lessons:
     def _encode(self, prompt: str, response: str, picture: int) -> Lesson:
         content = [{"type": "image"}, {"type": "text", "text": prompt.removeprefix("<image>")}]
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        merged = math.prod(self._grids[picture]) // 4
-        ids = self.tokenizer(text.replace(IMAGE_PAD, IMAGE_PAD * merged))["input_ids"]
+        num_image_tokens = math.prod(self._grids[picture]) // 4
+        ids = self.tokenizer(text.replace(IMAGE_PAD, IMAGE_PAD * num_image_tokens))["input_ids"]
         return Lesson(ids, self.tokenizer(response)["input_ids"], picture)
 
     def batch(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], Any]:
@@ -85,9 +86,9 @@ class Lessons:
         labels = torch.full((len(lessons), length), -100)
         mask = torch.zeros((len(lessons), length), dtype=torch.long)
         for row, lesson in enumerate(lessons):
-            split, end = len(lesson.prompt), len(lesson.prompt) + len(lesson.response)
+            start, end = len(lesson.prompt), len(lesson.prompt) + len(lesson.response)
             ids[row, :end] = torch.tensor(lesson.prompt + lesson.response)
-            labels[row, split:end] = torch.tensor(lesson.response)
+            labels[row, start:end] = torch.tensor(lesson.response)
             mask[row, :end] = 1
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         inputs = {
@@ -100,42 +101,42 @@ class Lessons:
         return inputs, labels
 
 
-def teach(
-    lessons_file: Path, base: Path, out: Path, teaching: Teaching = Teaching(), on_step: Callable[[int, float], None] | None = None
-) -> None:
-    """Teach the model in base by imitation of the lessons and write it to out; repeatable on the same machine."""
+def teach(lessons_file: Path, base: Path, out: Path, teaching: Teaching, on_step: Callable[[int, float], None]) -> None:
+    """Train the model in base on the lessons and write it to out, with the same result each time on the same machine.
+
+    on_step: called with the number of finished steps and the mean loss of the last one.
+    """
     import torch
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(teaching.seed)
-    # bfloat16 products where the processor has them: a third less time.
+    # Allow bfloat16 matrix products, which save a third of the time on processors that have them.
     torch.set_float32_matmul_precision("medium")
     rng = random.Random(teaching.seed)
     lessons = Lessons(lessons_file, base)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True)
     optimisers = _optimisers(model, teaching)
-    rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    shares = {kind: max(1, len(rows) // teaching.steps) for kind, rows in lessons.by_kind.items()}
-    order = {kind: _epochs(rng, len(rows)) for kind, rows in lessons.by_kind.items()}
+    param_groups = [(group, group["lr"]) for optimiser in optimisers for group in optimiser.param_groups]
+    batch_sizes = {kind: max(1, len(rows) // teaching.steps) for kind, rows in lessons.by_kind.items()}
+    orders = {kind: _epochs(rng, len(rows)) for kind, rows in lessons.by_kind.items()}
     model.train()
     for step in range(teaching.steps):
         factor = min(1.0, (step + 1) / teaching.warm_up, (1 - step / teaching.steps) / teaching.decay)
-        for group, rate in zip([group for optimiser in optimisers for group in optimiser.param_groups], rates, strict=True):
+        for group, rate in param_groups:
             group["lr"] = rate * factor
-        total = 0.0
+        mean_loss = 0.0
         for kind, rows in lessons.by_kind.items():
-            inputs, labels = lessons.batch([rows[next(order[kind])] for _ in range(shares[kind])])
+            inputs, labels = lessons.batch([rows[next(orders[kind])] for _ in range(batch_sizes[kind])])
             hidden = model.model(**inputs).last_hidden_state[:, :-1]
             taught = labels[:, 1:] != -100
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[taught]), labels[:, 1:][taught])
             loss.backward()
-            total += loss.item() / len(lessons.by_kind)
+            mean_loss += loss.item() / len(lessons.by_kind)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        if on_step:
-            on_step(step + 1, total)
+        on_step(step + 1, mean_loss)
     model.save_pretrained(out)
     AutoProcessor.from_pretrained(base, local_files_only=True).save_pretrained(out)
     (out / "teaching.json").write_text(json.dumps(asdict(teaching), indent=2) + "\n")
@@ -154,7 +155,7 @@ def _optimisers(model: Any, teaching: Teaching) -> list[Any]:
 
 
 def _epochs(rng: random.Random, count: int) -> Iterator[int]:
-    """Endless indices below count, reshuffled each time around."""
+    """An endless stream of the indices below count, in a new random order in each epoch."""
     while True:
         order = list(range(count))
         rng.shuffle(order)
@@ -162,7 +163,7 @@ def _epochs(rng: random.Random, count: int) -> Iterator[int]:
 
 
 def read_lessons(file: Path) -> list[dict[str, str]]:
-    """The lessons of a file. ValueError names the line that is none."""
+    """The lessons of a file. ValueError if it is missing, or names the line that is not a lesson."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file; examples/digits/world.py writes it")
     lessons = []
@@ -176,7 +177,7 @@ def read_lessons(file: Path) -> list[dict[str, str]]:
 
 
 def texts_of(lessons: Iterable[dict[str, str]]) -> list[str]:
-    """What the tokenizer is trained on."""
+    """The texts for training the tokenizer: prompts without their image placeholder, and responses."""
     return [text for lesson in lessons for text in (lesson["prompt"].removeprefix("<image>"), lesson["response"])]
 
 
@@ -185,8 +186,8 @@ def main() -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lessons", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model, as a Hugging Face folder")
+    parser.add_argument("--lessons", type=Path, required=True, metavar="FILE", help="lessons.jsonl of world.py")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, a Hugging Face model")
     arguments = parser.parse_args()
     try:
         lessons = read_lessons(arguments.lessons)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the embedded world: the corpus's raw rows, and the lessons from which the small base learns to see, to answer and to judge.
+"""Draws the embedded world: the raw rows of the corpus, and the lessons from which the small base learns to see, to answer and to judge.
 
     python examples/digits/world.py --out runs/demo/world
 
-writes OUT/rows.jsonl (pairs to train, validate and test on, and test questions, each with its split; corpus.py converts them), and
+writes OUT/rows.jsonl (pairs for training, validation and test, and test questions, each with its split; corpus.py converts them), and
 OUT/lessons.jsonl with its pictures in OUT/images/. The same arguments give the same bytes.
 """
 
@@ -26,15 +26,17 @@ from corpus import NAME, QUESTIONS, Claim, Scene, answer, picture, reading, spli
 
 Raw = TypeVar("Raw")
 
+# The probability of each number of digits in a picture.
 DIGITS_A_PICTURE = {1: 0.2, 2: 0.6, 3: 0.2}
-# Who judges checks what has to be worked out more often than what is only read.
+# The probability that a judgement is a checked one: higher for answers that must be computed than for those that are only read.
 CHECKED = {"digit": 0.3, "left": 0.3, "middle": 0.3, "right": 0.3, "larger": 0.9, "largest": 0.9, "sum": 0.9}
+# The probability of each combination of a better and a worse response.
 GRADES = {("right", "slip"): 0.35, ("right", "wrong"): 0.45, ("slip", "wrong"): 0.2}
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many of each kind are drawn."""
+    """The number of lessons and rows of each kind."""
 
     policy_lessons: int = 12_000
     critic_lessons: int = 4_800
@@ -46,7 +48,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Pair:
-    """A scene, the claims of two responses, and which of them has fewer wrong statements."""
+    """A scene, the claims of two responses, and which response ("1" or "2") has fewer wrong statements."""
 
     scene: Scene
     claims: tuple[Claim, Claim]
@@ -54,29 +56,30 @@ class Pair:
 
 
 def write(out: Path, size: Size = Size(), seed: int = 0, random_labels: bool = False) -> None:
-    """Draw the world into the folder out. random_labels is the control: the labels of the training pairs alone are drawn by a fair coin."""
+    """Draw the world into the folder out. With random_labels, the labels of the training pairs, and only these, are drawn at random."""
     with replacing(out / "rows.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows(size, seed, random_labels)), encoding="utf-8")
     _write_lessons(out, size, seed)
 
 
 def rows(size: Size, seed: int, random_labels: bool = False) -> list[dict[str, Any]]:
-    """The raw rows; each kind is spread evenly over all of them, so that the first rows (a build's --limit) hold some of every split."""
+    """The raw rows. Each kind is spread evenly over them, so that the first rows (--limit of a build) contain every split."""
     coin = random.Random(f"control-{seed}")
     kinds = []
     for split, number in (("train", size.train_pairs), ("val", size.val_pairs), ("test", size.test_pairs)):
-        drawn = islice(_distinct(pairs(split, seed), _content), number)
+        # Pairs are the same if they have the same scene and the same claims, in either order.
+        drawn = islice(_distinct(pairs(split, seed), lambda pair: (pair.scene, frozenset(pair.claims))), number)
         by_coin = random_labels and split == "train"
         kinds.append([_row(split, pair.scene, pair.claims, coin.choice(("1", "2")) if by_coin else pair.preferred) for pair in drawn])
-    # The questions have another seed than the pairs, so that the two do not share their scenes.
+    # Questions have another seed than pairs, so that they have other scenes.
     questions = islice(_distinct(scenes("test", seed + 1), lambda scene: scene), size.test_questions)
     kinds.append([_row("test", scene) for scene in questions])
-    placed = [((number + 1) / len(kind), row) for kind in kinds for number, row in enumerate(kind)]
-    return [row for _, row in sorted(placed, key=lambda place: place[0])]
+    positioned = [((number + 1) / len(kind), row) for kind in kinds for number, row in enumerate(kind)]
+    return [row for _, row in sorted(positioned, key=lambda item: item[0])]
 
 
 def scenes(split: str, seed: int) -> Iterator[Scene]:
-    """Endless scenes of one split, the same for the same seed."""
+    """An endless stream of scenes of one split, the same for the same seed."""
     rng = random.Random(f"{NAME}-scenes-{split}-{seed}")
     scans = splits()[split]
     while True:
@@ -86,7 +89,7 @@ def scenes(split: str, seed: int) -> Iterator[Scene]:
 
 
 def pairs(split: str, seed: int) -> Iterator[Pair]:
-    """Endless pairs of one split, the same for the same seed."""
+    """An endless stream of pairs of one split, the same for the same seed."""
     rng = random.Random(f"{NAME}-pairs-{split}-{seed}")
     for scene in scenes(split, seed):
         grades = rng.choices(list(GRADES), list(GRADES.values()))[0]
@@ -98,19 +101,19 @@ def pairs(split: str, seed: int) -> Iterator[Pair]:
 
 
 def wrong_statements(claim: Claim, scene: Scene) -> int:
+    """The number of wrong statements of a claim."""
     return sum(said != true for said, true in zip(claim.statements(), (*scene.digits, scene.answer), strict=True))
 
 
 def policy_lesson(scene: Scene) -> str:
-    """How the small base is taught to answer."""
+    """The answer that the small base learns to give."""
     return f"<think>{reading(scene.digits)}</think> \\boxed{{{scene.answer}}}"
 
 
 def critic_lesson(pair: Pair, checked: bool) -> str:
-    """How the small base is taught to judge, always with the right verdict: its own reading and answer, then the better response.
+    """The judgement that the small base learns to give: its own reading and answer, then the right verdict.
 
-    A checked judgement sets each statement of both responses beside what it should be; a hurried one goes from its own answer to the
-    verdict.
+    A checked judgement compares each statement of both responses with the truth before the verdict; a hurried one does not.
     """
     scene = pair.scene
     thought = f"{reading(scene.digits)} It is {scene.answer}."
@@ -126,7 +129,7 @@ def _row(split: str, scene: Scene, claims: tuple[Claim, ...] | None = None, pref
 
 
 def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:
-    """A claim of this grade: "right"; "slip" reads well and answers wrongly; "wrong" misreads, and answers what follows from that."""
+    """A claim of this grade: "right"; "slip", with the right digits and a wrong answer; "wrong", with wrong digits and their answer."""
     if grade == "right":
         return Claim(scene.digits, scene.answer)
     if grade == "slip":
@@ -135,7 +138,7 @@ def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:
         return Claim(scene.digits, rng.choice([value for value in near if 0 <= value <= highest and value != scene.answer]))
     while True:
         digits = list(scene.digits)
-        # Any number of digits: three nines have another largest digit only if all three are misread.
+        # All digits may be misread: for three nines, the largest digit changes only if all three are.
         for place in rng.sample(range(len(digits)), rng.choice((1, 1, len(digits)))):
             digits[place] = rng.randrange(10)
         misread = tuple(digits)
@@ -144,19 +147,19 @@ def _claim(rng: random.Random, grade: str, scene: Scene) -> Claim:
 
 
 def _check(claim: Claim, scene: Scene) -> str:
-    marks = zip(claim.statements(), (*scene.digits, scene.answer), strict=True)
-    return ", ".join(f"{said} {true} {'yes' if said == true else 'no'}" for said, true in marks)
+    compared = zip(claim.statements(), (*scene.digits, scene.answer), strict=True)
+    return ", ".join(f"{said} {true} {'yes' if said == true else 'no'}" for said, true in compared)
 
 
 def _write_lessons(out: Path, size: Size, seed: int) -> None:
-    """One lesson a line: {kind, image, prompt, response}, on pictures of the teaching scans; kind is "question" or "pair"."""
+    """Write one {kind, image, prompt, response} per line, on pictures of the split "teach"; kind is "question" or "pair"."""
     from rich.console import Console
     from rich.progress import track
 
     templates = {"question": prompts.load("policy_short"), "pair": prompts.load("critic_short")}
     (out / "images").mkdir(parents=True, exist_ok=True)
 
-    # A picture that lies there already is drawn again: it may be half of one, left by a process that was killed.
+    # Existing files are overwritten, because a killed process may have left an incomplete picture.
     drawn: set[str] = set()
 
     def lesson(kind: str, scene: Scene, prompt: str, response: str) -> str:
@@ -185,24 +188,19 @@ def _write_lessons(out: Path, size: Size, seed: int) -> None:
 
 
 def _distinct(stream: Iterator[Raw], key: Callable[[Raw], Hashable]) -> Iterator[Raw]:
-    """The stream without what was there before."""
+    """The stream without items whose key has occurred before."""
     seen: set[Hashable] = set()
-    for one in stream:
-        if (content := key(one)) not in seen:
+    for item in stream:
+        if (content := key(item)) not in seen:
             seen.add(content)
-            yield one
-
-
-def _content(pair: Pair) -> Hashable:
-    """What makes a pair: its scene and its claims in either order."""
-    return pair.scene, frozenset(pair.claims)
+            yield item
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--random-labels", action="store_true", help="the control: labels of the training pairs drawn by a coin")
+    parser.add_argument("--random-labels", action="store_true", help="draw the labels of the training pairs at random, for the control")
     arguments = parser.parse_args()
     write(arguments.out, seed=arguments.seed, random_labels=arguments.random_labels)
     print(f"{arguments.out}: rows.jsonl and lessons.jsonl")

@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import resource
-import signal
 import socket
 import statistics
 import subprocess
@@ -135,31 +134,40 @@ def generate_as_it_comes(folder: Path) -> None:
 
 
 @contextmanager
+def supervised(command: list[str], environment: dict[str, str], **options: Any) -> Iterator[subprocess.Popen]:
+    """A process that is killed in the end; its supervisor then ends vLLM's engine, another process, and frees its shared memory."""
+    from critic_r1_verl import supervise
+
+    run_id = supervise.new_id()
+    process = subprocess.Popen(command, env={**environment, supervise.RUN: run_id}, start_new_session=True, **options)
+    try:
+        supervise.watch(run_id, process.pid, training=False)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        supervise.wait(run_id, 60)
+
+
+@contextmanager
 def vllm_as_it_comes(folder: Path) -> Iterator[Callable[[], float]]:
     """A function that runs generate_as_it_comes once and returns its seconds."""
     # Ours set it to 0.
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"} | ENGINE
     command = [sys.executable, __file__, "--generate-of", str(folder)]
-    with (folder / "generate.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-    assert process.stdin and process.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (folder / "generate.log").open("wb") as log, supervised(command, environment, stderr=log, **pipes) as process:
+        assert process.stdin and process.stdout
 
-    def run() -> float:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            if line.startswith('{"seconds"'):
-                return json.loads(line)["seconds"]
-        raise RuntimeError(f"vLLM ended: {(folder / 'generate.log').read_text()[-2000:]}")
+        def run() -> float:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if line.startswith('{"seconds"'):
+                    return json.loads(line)["seconds"]
+            raise RuntimeError(f"vLLM ended: {(folder / 'generate.log').read_text()[-2000:]}")
 
-    try:
         yield run
-    finally:
-        # Its engine is a process of its own, in its session.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def in_turns(ways: dict[str, Callable[[], float]], prepare: Callable[[], None], num_pairs: int, num_runs: int) -> dict[str, float]:
@@ -201,18 +209,12 @@ def served(model: Path) -> Iterator[str]:
     command += ["--dtype", "float32", "--enforce-eager", "--max-num-batched-tokens", "1024"]
     # In development mode its caches can be emptied.
     environment = {**os.environ, **ENGINE, "VLLM_SERVER_DEV_MODE": "1"}
-    with (model.parent / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
+    with (model.parent / "server.log").open("wb") as log, supervised(command, environment, stdout=log, stderr=log) as process:
         while not answers(f"{url}/models"):
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended: {(model.parent / 'server.log').read_text()[-2000:]}")
             time.sleep(0.5)
         yield url
-    finally:
-        # The server's engine is a process of its own, in the server's session.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def against_others_on_a_server(folder: Path, num_pairs: int, lmms_eval: Path | None) -> dict[str, float]:

@@ -47,7 +47,8 @@ def main() -> int:
     prompts, rollouts = config.data.train_batch_size, config.data.train_batch_size * config.actor_rollout_ref.rollout.n
     settings = OmegaConf.create({"filter_overlong_prompts": False})
     dataset = CriticDataset([str(arguments.run / "data" / "train.parquet")], tokenizer=None, processor=object(), config=settings)
-    texts = [json.loads(line)["text"] for line in (arguments.run / "base_judgements.jsonl").read_text().splitlines()[:rollouts]]
+    judged = arguments.run / "eval" / "base" / "test" / "judgements.jsonl"
+    texts = [json.loads(line)["text"] for line in judged.read_text().splitlines()[:rollouts]]
     parts = {
         "dataset": median_seconds(lambda: [dataset[index] for index in range(prompts)]),
         "reward": median_seconds(lambda: [compute_score("digits", text, "1", {"style": "verdict"}) for text in texts]),

@@ -39,7 +39,7 @@ def test_every_row_arrives_with_its_picture(data: Path, tmp_path: Path) -> None:
     [
         (lambda row: row["images"].append(row["images"][0]), r"bad\.parquet: row 2: 1 placeholders in the prompt, 2 images"),
         (lambda row: row.update(images=["images/gone.png"]), r"bad\.parquet: row 2: image 'images/gone.png' does not exist"),
-        (lambda row: row.update(images=["../../etc/passwd"]), r"bad\.parquet: row 2: image '\.\./\.\./etc/passwd' leads out of"),
+        (lambda row: row.update(images=["../../etc/passwd"]), r"bad\.parquet: row 2: image '\.\./\.\./etc/passwd' is outside"),
     ],
 )
 def test_a_bad_row_is_named(data: Path, tmp_path: Path, change, message: str) -> None:
@@ -62,7 +62,7 @@ def test_a_missing_file_and_a_missing_column_are_named(data: Path, tmp_path: Pat
 
 
 def test_filtering_uncounted_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="would drop rows uncounted"):
+    with pytest.raises(ValueError, match="would drop rows without counting"):
         open_dataset(data / "train.parquet", tmp_path, filter_overlong_prompts=True)
 
 
