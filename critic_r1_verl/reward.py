@@ -31,8 +31,8 @@ def compute_score(
 
     extra_info["style"] says what the box should contain. "verdict" (the default): the choice ground_truth ("1", "2" or "tie"). "math": an
     answer that equals ground_truth as text or as mathematics. acc, format and parsed (a choice or an answer was read) are 0.0 or 1.0.
-    thought_opened: the chat template opens the think block, so the response begins inside it. A response or ground_truth that is not a
-    string, or an unknown style, scores 0; rows.check_row finds such rows before training.
+    thought_opened: the chat template opens the think block, so that the response begins inside it.
+    A response or ground_truth that is not a string, or an unknown style, scores 0; rows.check_row finds such rows before training.
 
     >>> compute_score("demo", "<think>Response 2 misreads the sign.</think> \\boxed{1}", "1")
     {'score': 1.0, 'acc': 1.0, 'format': 1.0, 'parsed': 1.0}

@@ -573,14 +573,6 @@ def test_the_shape_of_a_base(tmp_path):
 # What a run takes of a GPU machine
 
 
-@pytest.fixture
-def gpu_case(quick_compose):
-    def case(*overrides: str, groups: tuple[str, ...] = ()) -> doctor.Case:
-        return doctor.Case("critic_r1", list(overrides), quick_compose("critic_r1", [*groups, *overrides]), False)
-
-    return case
-
-
 ONE_GPU = ["trainer.n_gpus_per_node=1", "actor_rollout_ref.rollout.tensor_model_parallel_size=1"]
 SMALL = ("+recipe/base=qwen2_5_vl_3b", "+recipe/method=lora", "+recipe/hardware=1x24g")
 MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
@@ -597,9 +589,9 @@ MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
         ([*ONE_GPU, "actor_rollout_ref.actor.fsdp_config.offload_policy=true"], (), 80, "a GPU's memory holds the base"),
     ],
 )
-def test_gpu_memory(gpu_case, world, monkeypatch, overrides, groups, card_gib, what):
+def test_gpu_memory(world, monkeypatch, overrides, groups, card_gib, what):
     monkeypatch.setattr(space, "gpu_memory", lambda: card_gib * GIB)
-    (finding,) = space.check_gpu_memory(gpu_case(*overrides, groups=groups))
+    (finding,) = space.check_gpu_memory(world.case(*groups, *overrides))
     assert what in finding.what
     assert (finding.level == "fatal") == ("holds the base" not in what) == bool(finding.remedy)
 
@@ -615,9 +607,9 @@ def test_gpu_memory(gpu_case, world, monkeypatch, overrides, groups, card_gib, w
         (["trainer.nnodes=2"], (), 30, "ok"),
     ],
 )
-def test_cpus(gpu_case, world, monkeypatch, overrides, groups, cpus, level):
+def test_cpus(world, monkeypatch, overrides, groups, cpus, level):
     monkeypatch.setattr(space, "cpus", lambda: cpus)
-    (finding,) = space.check_cpus(gpu_case(*overrides, groups=groups))
+    (finding,) = space.check_cpus(world.case(*groups, *overrides))
     assert finding.level == level and ("num_cpus=" in finding.remedy) == (level == "fatal")
 
 
@@ -640,11 +632,11 @@ def test_a_containers_cpus_count(tmp_path, monkeypatch):
         ([], 200, 400, 0.06, [("warning", "0.1 GiB free in /dev/shm, 8 GiB")]),
     ],
 )
-def test_space_on_gpus(gpu_case, world, monkeypatch, overrides, memory_gib, disk_gib, shm_gib, wrong):
+def test_space_on_gpus(world, monkeypatch, overrides, memory_gib, disk_gib, shm_gib, wrong):
     free = {space.SHM: shm_gib}
     monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free.get(path, disk_gib) * GIB}))
-    findings = bad(list(space.check_space(gpu_case("trainer.total_training_steps=100", *overrides))))
+    findings = bad(list(space.check_space(world.case("trainer.total_training_steps=100", *overrides))))
     assert [finding.level for finding in findings] == [level for level, _ in wrong]
     assert all(what in finding.what and finding.remedy for finding, (_, what) in zip(findings, wrong, strict=True))
 
@@ -658,16 +650,16 @@ def listener():
         yield server.getsockname()[1]
 
 
-def test_a_cluster_that_suits_the_run(gpu_case, world, listener, monkeypatch):
+def test_a_cluster_that_suits_the_run(world, listener, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener}")
     absolute = [f"{key}=/shared/{key}" for key in ("data.train_files", "data.val_files", "trainer.default_local_dir")]
-    (finding,) = cluster.check_cluster(gpu_case(*absolute))
+    (finding,) = cluster.check_cluster(world.case(*absolute))
     assert finding.level == "ok"
 
 
-def test_several_nodes_need_a_cluster(gpu_case, world):
-    only(list(cluster.check_cluster(gpu_case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
-    assert list(cluster.check_cluster(gpu_case())) == []
+def test_several_nodes_need_a_cluster(world):
+    only(list(cluster.check_cluster(world.case("trainer.nnodes=2"))), "fatal", "no Ray cluster is named", "RAY_ADDRESS=")
+    assert list(cluster.check_cluster(world.case())) == []
 
 
 @pytest.mark.parametrize(
@@ -686,10 +678,10 @@ def test_several_nodes_need_a_cluster(gpu_case, world):
         ),
     ],
 )
-def test_a_cluster_that_does_not(gpu_case, world, listener, monkeypatch, tmp_path, address, overrides, whats, remedy):
+def test_a_cluster_that_does_not(world, listener, monkeypatch, tmp_path, address, overrides, whats, remedy):
     monkeypatch.setattr(cluster, "CURRENT_CLUSTER", tmp_path / "none")
     monkeypatch.setenv("RAY_ADDRESS", address.replace("LISTENER", f"127.0.0.1:{listener}"))
-    findings = bad(list(cluster.check_cluster(gpu_case(*overrides))))
+    findings = bad(list(cluster.check_cluster(world.case(*overrides))))
     assert [finding.level for finding in findings] == ["fatal"] * len(whats)
     assert all(what in finding.what for finding, what in zip(findings, whats, strict=True))
     assert remedy in findings[0].remedy

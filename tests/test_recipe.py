@@ -93,6 +93,14 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
     assert text in (VERL / file).read_text()
 
 
+def test_bases_and_hardware_set_different_keys() -> None:
+    keys = {
+        kind: {key for name in names for key in leaves(yaml.safe_load((ROOT / f"recipe/{kind}/{name}.yaml").read_text()))}
+        for kind, names in (("base", BASES), ("hardware", HARDWARE))
+    }
+    assert not keys["base"] & keys["hardware"]
+
+
 def content(name: str) -> dict[str, Any]:
     """The leaves of a file of recipe/, as OmegaConf reads them: PyYAML takes 1e-6 for a text."""
     from omegaconf import OmegaConf
