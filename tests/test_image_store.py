@@ -82,6 +82,7 @@ def test_a_plain_image_within_the_limits_keeps_its_bytes(data: bytes, suffix: st
         (turned(encoded(kind="JPEG")), "png", (60, 80), (0, 0, 0)),
         (encoded(size=(1000, 500)), "png", (392, 196), (0, 0, 0)),
         (noisy_jpeg((1000, 500)), "jpg", (392, 196), None),
+        (turned(noisy_jpeg((500, 1000))), "jpg", (392, 196), None),
         (encoded(size=(5, 5)), "png", (56, 56), (0, 0, 0)),
     ],
 )

@@ -139,11 +139,6 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     assert data_uri(file) != before
 
 
-def test_a_jpeg_that_is_resized_stays_one_and_is_upright() -> None:
-    stored, suffix, size = prepare(FILES["jpeg, EXIF 6"](), Limits(28 * 28, 56 * 56))
-    assert (suffix, size, check(stored).plain) == ("jpg", (28, 56), True)
-
-
 HOSTILE = {
     "nothing": (b"", "not an image in a known format"),
     "text": (b"<html>", "not an image in a known format"),
