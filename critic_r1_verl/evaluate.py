@@ -21,6 +21,7 @@ from critic_r1_verl.benchmarks import pairs
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
 from critic_r1_verl.files import locked, replacing, write_json
+from critic_r1_verl.images import READING
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
@@ -120,7 +121,7 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
     run = place.run
     file = run.folder / data_folder.RECORDS
     with locked(run.folder):
-        source = {"benchmark": place.benchmark, "location": place.location, "limit": limit}
+        source = {"benchmark": place.benchmark, "location": place.location, "limit": limit, "image_reading": READING}
         resumes = _is_recorded(run, "source", source)
         total = max(benchmarks.module(place.benchmark).PAIRS, default=None)
         loaded: Iterable[Record] = benchmarks.load(place.benchmark, run.folder, place.location)
@@ -224,6 +225,11 @@ def _is_recorded(run: Run, part: str, content: Mapping[str, Any]) -> bool:
     before = config[part] if isinstance(config[part], dict) else {}
     for key, value in content.items():
         if before.get(key) != value:
+            if key == "image_reading":
+                raise ValueError(
+                    f"{run.folder / CONFIG}: made with version {before.get(key) or 1} of reading images, now it is {value}: the model "
+                    f"would be shown other pixels than before (docs/data.md); {OTHER_FOLDER}"
+                )
             raise ValueError(f"{run.folder / CONFIG}: made with {part}.{key} {before.get(key)!r}, now it is {value!r}; {OTHER_FOLDER}")
     return True
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from critic_r1_verl import prompts
 from critic_r1_verl.files import replacing
-from critic_r1_verl.images import BadImage, decoded
+from critic_r1_verl.images import BadImage, check, file_bytes
 from critic_r1_verl.records import CHOICES, ORDERS, Order, PairRecord, QuestionRecord, Record, path_problem
 from critic_r1_verl.reward import compute_score
 
@@ -103,7 +103,7 @@ def check_row(row: Mapping[str, Any], root: str | Path, *, open_images: bool = T
     """The problems of a row, one sentence each; empty for a good row. root is the folder of its parquet file.
 
     It checks columns and types; roles; ability and style; that there are as many <image> placeholders as images, and no other placeholder
-    or chat token; unless open_images is False, that every image is a file inside root and can be decoded; and that the reward of training
+    or chat token; unless open_images is False, that every image is a plain file inside root (images.py); and that the reward of training
     gives acc 1 to the ground truth in the box, and acc 0 to other choices or a wrong answer.
     """
     if problems := _shape_problems(row, SHAPE, ""):
@@ -236,7 +236,8 @@ def _image_problems(paths: Sequence[str], root: Path) -> list[str]:
             if not file.is_relative_to(root.resolve()):
                 problems.append(f"image {path!r} is a link that leaves {root}")
                 continue
-            decoded(file)
+            if not check(file_bytes(file)).plain:
+                problems.append(f"image {path!r} in {root} is not an upright, opaque PNG or JPEG in 8 bits: verl would read other pixels")
         # A loop of links raises RuntimeError or OSError.
         except (BadImage, OSError, RuntimeError) as error:
             problems.append(f"image {path!r} in {root} does not open: {error}")

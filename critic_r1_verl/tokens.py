@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.files import replacing
-from critic_r1_verl.images import Limits, smart_resize
+from critic_r1_verl.images import Limits, file_bytes, smart_resize
+from critic_r1_verl.images import check as check_image
 
 _PROMPT_MARKER = "TEXT-OF-THE-PROMPT"
 # qwen_vl_utils 0.0.14, vision_process.py: IMAGE_MIN_TOKEN_NUM and IMAGE_MAX_TOKEN_NUM.
@@ -88,7 +89,6 @@ def meter(processor: Any, work: Path) -> Meter:
 
 def check(meter: Meter, processor: Any, rows: Iterable[Mapping[str, Any]], root: Path) -> int:
     """Compare the count of each row with the processor's output, as in verl. Returns the number of rows; ValueError if one differs."""
-    from PIL import Image as Pillow
     from qwen_vl_utils import process_vision_info
 
     num_rows = 0
@@ -103,10 +103,7 @@ def check(meter: Meter, processor: Any, rows: Iterable[Mapping[str, Any]], root:
         prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         images, _ = process_vision_info(messages, image_patch_size=processor.image_processor.patch_size)
         actual = len(processor(text=[prompt], images=images)["input_ids"][0])
-        sizes = []
-        for file in files:
-            with Pillow.open(file) as picture:
-                sizes.append(picture.size)
+        sizes = [check_image(file_bytes(file)).size for file in files]
         if (counted := meter.tokens(content, sizes)) != actual:
             raise ValueError(
                 f"{row['extra_info']['pair_id']}: counted {counted} prompt tokens, but the processor gives {actual}: "

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.files import replacing
-from critic_r1_verl.images import BadImage, Limits, prepare
+from critic_r1_verl.images import MAX_FILE_BYTES, BadImage, Limits, prepare
 from critic_r1_verl.records import Image
 
-MAX_FILE_BYTES = 128 * 2**20
 REMOTE_SECONDS = 20
 
 _STORED_NAME = re.compile(r"\.?[0-9a-f]{32}\.(png|jpg)(\.\d+\.tmp)?")

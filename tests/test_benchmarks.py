@@ -284,7 +284,7 @@ def test_rows_are_no_benchmark(tmp_path):
         ({"image": ...}, r"data.jsonl:2: the image is None, neither a path nor bytes"),
         ({"image": "images/none.png"}, r"data.jsonl:2: 'images/none.png' is in none of .*put the images there"),
         ({"image": "../secret.png"}, r"data.jsonl:2: the path '../secret.png' leaves the data folder"),
-        ({"image": "data.jsonl"}, r"data.jsonl:2: the image does not open \(UnidentifiedImageError"),
+        ({"image": "data.jsonl"}, r"data.jsonl:2: the image does not open \(not an image in a known format"),
     ],
 )
 def test_hostile_rows(tmp_path, change, message):

@@ -13,8 +13,10 @@ from PIL import Image as Picture
 from critic_r1_verl import evaluate
 from critic_r1_verl.engines.base import Completion, Sampling
 from critic_r1_verl.evaluate import Place, Settings
+from critic_r1_verl.images import READING
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
 from critic_r1_verl.report import terminal
+from critic_r1_verl.scoring.compare import compare_paths
 from critic_r1_verl.scoring.run import Metrics, Run, metrics
 from critic_r1_verl.scoring.score import score_file
 
@@ -140,6 +142,32 @@ def test_another_run_does_not_go_on_with_this_one(scripted, tmp_path: Path, chan
         run(model, file, tmp_path / "out", **options)
     assert not model.asked
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_evaluation_with_another_reading_of_images_does_not_go_on(scripted, tmp_path: Path) -> None:
+    """Folders written before the reading had a version do not say one."""
+    file = pairs_file(tmp_path / "mine.jsonl")
+    run(scripted(prefers_good), file, tmp_path / "out")
+    path = tmp_path / "out/mine/config.json"
+    config = json.loads(path.read_text())
+    assert config["source"].pop("image_reading") == READING
+    path.write_text(json.dumps(config))
+    model = scripted(prefers_good)
+    with pytest.raises(ValueError, match=rf"made with version 1 of reading images, now it is {READING}: .* give another --out"):
+        run(model, file, tmp_path / "out")
+    assert not model.asked
+
+
+def test_a_comparison_says_that_images_were_read_in_two_ways(scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = pairs_file(tmp_path / "mine.jsonl")
+    for folder in ("before", "after"):
+        run(scripted(prefers_good), file, tmp_path / folder)
+    compare_paths(tmp_path / "before", tmp_path / "after")
+    assert "images were read" not in capsys.readouterr().err
+    path = tmp_path / "before/mine/config.json"
+    path.write_text(path.read_text().replace(f'"image_reading": {READING}', '"image_reading": 1'))
+    compare_paths(tmp_path / "before", tmp_path / "after")
+    assert f"mine: images were read by version 1 for a, by version {READING} for b" in capsys.readouterr().err
 
 
 def test_a_benchmark_that_changed_does_not_go_on(scripted, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as Picture
 
 from critic_r1_verl.engines import openai_client
 from critic_r1_verl.engines.base import Completion, Request, Sampling
@@ -113,14 +114,18 @@ def request(number: int = 0, images: tuple[Path, ...] = (), **sampling: Any) -> 
 
 
 def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(b"picture")
+    Picture.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    picture = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
     monkeypatch.setenv(openai_client.KEY, "secret")
     server = serve(lambda body, _: said("first", "second"))
     engine = OpenAIEngine(server.url, "judge", body={"top_k": 5, "top_p": 0.8, "seed": None})
     asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
     assert list(engine.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
     content = [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(b"picture").decode()}},
+        {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{picture}"},
+        },
         {"type": "text", "text": "\nprompt 0"},
     ]
     assert server.asked == [
@@ -361,6 +366,6 @@ def test_leaving_early_cancels_what_is_in_flight(serve) -> None:
 
 def test_an_image_that_is_not_there(serve, tmp_path: Path) -> None:
     server = serve(lambda *_: said(""))
-    with pytest.raises(ValueError, match=r"gone\.png: the image cannot be read"):
+    with pytest.raises(ValueError, match=r"gone\.png: the image does not open \(No such file"):
         list(OpenAIEngine(server.url).generate([request(images=(tmp_path / "gone.png",))]))
     assert not server.asked

@@ -316,7 +316,7 @@ def test_numbers_for_programs(runs: Path) -> None:
         ("trained/test/config.json", "trained: holds no run"),
         ("trained/test/records.jsonl", "trained: holds no run"),
         ("trained/test/matches.jsonl", r"the match of samples 0 and 1 is missing; run `critic-r1 select` again"),
-        ("trained/test/images", r"images/\d\.png: cannot be read .* `critic-r1 eval`"),
+        ("trained/test/images", r"images/\d\.png: the image does not open .* `critic-r1 eval`"),
         ("training.jsonl", r"training\.jsonl: cannot be read .* `critic-r1 train`"),
         ("base", "base: no such folder"),
     ],

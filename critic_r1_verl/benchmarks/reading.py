@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from critic_r1_verl.files import replacing
-from critic_r1_verl.images import BadImage, decoded
+from critic_r1_verl.images import BadImage, check
 from critic_r1_verl.records import AnyRecord, Choice, Image, PairRecord, path_problem
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -119,11 +119,9 @@ def store(row: Row, raw: Any, out: Path, *elsewhere: str) -> Image:
     if stored := next((name for name in names if (out / name).is_file()), None):
         return Image(path=stored, sha256=sha)
     try:
-        kind = decoded(raw, tuple(_SUFFIXES)).format
+        suffix = _SUFFIXES[check(raw).format]
     except BadImage as error:
         raise ValueError(f"{row.where}: the image does not open ({error}); download it again") from error
-    # Pillow calls a JPEG that holds a second picture MPO, even if only JPEG is allowed.
-    suffix = _SUFFIXES["JPEG" if kind == "MPO" else kind]
     image = Image(path=f"images/{sha}.{suffix}", sha256=sha)
     with replacing(out / image.path) as temporary:
         temporary.write_bytes(raw)

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a report as one self-contained HTML page, and its main chart as an SVG file. All text of models and corpora is escaped."""
 
-import base64
 import math
-import mimetypes
 from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.files import replacing
+from critic_r1_verl.images import data_uri
 from critic_r1_verl.lines import Judgement, Selection
 from critic_r1_verl.records import Image, to_record
 from critic_r1_verl.report import figures, terminal
@@ -154,16 +153,11 @@ def _curves(steps: dict[int, Json]) -> Json | None:
 
 
 def _picture_uri(root: Path, image: Image) -> str:
-    """The data URI of an image; its type follows from the file's suffix. ValueError names a file that is no image or cannot be read."""
-    path = root / image.path
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    if not kind.startswith("image/"):
-        raise ValueError(f"{path}: the suffix is not that of an image; records must name image files")
+    """The data URI of an image as the model saw it. ValueError names a file that is no image or cannot be read."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); `critic-r1 eval` with the same --out writes it again") from error
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+        return data_uri(root / image.path)
+    except ValueError as error:
+        raise ValueError(f"{error}; once it is deleted, `critic-r1 eval` with the same --out writes it again") from error
 
 
 def _take_turns(groups: Sequence[list[str]], limit: int) -> list[str]:

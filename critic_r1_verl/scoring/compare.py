@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares two runs or two files of results on the same items: paired differences with intervals, and the exact McNemar test."""
 
+import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,10 @@ def compare_paths(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
 
 
 def compare_runs(a: Run, b: Run) -> Comparison:
-    """The comparison of two run folders of the same set."""
+    """The comparison of two run folders of the same set. stderr says if their models were shown different pixels."""
+    before, after = (run.image_reading for run in (a, b))
+    if before != after:
+        print(f"{a.name}: images were read by version {before} for a, by version {after} for b (docs/data.md)", file=sys.stderr)
     return compare(Side(a.name, measures_of(a)), Side(b.name, measures_of(b)))
 
 

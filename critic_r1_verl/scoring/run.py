@@ -84,6 +84,11 @@ class Run:
     def benchmark(self) -> str:
         return str(self.config().get("source", {}).get("benchmark", "pairs"))
 
+    @property
+    def image_reading(self) -> int:
+        """The version of the reading of images (images.py) by which the model was shown them."""
+        return self.config().get("source", {}).get("image_reading", 1)
+
 
 def runs_in(folder: Path) -> list[Run]:
     """The run folders at or below a folder, by name. ValueError if there is none."""

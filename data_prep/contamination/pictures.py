@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl.images import BadImage, Limits, decoded, prepare
+from critic_r1_verl.images import BadImage, Limits, file_bytes, prepare, read
 from data_prep.contamination.items import Hit, Item
 
 MAX_DISTANCE = 8
@@ -30,10 +30,10 @@ def fingerprint(file: Path, limits: Limits | None = None) -> Fingerprint:
     from PIL import Image
 
     try:
-        data = file.read_bytes()
+        data = file_bytes(file)
         if limits:
             data, _, _ = prepare(data, limits)
-        upright = decoded(data).convert("RGB")
+        upright = read(data)
     except (BadImage, OSError) as error:
         raise ValueError(f"{file}: does not open ({error}); correct or remove it") from error
     # phash would compute the same small picture from the large one.

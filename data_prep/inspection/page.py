@@ -11,7 +11,7 @@ from typing import Any
 
 from critic_r1_verl.data_folder import rows_file
 from critic_r1_verl.files import replacing
-from critic_r1_verl.images import BadImage, decoded
+from critic_r1_verl.images import BadImage, file_bytes, read
 from critic_r1_verl.records import PairRecord, path_problem
 from critic_r1_verl.report import page as report_page
 from critic_r1_verl.rows import Row, stream_rows
@@ -79,10 +79,10 @@ def _picture_uri(folder: Path, path: str) -> str:
         raise ValueError(f"{folder}: image {path!r} is not inside the folder; `critic-r1 data validate {folder}` lists all such rows")
     buffer = io.BytesIO()
     try:
-        picture = decoded(file)
-    except BadImage as error:
+        picture = read(file_bytes(file))
+    except (BadImage, OSError) as error:
         raise ValueError(f"{file}: does not open ({error}); `critic-r1 data validate {folder}` lists all such rows") from error
-    kind = "JPEG" if picture.format == "JPEG" else "PNG"
+    kind = "JPEG" if file.suffix == ".jpg" else "PNG"
     picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     picture.save(buffer, kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
