@@ -29,11 +29,6 @@ class Shape:
     tied: bool | None = None
     divisible: tuple[tuple[str, int], ...] = ()
 
-    @property
-    def linears(self) -> dict[str, int]:
-        """The linear layers of plan.sizes.Sizes: not known here, so that adapters, which are small, count as nothing."""
-        return {}
-
     def cache_bytes(self, tokens: int) -> int | None:
         """Bytes of the keys and values of so many tokens in half precision."""
         if self.layers is None or self.key_value_heads is None or self.head_size is None:

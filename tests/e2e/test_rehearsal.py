@@ -14,7 +14,7 @@ import rehearsal
 import small_bases
 from PIL import Image
 
-from critic_r1_verl import prompts, supervise
+from critic_r1_verl import prompts, rows, supervise
 
 TESTS = Path(__file__).parents[1]
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
@@ -24,18 +24,21 @@ COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """base/, and data/ built with the recipe's template and pixel limits and measured with that base's tokenizer."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    rows = []
+    pairs = []
     for number in range(24):
         right, wrong = COLOURS[number % 6], COLOURS[(number + 1 + number // 6) % 6]
         row = {"image": f"{number}.png", "question": "Which colour?", "chosen": f"It is {right}.", "rejected": f"It is {wrong}."}
         Image.new("RGB", (520 + 40 * (number % 3), 520), right).save(folder / row["image"])
-        if number % 8 == 7:
-            row |= {"image": None, "question": f"Which colour has number {number}?"}
-        rows.append(row)
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = [prompts.load("critic").text, *(row[key] for row in rows for key in ("question", "chosen", "rejected"))]
+        pairs.append(row)
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    texts = [prompts.load("critic").text, *(row[key] for row in pairs for key in ("question", "chosen", "rejected"))]
     small_bases.build("qwen2_5_vl", texts, folder / "base", likely=("\\boxed{1}", "\\boxed{2}"))
     critic_r1(folder, "data", "build", "--corpus", "pairs:pairs.jsonl", "--base", "base", "--val", "4", "--test", "4", "--out", "data")
+    built = rows.read_rows(folder / "data" / "train.parquet")
+    for row in built[::4]:
+        row["images"] = []
+        row["prompt"][0]["content"] = row["prompt"][0]["content"].replace("<image>", "")
+    rows.write_parquet(folder / "data" / "mixed.parquet", built)
     return folder
 
 

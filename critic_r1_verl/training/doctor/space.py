@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.base import base_folder
@@ -137,6 +138,13 @@ def base_shape(config: Any) -> shape.Shape:
         return shape.by_name(path)
 
 
+class _Weights(NamedTuple):
+    """plan.job.Weights: adapters, whose layers are not known here, are small and count as nothing."""
+
+    parameters: int
+    linears: Mapping[str, int] = MappingProxyType({})
+
+
 def _checkpoints(config: Any, base: shape.Shape) -> tuple[float, float]:
     """Bytes of one checkpoint, and of all that lie on the disk at once; 0 where the base is not known."""
     if base.parameters is None:
@@ -146,7 +154,8 @@ def _checkpoints(config: Any, base: shape.Shape) -> tuple[float, float]:
     # check_data reports a file that is missing.
     rows = sum(job.num_rows(file) for file in local if file.is_file()) if local else None
     steps = job.steps(config, rows)
-    return memory.checkpoint_bytes(config, base), memory.disk_bytes(config, base, steps or 1)
+    weights = _Weights(base.parameters)
+    return memory.checkpoint_bytes(config, weights), memory.disk_bytes(config, weights, steps or 1)
 
 
 def host_bytes(config: Any, base: shape.Shape) -> float:

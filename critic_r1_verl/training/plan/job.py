@@ -3,9 +3,10 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from critic_r1_verl.training.plan.sizes import Sizes
 
@@ -86,7 +87,17 @@ def gpus(config: Any) -> int:
     return config.trainer.nnodes * config.trainer.n_gpus_per_node
 
 
-def adapter_parameters(config: Any, sizes: Sizes) -> int:
+class Weights(Protocol):
+    """Of Sizes, what the size of a checkpoint depends on; the doctor knows no more of a model that is not here."""
+
+    @property
+    def parameters(self) -> int: ...
+
+    @property
+    def linears(self) -> Mapping[str, int]: ...
+
+
+def adapter_parameters(config: Any, sizes: Weights) -> int:
     """Parameters of the LoRA adapters; 0 without LoRA."""
     model = config.actor_rollout_ref.model
     targets, excluded = model.target_modules, model.exclude_modules

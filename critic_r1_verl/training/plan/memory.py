@@ -8,7 +8,7 @@ function's name says host. Where a number is an assumption, its constant says so
 import math
 from typing import Any
 
-from critic_r1_verl.training.plan.job import BYTES, Job, Lengths, adapter_parameters, gpus, read
+from critic_r1_verl.training.plan.job import BYTES, Job, Lengths, Weights, adapter_parameters, gpus, read
 from critic_r1_verl.training.plan.sizes import Sizes
 
 GIB = 2**30
@@ -126,7 +126,7 @@ def queue_bytes(job: Job, lengths: Lengths) -> float:
     return job.rollouts * (lengths.pixels * PIXEL_BYTES + lengths.tokens * 10 * 8)
 
 
-def checkpoint_bytes(config: Any, sizes: Sizes) -> float:
+def checkpoint_bytes(config: Any, sizes: Weights) -> float:
     """Bytes of one checkpoint of verl's FSDP engine: what actor.checkpoint.save_contents names, in the type the model is kept in."""
     actor = config.actor_rollout_ref.actor
     width, contents = BYTES[actor.fsdp_config.model_dtype], actor.checkpoint.save_contents
@@ -140,7 +140,7 @@ def checkpoint_bytes(config: Any, sizes: Sizes) -> float:
     return sum(per_content.get(content, 0) for content in contents)
 
 
-def disk_bytes(config: Any, sizes: Sizes, steps: int) -> float:
+def disk_bytes(config: Any, sizes: Weights, steps: int) -> float:
     """Bytes of all checkpoints that lie on the disk at once during a run of so many steps: those kept, and the one being written."""
     every, kept = config.trainer.save_freq, config.trainer.max_actor_ckpt_to_keep
     if every <= 0 or not config.actor_rollout_ref.actor.checkpoint.save_contents:
