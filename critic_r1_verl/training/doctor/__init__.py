@@ -10,7 +10,14 @@ from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor.base import check_base
 from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
-from critic_r1_verl.training.doctor.machine import check_devices, check_leftovers, check_ports, check_space, check_versions
+from critic_r1_verl.training.doctor.machine import (
+    check_devices,
+    check_flash_attn,
+    check_leftovers,
+    check_ports,
+    check_space,
+    check_versions,
+)
 from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
 
@@ -21,6 +28,7 @@ CHECKS = (
     check_keys,
     check_versions,
     check_devices,
+    check_flash_attn,
     check_data,
     check_base,
     check_name,
