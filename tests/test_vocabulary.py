@@ -2,7 +2,9 @@
 """Labels of undocumented spelling: what is read without a guess, what is counted, when a build stops, and what --answer changes."""
 
 import json
+import random
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,6 @@ LETTERED = "Question: [Q]\nResponse A: [A]\nResponse B: [B]"
         ("1.0", "1"),
         (" Second ", "2"),
         ("2nd", "2"),
-        ("One", "1"),
         ("[2]", "2"),
         ("[[1]]", "1"),
         ("(2)", "2"),
@@ -65,6 +66,8 @@ LETTERED = "Question: [Q]\nResponse A: [A]\nResponse B: [B]"
         ("both", None),
         ("neither", None),
         ("same", None),
+        ("the better one", None),
+        ("One is better", None),
         ("C", None),
         ("A", None),
         ("Response B is better", None),
@@ -265,3 +268,24 @@ def test_the_counts_of_a_shard_are_found_again(tmp_path: Path) -> None:
 def test_the_longest_text_that_is_looked_at_is_short() -> None:
     assert critic_verdict.verdict("(" * 99 + "1" + ")" * 99, lettered=False) == "1"
     assert critic_verdict.verdict("(" * 100 + "1" + ")" * 100, lettered=False) is None
+
+
+def test_the_swapped_text_has_the_opposite_verdict_in_no_time() -> None:
+    rng = random.Random(0)
+    swap = {"1": "2", "first": "second", "a": "b", "[1]": "[2]", "(a)": "(b)"}
+    swap |= {other: word for word, other in swap.items()}
+    # Without "tie", because the swap of "a tie" is not English.
+    plain = ["the", "response", "answer:", "is", "better", "than", "better:", "one", "not", "verdict", "wins", ">", ",", "and", "equal"]
+    opposite = {"1": "2", "2": "1"}
+    num_read = 0
+    for _ in range(5000):
+        words = rng.choices([*swap, *plain, *plain[:5]], k=rng.randint(1, 5))
+        found = critic_verdict.verdict(" ".join(words), lettered=True)
+        swapped = critic_verdict.verdict(" ".join(swap.get(word, word) for word in words), lettered=True)
+        assert swapped == opposite.get(found or "", found), words
+        num_read += found is not None
+    assert num_read > 500
+    for text in ("the " * 50, "the response " * 15, "final my " * 22, "[" * 100 + "]" * 100, "1 is better than " * 12):
+        start = time.process_time()
+        critic_verdict.verdict(text, lettered=True)
+        assert time.process_time() - start < 0.1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a written verdict such as "Response 1", "[[2]]", "\\boxed{1}", "The second response is better." or "Both are equally good."
 
-Only whole texts that can mean one thing are read; a text that needs a guess is not ("0", "C", "both", "1 or 2").
+Only whole texts that can mean one thing are read; a text that needs a guess is not ("0", "C", "both", "1 or 2", "the better one").
 """
 
 import re
@@ -11,14 +11,14 @@ from critic_r1_verl.records import Choice
 MAX_CHARS = 200
 
 _SIDES: dict[str, Choice] = {
-    **dict.fromkeys(("1", "1.0", "one", "first", "1st", "a"), "1"),
-    **dict.fromkeys(("2", "2.0", "two", "second", "2nd", "b"), "2"),
+    **dict.fromkeys(("1", "1.0", "first", "1st", "a"), "1"),
+    **dict.fromkeys(("2", "2.0", "second", "2nd", "b"), "2"),
 }
 _LETTERS = {"a", "b"}
 _OTHER: dict[Choice, Choice] = {"1": "2", "2": "1"}
 
 _NOUN = "(?:response|answer|option|candidate|assistant)"
-_NUMBER, _ORDINAL = r"(?P<{0}>1(?:\.0)?|2(?:\.0)?|one|two|a|b)", r"(?P<{0}>first|second|1st|2nd)"
+_NUMBER, _ORDINAL = r"(?P<{0}>1(?:\.0)?|2(?:\.0)?|a|b)", r"(?P<{0}>first|second|1st|2nd)"
 
 
 def _side(name: str) -> str:
@@ -33,7 +33,7 @@ _IS_BETTER = (
     rf" (?:is (?:(?:slightly|much|clearly|significantly|far) )?(?:{_BETTER}|the {_BETTER}(?: one| {_NOUN})?|the winner)|wins)"
     rf"(?: (?:than|over|to) {_side('worse')})?"
 )
-_LEAD = rf"(?:(?:the |my |final )*(?:{_BETTER}(?: one| {_NOUN})?|winner|verdict|preference|choice)(?: is:? |: ?| ))"
+_LEAD = rf"(?:(?:the |my |final )*(?:{_BETTER}(?: one| {_NOUN})?|winner|verdict|choice)(?: is:? |: ?| ))"
 _CHOICE = re.compile(rf"(?:{_LEAD})?{_side('better')}|{_side('side')}{_IS_BETTER}|(?P<left>[ab]) ?(?P<sign>>>?|<<?) ?(?P<right>[ab])")
 
 _EQUAL = r"(?:equal|tied|equally good|of equal quality|equal in quality)"
