@@ -20,7 +20,7 @@ from critic_r1_verl.data_folder import FILES, MANIFEST, RECORDS
 from critic_r1_verl.files import file_sha256, locked, replacing, write_json
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import ORDERS, SPLITS
-from data_prep import contamination, corpora, shards, writing
+from data_prep import contamination, corpora, shards, vocabulary, writing
 from data_prep.choice import check, choose
 from data_prep.image_store import remove_unused
 from data_prep.merge import Key, drop, read_keys, read_records
@@ -64,6 +64,9 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
     (out / MANIFEST).unlink(missing_ok=True)
     by_task = convert_all(tasks, options.num_workers)
     counts = [_total(found for task, found in zip(tasks, by_task, strict=True) if task.corpus == corpus.name) for corpus in given]
+    for corpus, count in zip(given, counts, strict=True):
+        if "unread" in count:
+            vocabulary.check(corpus.name, count["read"], count["read_as"], count["unread"])
 
     keys = read_keys(tasks, [corpus.name for corpus in given], counts)
     keys, ties = choose(keys, given, options, counts)
@@ -115,7 +118,9 @@ def _total(counts: Iterable[shards.Counts]) -> shards.Counts:
     skipped: Counter[str] = Counter()
     for count in counts:
         skipped.update(count["skipped"])
-    return {"read": sum(count["read"] for count in counts), "kept": sum(count["kept"] for count in counts), "skipped": skipped}
+    total = {"read": sum(count["read"] for count in counts), "kept": sum(count["kept"] for count in counts), "skipped": skipped}
+    labelled = [count for count in counts if "unread" in count]
+    return total | {key: vocabulary.total(count[key] for count in labelled) for key in ("read_as", "unread") if labelled}
 
 
 def _decontaminate(
@@ -155,6 +160,7 @@ def _provenance(corpus: Corpus, counts: shards.Counts) -> Mapping[str, Any]:
         "revision": module.REVISION if corpus.location in ("", module.HUB) else "",
         "licence": module.LICENCE,
         "grade": module.GRADE,
+        "answers": dict(sorted(corpus.answers.items())),
         "quota": corpus.quota,
         "weight": corpus.weight,
         "counts": {**counts, "skipped": dict(sorted(counts["skipped"].items()))},

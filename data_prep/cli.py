@@ -12,7 +12,7 @@ from typing import Any
 from critic_r1_verl import cli
 from critic_r1_verl.cli import flags
 from critic_r1_verl.training import recipe
-from data_prep import build, inspection, validate
+from data_prep import build, inspection, validate, vocabulary
 from data_prep.corpora import MODULES, load, parse
 from data_prep.options import Corpus, Options
 from data_prep.splits import DEFAULTS
@@ -67,6 +67,14 @@ def _add_build(subparsers: Any) -> None:
     )
     sources.add_argument(
         "--column", action="append", default=[], metavar="OURS:THEIRS", help=f"{PAIRS}: read column OURS from column THEIRS"
+    )
+    sources.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="SPELLING=MEANING",
+        help="corpora with labels of unknown spelling, such as llava_critic_grpo: what a spelling means, one of "
+        f"{', '.join(vocabulary.MEANINGS)}; may be repeated",
     )
     sources.add_argument(
         "--quota", action="append", default=[], metavar="NAME:N", help="take at most N records of a corpus, chosen by hash"
@@ -125,6 +133,8 @@ def _build(arguments: argparse.Namespace) -> int:
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
         print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
+        if count.get("unread"):
+            print(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
     print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
     return 0
@@ -141,21 +151,26 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _corpora(arguments: argparse.Namespace) -> list[Corpus]:
     parsed = [parse(word) for word in arguments.corpus]
-    names = [load(converter).NAME for converter, _ in parsed]
+    modules = [load(converter) for converter, _ in parsed]
+    names = [module.NAME for module in modules]
     images, quotas, weights = (_by_name(arguments, flag, names) for flag in ("images", "quota", "weight"))
     columns = {theirs: ours for ours, theirs in _assignments("column", arguments.column)}
     if columns and PAIRS not in names:
         raise ValueError(f"--column is for --corpus {PAIRS}:FILE")
+    answers = vocabulary.parse(arguments.answer)
+    if answers and not any(hasattr(module, "LABEL") for module in modules):
+        raise ValueError(f"--answer is for corpora with labels of unknown spelling; no such corpus is among {', '.join(names)}")
     return [
         Corpus(
             converter=converter,
             location=location,
             images=Path(images[name]) if name in images else None,
             columns=columns if name == PAIRS else {},
+            answers=answers if hasattr(module, "LABEL") else {},
             quota=_number("quota", flags.count, quotas[name]) if name in quotas else None,
             weight=_number("weight", float, weights[name]) if name in weights else None,
         )
-        for name, (converter, location) in zip(names, parsed, strict=True)
+        for name, module, (converter, location) in zip(names, modules, parsed, strict=True)
     ]
 
 

@@ -3,8 +3,8 @@
 
 A module has these constants: NAME, HUB (hub id or None), CONFIG (configuration on the hub or None), SPLIT, REVISION ("" for the newest),
 LICENCE ("" if none is stated), GRADE (how well the schema is known, from "A", documented, to "D") and COLUMNS (the required columns). FILES
-is optional, for a folder that holds the same data twice: file names in order of preference, of which the first that exists is read. The one
-function of a module is
+is optional, for a folder that holds the same data twice: file names in order of preference, of which the first that exists is read. LABEL
+is optional, for labels whose spellings are not documented: their column, which vocabulary.py describes. The one function of a module is
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 
@@ -26,9 +26,13 @@ _SPEAKERS = {"human": "User", "user": "User", "gpt": "Assistant", "assistant": "
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A row, or one pair of it, that cannot be used. reason is a fixed short phrase such as "tie", without content of the row."""
+    """A row, or one pair of it, that cannot be used. reason is a fixed short phrase such as "tie", without content of the row.
+
+    spelling: that of a label that was not read (vocabulary.py), "" for any other reason.
+    """
 
     reason: str
+    spelling: str = ""
 
 
 class SchemaError(ValueError):

@@ -15,13 +15,15 @@ class Corpus:
 
     converter: name of a module of data_prep/corpora, or path of a converter file of the user. location: file, folder or hub id of the
     data ("" for the hub id of the corpus). images: folder of the images, if they are elsewhere. columns: {name in the file: name that the
-    converter expects}. quota: the largest number of records to take. weight: share relative to the weights of the other corpora.
+    converter expects}. answers: {spelling of a label: its meaning}, as vocabulary.parse returns them. quota: the largest number of records
+    to take. weight: share relative to the weights of the other corpora.
     """
 
     converter: str
     location: str = ""
     images: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict)
     quota: int | None = None
     weight: float | None = None
 

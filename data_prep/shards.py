@@ -21,14 +21,16 @@ from critic_r1_verl.images import BadImage, Limits
 from critic_r1_verl.prompts import Template
 from critic_r1_verl.records import ORDERS, PairRecord, Record
 from critic_r1_verl.tokens import Meter
-from data_prep import corpora
+from data_prep import corpora, vocabulary
 from data_prep.corpus import SchemaError, Skip
 from data_prep.image_store import ImageStore
 from data_prep.sources import File
 from data_prep.tables import Table
 
 Counts = dict[str, Any]
-"""{"read": n, "kept": n, "skipped": {reason: n}}; read is kept plus all of skipped."""
+"""{"read": n, "kept": n, "skipped": {reason: n}}; read is kept plus all of skipped.
+
+For a corpus with LABEL also "read_as": {spelling=meaning: n} and "unread": {spelling: n}, its labels (vocabulary.py)."""
 
 TOO_LONG = "prompt too long"
 
@@ -37,13 +39,15 @@ TOO_LONG = "prompt too long"
 class Task:
     """Rows start (included) to stop (excluded) of one file of a corpus, and how to convert them; result is the file to write.
 
-    columns: pairs (name in the file, name that the converter expects). templates: {kind of record: template}.
+    columns: pairs (name in the file, name that the converter expects). answers: pairs (spelling of a label, its meaning). templates: {kind
+    of record: template}.
     """
 
     corpus: str
     converter: str
     file: File
     columns: tuple[tuple[str, str], ...]
+    answers: tuple[tuple[str, str], ...]
     start: int
     stop: int
     out: Path
@@ -65,13 +69,18 @@ def convert_shard(task: Task) -> Counts:
         return read_counts(task.result)
     module = corpora.load(task.converter)
     store = ImageStore(task.out, task.limits, task.file.images, task.allow_remote)
+    label, answers = getattr(module, "LABEL", ""), dict(task.answers)
     skipped: Counter[str] = Counter()
+    read_as: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
     kept = 0
     table = _table(task.file.path, task.columns, task.file.path.stat().st_mtime_ns)
     with replacing(task.result) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for number, raw in enumerate(table.rows(task.start, task.stop), start=task.start):
             where = f"{task.corpus}: {task.file.path}: row {number}"
-            for record in convert_row(module, raw, store, where):
+            for record in convert_row(module, vocabulary.mapped(raw, label, answers) if answers else raw, store, where):
+                if label:
+                    vocabulary.note(raw, label, record, read_as, unread)
                 line = record if isinstance(record, Skip) else _line(record, task, store, where)
                 if isinstance(line, Skip):
                     skipped[line.reason] += 1
@@ -79,7 +88,9 @@ def convert_shard(task: Task) -> Counts:
                     stream.write(json.dumps(line, ensure_ascii=False) + "\n")
                     kept += 1
         counts = {"read": kept + skipped.total(), "kept": kept, "skipped": dict(sorted(skipped.items()))}
-        stream.write(json.dumps({"counts": counts}) + "\n")
+        if label:
+            counts |= {"read_as": vocabulary.total([read_as]), "unread": vocabulary.total([unread])}
+        stream.write(json.dumps({"counts": counts}, ensure_ascii=False) + "\n")
     return counts
 
 
@@ -97,7 +108,7 @@ def read_lines(result: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_counts(result: Path) -> Counts:
     """The counts of a finished shard, from its last line."""
     with result.open("rb") as stream:
-        stream.seek(max(0, result.stat().st_size - 64 * 1024))
+        stream.seek(max(0, result.stat().st_size - 256 * 1024))
         return json.loads(stream.readlines()[-1])["counts"]
 
 

@@ -145,6 +145,7 @@ TINY = ["+recipe/base=tiny", "+recipe/hardware=cpu"]
 )
 def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, monkeypatch, capsys, environment, gpus, overrides, trained):
     os.environ.update(environment)
+    monkeypatch.setattr(doctor.machine, "has_flash_attn", lambda: True)
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
     assert cli.main(["train", "--recipe", "critic_r1_plus", *overrides]) == 0
     first = capsys.readouterr().out.splitlines()[0]
@@ -155,6 +156,30 @@ def test_train_takes_the_small_base_only_where_there_is_nothing_else(training, m
     else:
         assert training.examined == ("critic_r1_plus", overrides, environment.get("VERL_PLATFORM"))
         assert first.startswith("step 2")
+
+
+PADDED = "actor_rollout_ref.model.use_remove_padding=false"
+SDPA = "++actor_rollout_ref.model.override_config.attn_implementation=sdpa"
+
+
+@pytest.mark.parametrize(
+    ("environment", "overrides", "added"),
+    [
+        ({}, ["a=1"], [PADDED, SDPA]),
+        ({"VERL_PLATFORM": "amd"}, ["+recipe/hardware=1x24g"], [PADDED, SDPA]),
+        ({}, ["actor_rollout_ref.model.use_remove_padding=true"], [SDPA]),
+        ({"VERL_PLATFORM": "cpu"}, ["a=1"], []),
+        ({"RAY_ADDRESS": "auto"}, ["a=1"], []),
+    ],
+)
+def test_train_goes_without_flash_attn_and_says_so(training, monkeypatch, capsys, environment, overrides, added):
+    os.environ.update(environment)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 8)
+    monkeypatch.setattr(doctor.machine, "has_flash_attn", lambda: False)
+    assert cli.main(["train", *overrides]) == 0
+    assert training.trained == ("critic_r1", added + overrides)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("flash-attn is not installed") == bool(added) and all(word in first for word in added)
 
 
 def test_train_says_what_came_out(training, machine, capsys):

@@ -309,6 +309,36 @@ def test_platform_that_is_right(world, monkeypatch, environment, gpus, hardware)
     assert finding.level == "ok"
 
 
+WITHOUT = tuple(machine.WITHOUT_FLASH_ATTN.values())
+
+
+@pytest.mark.parametrize(
+    "environment, gpus, installed, overrides, level",
+    [
+        ({}, 8, True, (), "ok"),
+        ({}, 8, False, (), "fatal"),
+        ({}, 8, False, WITHOUT, "ok"),
+        ({}, 8, False, WITHOUT[:1], "fatal"),
+        ({}, 8, False, WITHOUT[1:], "fatal"),
+        ({"VERL_PLATFORM": "cpu"}, 0, False, ("+recipe/base=tiny", "+recipe/hardware=cpu"), "ok"),
+        ({"VERL_PLATFORM": "cpu"}, 0, False, (), "fatal"),
+        # What is installed elsewhere is not known here, and without a device there is no run.
+        ({}, 0, False, (), None),
+        ({"RAY_ADDRESS": "auto"}, 8, False, (), None),
+        ({"VERL_PLATFORM": "huawei"}, 8, False, (), None),
+    ],
+)
+def test_flash_attn(world, monkeypatch, environment, gpus, installed, overrides, level):
+    monkeypatch.delenv("VERL_PLATFORM")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(machine, "has_flash_attn", lambda: installed)
+    findings = list(machine.check_flash_attn(world.case(*overrides)))
+    assert [finding.level for finding in findings] == [level] * bool(level)
+    assert level != "fatal" or all(override in findings[0].remedy for override in WITHOUT)
+
+
 def test_the_line_to_type_can_be_typed(world):
     override = "data.train_files=[a b.parquet]"
     (finding,) = machine.check_devices(world.case(override))

@@ -144,11 +144,20 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _for_this_machine(overrides: list[str]) -> list[str]:
-    """The overrides; if there is no GPU and none was requested, with those for the small base on the CPU, which a message announces."""
+    """The overrides, with those that this machine needs, which a message announces: without flash-attn, those that go without it; if there
+    is no GPU and none was requested, those for the small base on the CPU."""
     from critic_r1_verl import devices
+    from critic_r1_verl.training.doctor import machine
 
     cpu_override = "+recipe/hardware=cpu"
     keys = {word.lstrip("+").split("=", 1)[0]: word for word in overrides}
+    here = os.environ.get("VERL_PLATFORM", "nvidia") in ("", "nvidia", "amd") and not os.environ.get("RAY_ADDRESS")
+    if here and devices.gpu_count() and not machine.has_flash_attn():
+        added = [word for key, word in machine.WITHOUT_FLASH_ATTN.items() if key not in keys]
+        # A micro-batch is cut by its real tokens, but then padded to its longest row.
+        remedy = "if memory runs out, halve actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+        print(f"flash-attn is not installed: slower, with padding ({remedy}), by {' '.join(added) or 'your overrides'}", flush=True)
+        return added + overrides
     asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
     if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or devices.gpu_count():
         return overrides

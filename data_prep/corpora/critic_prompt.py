@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parses the prompt of LLaVA-Critic, in which question and responses are in brackets, and knows the spellings of its verdicts.
+"""Parses the prompt of LLaVA-Critic, in which question and responses are in brackets.
 
     Question: [...]
     The first response: [...]
@@ -9,8 +9,8 @@
 """
 
 import re
+from typing import NamedTuple
 
-from critic_r1_verl.records import Choice
 from data_prep.corpus import Skip
 
 _QUESTION = "Question: ["
@@ -18,34 +18,18 @@ _RESPONSES = {("The first response", "The second response"), ("Response 1", "Res
 _BOUNDARY = re.compile(r"\][^\S\n]*\n\s*(The (?:first|second) response|Response [12AB])[^\S\n]*:[^\S\n]*\[")
 _BRACKET = re.compile(r"[\[\]]")
 
-_WORDS: dict[str, Choice] = {"1": "1", "first": "1", "a": "1", "2": "2", "second": "2", "b": "2"}
-_SPELLINGS = (
-    "{}",
-    "[{}]",
-    "response {}",
-    "{} response",
-    "the {} response",
-    "response {} is better",
-    "the {} response is better",
-    "the better response: [{}]",
-)
-_TIES = (
-    "tie",
-    "equal",
-    "equally good",
-    "two responses are equally good",
-    "the two responses are equally good",
-    "both responses are equally good",
-)
-VERDICTS: dict[str, Choice] = {
-    **{spelling.format(word): choice for word, choice in _WORDS.items() for spelling in _SPELLINGS},
-    **dict.fromkeys(_TIES, "tie"),
-}
-"""Lower-case spelling without a full stop -> the better response."""
+
+class Parts(NamedTuple):
+    """What a prompt holds. lettered: it calls the responses A and B."""
+
+    question: str
+    first: str
+    second: str
+    lettered: bool
 
 
-def parts(prompt: str) -> tuple[str, str, str] | Skip:
-    """Question, first and second response; Skip if they cannot be told apart. Linear in the length of the prompt."""
+def parts(prompt: str) -> Parts | Skip:
+    """Question and responses; Skip if they cannot be told apart. Linear in the length of the prompt."""
     rest = prompt.partition(_QUESTION)[2]
     boundaries = list(_BOUNDARY.finditer(rest))
     if len(boundaries) < 2:
@@ -56,7 +40,7 @@ def parts(prompt: str) -> tuple[str, str, str] | Skip:
     end = _end(tail)
     if len(boundaries) > 2 or (first[1], second[1]) not in _RESPONSES or f"\n{_QUESTION}" in question or end is None:
         return Skip("parts of the prompt cannot be told apart")
-    return question.strip(), rest[first.end() : second.start()].strip(), tail[:end].strip()
+    return Parts(question.strip(), rest[first.end() : second.start()].strip(), tail[:end].strip(), first[1] == "Response A")
 
 
 def _end(tail: str) -> int | None:

@@ -3,8 +3,9 @@
 
 Source: hub, lmms-lab/llava-critic-113k, config pairwise, split train, 40,154 rows. Licence Apache-2.0.
 Schema grade A for the columns, C for the texts (known from one parser by others): what cannot be parsed is skipped with a count.
-Label: the bracketed word after "The better response:" (1, 2, first, second, A, B); without one, "equally good" at the end is a tie. A row
-with any other word is skipped with a count: the word is free text of a model, so it is a bad row, not another schema.
+Label: the bracketed word after "The better response:" (1, 2, first, second; A, B where the prompt calls the responses so); without one,
+"equally good" at the end is a tie. A row with any other word is skipped with a count: the word is free text of a model, so it is a bad row,
+not another schema.
 Known defects: brackets inside responses; rationales with two verdicts; the pairs come from VLFeedback, LLaVA-RLHF and RLHF-V, as do some of
 VL-RewardBench (see --decontaminate). The config pointwise is not read: its rows are skipped as prompts in no known form.
 """
@@ -14,7 +15,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from critic_r1_verl.records import Choice, Record
-from data_prep.corpora.critic_prompt import VERDICTS, parts
+from data_prep.corpora.critic_prompt import parts
+from data_prep.corpora.critic_verdict import verdict
 from data_prep.corpora.record import pairs, typed
 from data_prep.corpus import Put, SchemaError, Skip
 
@@ -41,20 +43,19 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     prompt, rationale = (turn.get("value") for turn in turns)
     if not isinstance(prompt, str) or not isinstance(rationale, str):
         return [Skip("turn is not a text")]
-    preferred = _verdict(rationale.lower())
     found = parts(prompt)
     if isinstance(found, Skip):
         return [found]
+    preferred = _verdict(rationale.lower(), found.lettered)
     if isinstance(preferred, Skip):
         return [preferred]
-    question, first, second = found
-    category = raw.get("source")
-    return pairs(put, raw.get("image"), question, [(first, second, preferred)], source=NAME, licence=LICENCE, category=category)
+    candidate = (found.first, found.second, preferred)
+    return pairs(put, raw.get("image"), found.question, [candidate], source=NAME, licence=LICENCE, category=raw.get("source"))
 
 
-def _verdict(rationale: str) -> Choice | Skip:
+def _verdict(rationale: str, lettered: bool) -> Choice | Skip:
     words = {bracketed.strip() or bare for bracketed, bare in _BETTER.findall(rationale)}
-    verdicts = {VERDICTS.get(word) for word in words}
+    verdicts = {verdict(word, lettered=lettered) for word in words}
     if len(verdicts) > 1:
         return Skip("verdicts differ")
     if not verdicts:

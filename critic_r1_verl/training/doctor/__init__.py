@@ -11,7 +11,7 @@ from critic_r1_verl.training.doctor.base import check_base
 from critic_r1_verl.training.doctor.cluster import check_cluster
 from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
-from critic_r1_verl.training.doctor.machine import check_devices, check_leftovers, check_ports, check_versions
+from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
 from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
 from critic_r1_verl.training.doctor.space import check_cpus, check_gpu_memory, check_space
@@ -24,6 +24,7 @@ CHECKS = (
     check_versions,
     check_devices,
     check_cluster,
+    check_flash_attn,
     check_data,
     check_base,
     check_name,

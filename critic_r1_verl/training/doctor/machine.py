@@ -2,6 +2,7 @@
 """Checks of the machine: installed versions, devices, ports, and what earlier runs left behind."""
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import socket
@@ -16,6 +17,13 @@ from critic_r1_verl.training.doctor.finding import Case, Finding, Level
 GPU_VERSIONS = {"verl": "0.9.1", "torch": "2.11.0", "vllm": "0.24.0", "transformers": "5.9.0"}
 # Releases of transformers in which Qwen2.5-VL has wrong positions: github.com/huggingface/transformers, issues 45325 and 45330.
 WRONG_POSITIONS = ((5, 4, 0), (5, 5, 4))
+
+# What verl needs where flash-attn is missing: the unpadded forward of its Qwen-VL models calls flash-attn, and verl's default for attention
+# is flash_attention_2 (verl 0.9.1: models/transformers/qwen2_vl.py, workers/config/model.py).
+WITHOUT_FLASH_ATTN = {
+    "actor_rollout_ref.model.use_remove_padding": "actor_rollout_ref.model.use_remove_padding=false",
+    "actor_rollout_ref.model.override_config.attn_implementation": "++actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+}
 
 
 def check_versions(case: Case) -> Iterator[Finding]:
@@ -69,6 +77,30 @@ def installed(package: str) -> str:
         return importlib.metadata.distribution(package).version
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def has_flash_attn() -> bool:
+    """Whether flash-attn is installed here."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def check_flash_attn(case: Case) -> Iterator[Finding]:
+    """Whether flash-attn is installed if the configuration needs it. Nothing is found for other machines: a Ray cluster, other devices."""
+    config = case.config
+    elsewhere = os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
+    platform = os.environ.get("VERL_PLATFORM") or "nvidia"
+    if elsewhere or platform not in ("nvidia", "amd", "cpu") or not (cpu.requested() or devices.gpu_count()):
+        return
+    model = config.actor_rollout_ref.model
+    attention = model.override_config.get("attn_implementation", "flash_attention_2")
+    if has_flash_attn() or not (model.use_remove_padding or attention.startswith("flash_attention")):
+        yield Finding("ok", f"attention by {attention}, {'without' if model.use_remove_padding else 'with'} padding")
+    else:
+        yield Finding(
+            "fatal",
+            f"use_remove_padding={str(model.use_remove_padding).lower()} with {attention} needs flash-attn, which is not installed",
+            f"install a wheel of it, or compute the padding too, as `critic-r1 train` does: {' '.join(WITHOUT_FLASH_ATTN.values())}",
+        )
 
 
 def check_devices(case: Case) -> Iterator[Finding]:
