@@ -6,14 +6,28 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import omegaconf
 import pytest
 import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
 from critic_r1_verl.engines.base import Completion, Done, Request
 from critic_r1_verl.training.compose import compose
 
-# Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same.
+# Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same. Neither files nor
+# interpolations change while the tests run, so each is parsed once.
 yaml.SafeLoader = yaml.CSafeLoader
+parse_once = functools.cache(omegaconf.grammar_parser.parse)
+omegaconf.base.parse = omegaconf._utils.parse = parse_once
+load_config = FileConfigSource.load_config
+
+
+@functools.cache
+def loaded(path: str, config_path: str) -> bytes:
+    return pickle.dumps(load_config(FileConfigSource(provider="main", path=f"file://{path}"), config_path))
+
+
+FileConfigSource.load_config = lambda source, config_path: pickle.loads(loaded(source.path, config_path))
 
 
 class Scripted:
