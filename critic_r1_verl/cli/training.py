@@ -7,9 +7,12 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from critic_r1_verl.cli import flags
+
+if TYPE_CHECKING:
+    from critic_r1_verl.training import doctor
 
 
 def add_commands(commands: Any) -> None:
@@ -67,16 +70,20 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import hub
     from critic_r1_verl.training import compose, doctor, export, launch
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)
-    if problems := [finding for finding in findings if finding.level != "ok"]:
-        doctor.show(problems, stderr=True)
-    if doctor.has_fatal(findings):
-        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
+    if not _may_start(findings):
         return 1
     config = compose.compose(arguments.recipe, overrides)
+    base = str(config.actor_rollout_ref.model.path)
+    if hub.is_name(base) and not Path(base).is_dir() and not hub.cached(base):
+        # One process downloads the base, which all others then find in the cache. Only now can doctor look at it.
+        hub.fetch(base, "base")
+        if not _may_start([finding for finding in doctor.examine(arguments.recipe, overrides) if finding not in findings]):
+            return 1
     doctor.claim(config)
     folder = Path(config.trainer.default_local_dir)
     steps: list[dict] = []
@@ -91,6 +98,17 @@ def _train(arguments: argparse.Namespace) -> int:
     checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
     print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
     return 0
+
+
+def _may_start(findings: "list[doctor.Finding]") -> bool:
+    """Show the problems among these findings; False, with a message, if one of them is fatal."""
+    from critic_r1_verl.training import doctor
+
+    if problems := [finding for finding in findings if finding.level != "ok"]:
+        doctor.show(problems, stderr=True)
+    if doctor.has_fatal(findings):
+        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
+    return not doctor.has_fatal(findings)
 
 
 def _for_this_machine(overrides: list[str]) -> list[str]:
