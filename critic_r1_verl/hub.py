@@ -97,7 +97,8 @@ def ask(name: str, what: str, *, kind: Kind = "model", revision: str = "", files
 
     with errors(name, what, kind=kind, revision=revision):
         _wait_for_answer()
-        info = HfApi().repo_info(name, repo_type=kind, revision=revision or None, files_metadata=True, timeout=_LISTING_SECONDS)
+        read = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        info = read(name, revision=revision or None, files_metadata=True, timeout=_LISTING_SECONDS)
     every = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
     sizes = {file: size for file, size in every.items() if _matches(file, files or ("*",)) and not _matches(file, _left(kind))}
     if kind == "model" and not files and not any(file.endswith(".safetensors") for file in sizes):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_in_hub import Repository, StandInHub
 
 from critic_r1_verl import hub
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stand_in_hub import Repository, StandInHub
 
 MODEL = {
     "config.json": b"{}",
