@@ -172,8 +172,7 @@ def _problem(error: Exception, name: str, kind: Kind, revision: str) -> str:
         text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
         match cause:
             case OfflineModeIsEnabled():
-                "neither a folder nor complete in the hub's cache, and HF_HUB_OFFLINE forbids to download it; unset it, or give a "
-                "folder"
+                return "neither a folder nor complete in the cache, and HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
             case GatedRepoError():
                 return f"the repository is gated; ask for access at {page}, then {login}"
             case RepositoryNotFoundError():

@@ -60,7 +60,7 @@ def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
     if path.is_file():
         return _file_rows(path, path.parent)
     if not path.is_dir():
-        path = hub.fetch(str(location), "--benchmark", kind="dataset")
+        path = hub.fetch(str(location), "benchmark", kind="dataset")
     for patterns in files:
         if found := sorted({file for pattern in patterns.split() for file in path.glob(pattern) if file.is_file()}):
             return (row for file in found for row in _file_rows(file, path))
