@@ -56,7 +56,7 @@ def fetch(name: str, what: str, *, kind: Kind = "model", revision: str = "", fil
     if Path(name).is_dir():
         return Path(name)
     if not is_name(name):
-        raise ValueError(f"{what} {name}: neither a folder nor a hub id (owner/name); correct it")
+        raise ValueError(f"{what} {name}: no such file or folder, and no hub id (owner/name); correct it")
     if found := cached(name, kind=kind, revision=revision, files=files):
         return found
     import huggingface_hub

@@ -331,7 +331,7 @@ def test_unknown_benchmark(name):
 
 
 def test_nowhere(tmp_path):
-    with pytest.raises(ValueError, match="benchmark not here: neither a folder nor a hub id"):
+    with pytest.raises(ValueError, match="benchmark not here: no such file or folder, and no hub id"):
         list(benchmarks.load("mmrb2", tmp_path, "not here"))
 
 

@@ -97,8 +97,8 @@ def test_a_reset_download_ends_with_a_line_and_the_same_command_completes_it(wor
         ("owner/model", {"revision": "v9"}, "has no revision 'v9'; .*/owner/model/tree/main lists"),
         ("owner/pickled", {}, r"holds no \*.safetensors"),
         ("owner/model", {"files": ["*.none"]}, "holds no file to download"),
-        ("none", {}, "neither a folder nor a hub id"),
-        ("../none", {}, "neither a folder nor a hub id"),
+        ("none", {}, "no such file or folder, and no hub id"),
+        ("../none", {}, "no such file or folder, and no hub id"),
     ],
 )
 def test_a_refusal_is_one_line(world: StandInHub, name: str, options: dict[str, Any], message: str) -> None:
