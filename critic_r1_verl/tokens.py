@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import hub
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import Limits, file_bytes, smart_resize
 from critic_r1_verl.images import check as check_image
@@ -47,20 +48,16 @@ class Meter:
 
 
 def load_processor(base: str) -> Any:
-    """The processor of a model folder, or of a hub id in the local cache. ValueError if there is none; nothing is downloaded."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    """The processor of a model folder, or of a hub id, of which only the tokenizer and processor are downloaded.
+
+    ValueError if it has none, or if it cannot be downloaded.
+    """
+    try:
+        folder = hub.fetch(base, "--base", files=hub.PROCESSOR)
+    except ValueError as error:
+        raise ValueError(f"{error}; or build without measuring lengths by --no-lengths") from error
     from transformers import AutoProcessor
 
-    folder = base
-    if not Path(base).is_dir():
-        try:
-            folder = snapshot_download(base, local_files_only=True)
-        except (LocalEntryNotFoundError, HFValidationError) as error:
-            raise ValueError(
-                f"--base {base}: neither a folder nor in the local cache; get its tokenizer and processor with "
-                f"`hf download {base} --include '*.json' '*.txt' '*.jinja'`, or build without measuring lengths by --no-lengths"
-            ) from error
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data files at the location of a corpus, which is a hub id, a folder or a file. tables.py reads them.
 
-A zip archive of data files is unpacked into the work folder of the build. `datasets` downloads a hub id into its cache. Local files are
-read in place. No loading script and no pickle is run.
+A zip archive of data files is unpacked into the work folder of the build. `datasets` downloads a hub id into its cache, which is
+read without a request if it holds the corpus. Local files are read in place. No loading script and no pickle is run.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from critic_r1_verl import hub
 from critic_r1_verl.files import replacing
 from data_prep.tables import KINDS
 
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "meta.json")
 _SPLITS = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find(location: str, corpus: Any, images: Path | None, work: Path) -> list[Fi
         location = corpus.HUB or ""
         if not location:
             raise ValueError(f"--corpus {corpus.NAME}: give the file or folder, as {corpus.NAME}:PATH")
-    elif Path(location).exists() or not _HUB_ID.fullmatch(location):
+    elif Path(location).exists() or not hub.is_name(location):
         files = _local(Path(location), corpus, work)
         return [replace(file, images=images) for file in files] if images else files
     return [File(path, images) for path in _download(location, corpus)]
@@ -64,18 +64,54 @@ def unpack(files: Sequence[File]) -> None:
                     shutil.copyfileobj(packed, stream)
 
 
-def _download(hub: str, corpus: Any) -> list[Path]:
+def _download(name: str, corpus: Any) -> list[Path]:
+    what = f"--corpus {corpus.NAME}:"
+    revision = corpus.REVISION if name == corpus.HUB else ""
+    if files := _cached(name, corpus, revision):
+        return files
     import datasets
 
-    revision = (corpus.REVISION or None) if hub == corpus.HUB else None
+    listing = hub.ask(name, what, kind="dataset", revision=revision)
     try:
-        loaded = datasets.load_dataset(hub, corpus.CONFIG, split=corpus.SPLIT, revision=revision)
-    # The hub, the network and the parsers of `datasets` raise errors of many kinds, and the remedy is the same for all.
+        with hub.errors(name, what, kind="dataset", revision=revision):
+            builder = datasets.load_dataset_builder(name, corpus.CONFIG, revision=listing.commit)
+            # A path is hf://datasets/OWNER/NAME@COMMIT/FILE. The files of all splits of the configuration are downloaded.
+            paths = [path.partition("@")[2].partition("/")[2] for split in builder.config.data_files.values() for path in split]
+            # Beside the downloaded files, `datasets` keeps their rows in Arrow files of about the same size.
+            hub.announce(listing, paths, what, copies=2)
+            builder.download_and_prepare()
+            loaded = builder.as_dataset(split=corpus.SPLIT)
+    # The parsers of `datasets` raise errors of many kinds, and the remedy is the same for all. A ValueError may be one of hub's.
     except Exception as error:
+        if str(error).startswith(what):
+            raise
         raise ValueError(
-            f"--corpus {corpus.NAME}: `datasets` cannot load {hub}: {type(error).__name__}: {error!s:.300}\n"
-            f"Download it (hf download {hub} --repo-type dataset --local-dir DIR), unpack its archives, and give {corpus.NAME}:DIR"
+            f"{what} `datasets` cannot load {name}: {type(error).__name__}: {' '.join(str(error).split()):.300}; download it "
+            f"(hf download {name} --repo-type dataset --local-dir DIR), unpack its archives, and give {corpus.NAME}:DIR"
         ) from error
+    return _files(loaded)
+
+
+def _cached(name: str, corpus: Any, revision: str) -> list[Path]:
+    """The files of a corpus that `datasets` has in its cache, at this commit if one is given; empty if it has none. No request is made."""
+    import datasets
+
+    offline, verbosity = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
+    # The only way to read the cache alone; the warning that the hub was not asked is no news then.
+    datasets.config.HF_HUB_OFFLINE = True
+    datasets.logging.set_verbosity_error()
+    try:
+        files = _files(datasets.load_dataset(name, corpus.CONFIG, split=corpus.SPLIT))
+    except (OSError, ValueError):
+        return []
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+        datasets.logging.set_verbosity(verbosity)
+    # `datasets` names the folder of the files by the commit.
+    return files if all(not revision or revision in path.parts for path in files) else []
+
+
+def _files(loaded: Any) -> list[Path]:
     return [Path(cached["filename"]) for cached in loaded.cache_files]
 
 

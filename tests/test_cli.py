@@ -58,7 +58,9 @@ def training(machine, monkeypatch):
 
     trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
     monkeypatch.setattr(doctor, "examine", examine)
-    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: types.SimpleNamespace(trainer=trainer))
+    base = types.SimpleNamespace(model=types.SimpleNamespace(path=str(machine)))
+    config = types.SimpleNamespace(trainer=trainer, actor_rollout_ref=base)
+    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: config)
     monkeypatch.setattr(doctor, "claim", lambda config, **how: seen.claimed.update(how))
     monkeypatch.setattr(launch, "train", train)
     monkeypatch.setattr(checkpoints, "BestKeeper", lambda config: seen.kept.append)
@@ -458,6 +460,7 @@ def test_judging_is_refused_before_the_model_is_loaded(machine, capsys, words, s
 )
 def test_which_engine(machine, monkeypatch, fake, words, gpus, made):
     monkeypatch.setattr(devices, "gpu_count", lambda: gpus)
+    monkeypatch.setattr("critic_r1_verl.hub.fetch", lambda name, what: Path(name))
     fake("engines.vllm", VllmEngine=lambda model, max_model_len, tensor_parallel_size: ("VllmEngine", model, tensor_parallel_size))
     fake(
         "engines.pool",

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Picture
 from PIL import ImageDraw
 
+from critic_r1_verl import hub
 from critic_r1_verl.images import Limits, prepare
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord, RecordFile, write_jsonl
 from data_prep import contamination, corpora
@@ -303,13 +304,11 @@ def test_a_public_benchmark_is_read_as_for_its_score(root: Path, tmp_path: Path,
 
 
 def test_a_public_benchmark_by_its_name_alone_is_its_hub_id(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+    def fetch(name: str, what: str, kind: str) -> Path:
+        assert (name, kind) == ("MMInstruction/VL-RewardBench", "dataset")
+        return Path(__file__).parent / "fixtures/benchmarks/vl_rewardbench"
 
-    def download(hub: str, **settings: str) -> str:
-        assert (hub, settings) == ("MMInstruction/VL-RewardBench", {"repo_type": "dataset"})
-        return str(Path(__file__).parent / "fixtures/benchmarks/vl_rewardbench")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(hub, "fetch", fetch)
     assert [item.benchmark for item in contamination.load("vl_rewardbench", root, LIMITS)][:1] == ["vl_rewardbench"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import devices, prompts, rows, supervise
+from critic_r1_verl import devices, hub, prompts, rows, supervise
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
@@ -724,9 +724,11 @@ def test_a_hub_name(world, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     override = "actor_rollout_ref.model.path=some/Model"
-    assert any("will be downloaded" in finding.what for finding in world.examine(override))
+    listing = hub.Listing("some/Model", "model", "main", "abc", {"model.safetensors": 16_600_000_000})
+    monkeypatch.setattr(hub, "ask", lambda *_: listing)
+    assert any("will be downloaded from the hub when training starts (16.6 GB)" in finding.what for finding in world.examine(override))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    only(world.examine(override), "fatal", "nor in the hub's cache", "unset HF_HUB_OFFLINE")
+    only(world.examine(override), "fatal", "nor complete in the hub's cache", "unset HF_HUB_OFFLINE")
     cached = tmp_path / "hub" / "models--some--Model"
     make_base(cached / "snapshots" / "abc", "Qwen2VLProcessor")
     (cached / "refs").mkdir()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from critic_r1_verl import hub
 from data_prep import sources, tables
 from data_prep.corpus import SchemaError
 
@@ -197,21 +198,46 @@ def test_a_location_without_data_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_hub_id_goes_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[Any] = []
+    arrow = types.SimpleNamespace(cache_files=[{"filename": str(tmp_path / "c0ffee" / "cache.arrow")}])
+    cached: set[str] = set()
 
-    def load_dataset(*names: Any, **settings: Any) -> Any:
-        asked.append((names, settings))
-        if names[0] == "owner/archive":
-            raise RuntimeError("no data files")
-        return types.SimpleNamespace(cache_files=[{"filename": str(tmp_path / "cache.arrow")}])
+    def load_dataset(name: str, config: str, split: str) -> Any:
+        assert fake.config.HF_HUB_OFFLINE
+        if name not in cached:
+            raise ConnectionError("not in the cache")
+        return arrow
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    def load_dataset_builder(name: str, config: str, revision: str) -> Any:
+        asked.append((name, config, revision))
+        if name == "owner/archive":
+            raise RuntimeError("no data\nfiles")
+        paths = {"train": [f"hf://datasets/{name}@{revision}/data/train.parquet"]}
+        return types.SimpleNamespace(
+            config=types.SimpleNamespace(data_files=paths),
+            download_and_prepare=lambda: cached.add(name),
+            as_dataset=lambda split: asked.append(split) or arrow,
+        )
+
+    logging = types.SimpleNamespace(get_verbosity=lambda: 30, set_verbosity=asked.copy().append, set_verbosity_error=lambda: None)
+    config = types.SimpleNamespace(HF_HUB_OFFLINE=False)
+    fake = types.SimpleNamespace(load_dataset=load_dataset, load_dataset_builder=load_dataset_builder, config=config, logging=logging)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr(hub, "ask", lambda name, what, kind, revision: hub.Listing(name, kind, revision, revision or "c0ffee", {}))
+    monkeypatch.setattr(hub, "announce", lambda listing, files, what, copies: asked.append(files))
     corpus = types.SimpleNamespace(**{**vars(CORPUS), "HUB": "owner/set", "CONFIG": "pairwise", "REVISION": "abc"})
-    assert sources.find("", corpus, tmp_path, tmp_path) == [sources.File(tmp_path / "cache.arrow", tmp_path)]
-    sources.find("other/set", corpus, None, tmp_path)
-    assert asked == [
-        (("owner/set", "pairwise"), {"split": "train", "revision": "abc"}),
-        (("other/set", "pairwise"), {"split": "train", "revision": None}),
-    ]
-    with pytest.raises(ValueError, match=r"hf download owner/archive .*mine:DIR"):
+    found = [sources.File(tmp_path / "c0ffee" / "cache.arrow", tmp_path)]
+    assert sources.find("", corpus, tmp_path, tmp_path) == found
+    assert asked == [("owner/set", "pairwise", "abc"), ["data/train.parquet"], "train"]
+    asked.clear()
+    assert sources.find("other/set", corpus, tmp_path, tmp_path) == found
+    assert asked[0] == ("other/set", "pairwise", "c0ffee")
+    asked.clear()
+    # Now it is in the cache, where only the first corpus has another commit than the one it needs.
+    assert sources.find("other/set", corpus, tmp_path, tmp_path) == found
+    assert asked == []
+    sources.find("", corpus, tmp_path, tmp_path)
+    assert asked[0] == ("owner/set", "pairwise", "abc")
+    assert not config.HF_HUB_OFFLINE
+    with pytest.raises(ValueError, match=r"no data files; download it \(hf download owner/archive .*mine:DIR"):
         sources.find("owner/archive", corpus, None, tmp_path)

@@ -8,18 +8,17 @@ cannot be used is a ValueError that names it.
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from critic_r1_verl import hub
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import BadImage, check
 from critic_r1_verl.records import AnyRecord, Choice, Image, PairRecord, path_problem
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
 
@@ -61,7 +60,7 @@ def rows(location: str | Path, files: Sequence[str]) -> Iterator[Row]:
     if path.is_file():
         return _file_rows(path, path.parent)
     if not path.is_dir():
-        path = _download(str(location))
+        path = hub.fetch(str(location), "benchmark", kind="dataset")
     for patterns in files:
         if found := sorted({file for pattern in patterns.split() for file in path.glob(pattern) if file.is_file()}):
             return (row for file in found for row in _file_rows(file, path))
@@ -152,21 +151,6 @@ def json_lines(path: Path) -> Iterator[Row]:
                 where = f"{path}:{number}"
                 value = _parsed(line, where, cut=not line.endswith(b"\n"))
                 yield Row({} if value is None else _object(value, where), where, path, path.parent)
-
-
-def _download(hub: str) -> Path:
-    if not _HUB_ID.fullmatch(hub):
-        raise ValueError(f"{hub}: no such file or folder, and no hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub, repo_type="dataset"))
-    # The hub and the network raise many kinds of errors; the remedy is the same for all.
-    except Exception as error:
-        raise ValueError(
-            f"{hub}: cannot be downloaded ({type(error).__name__}: {error!s:.200}); run "
-            f"`hf download {hub} --repo-type dataset --local-dir DIR` on a machine with access, then give DIR"
-        ) from error
 
 
 def _file_rows(path: Path, folder: Path) -> Iterator[Row]:

@@ -98,8 +98,10 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
         raise ValueError("--model is missing: give the folder or hub id of a model, or --base-url URL for a server")
     if not (Path(arguments.model) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", arguments.model):
         raise ValueError(f"--model {arguments.model}: neither a folder with the config.json of a model nor a hub id (owner/name)")
-    from critic_r1_verl import devices
+    from critic_r1_verl import devices, hub
 
+    # Before the copies start, which then find it in the cache.
+    hub.fetch(arguments.model, "--model")
     num_gpus = devices.gpu_count()
     if not os.environ.get("VERL_PLATFORM") and not num_gpus:
         os.environ["VERL_PLATFORM"] = "cpu"

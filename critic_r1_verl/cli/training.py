@@ -7,9 +7,12 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from critic_r1_verl.cli import flags
+
+if TYPE_CHECKING:
+    from critic_r1_verl.training import doctor
 
 
 def add_commands(commands: Any) -> None:
@@ -104,16 +107,20 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from critic_r1_verl import hub
     from critic_r1_verl.training import checkpoints, compose, doctor, export, launch
 
     overrides = _for_this_machine(arguments.overrides)
     findings = doctor.examine(arguments.recipe, overrides)
-    if problems := [finding for finding in findings if finding.level != "ok"]:
-        doctor.show(problems, stderr=True)
-    if doctor.has_fatal(findings):
-        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
+    if not _may_start(findings):
         return 1
     config = compose.compose(arguments.recipe, overrides)
+    base = str(config.actor_rollout_ref.model.path)
+    if hub.is_name(base) and not Path(base).is_dir() and not hub.cached(base):
+        # One process downloads the base, which all others then find in the cache. Only now can doctor look at it.
+        hub.fetch(base, "base")
+        if not _may_start([finding for finding in doctor.examine(arguments.recipe, overrides) if finding not in findings]):
+            return 1
     folder = Path(config.trainer.default_local_dir)
     log_path = arguments.log or folder / "training.log"
     doctor.claim(config, recipe=arguments.recipe, overrides=overrides, steps=str(launch.steps_path(log_path)))
@@ -141,6 +148,17 @@ def _train(arguments: argparse.Namespace) -> int:
     if kept := checkpoints.best(folder):
         print(f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best")
     return 0
+
+
+def _may_start(findings: "list[doctor.Finding]") -> bool:
+    """Show the problems among these findings; False, with a message, if one of them is fatal."""
+    from critic_r1_verl.training import doctor
+
+    if problems := [finding for finding in findings if finding.level != "ok"]:
+        doctor.show(problems, stderr=True)
+    if doctor.has_fatal(findings):
+        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
+    return not doctor.has_fatal(findings)
 
 
 def _for_this_machine(overrides: list[str]) -> list[str]:

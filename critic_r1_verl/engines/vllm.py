@@ -25,7 +25,7 @@ class VllmEngine:
     def __init__(self, model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> None:
         import os
 
-        from critic_r1_verl import cpu, supervise
+        from critic_r1_verl import cpu, hub, supervise
 
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # stdout is reserved for output that other programs read.
@@ -47,10 +47,11 @@ class VllmEngine:
         from vllm import LLM
 
         self.name = str(model)
-        self._processor = AutoProcessor.from_pretrained(model)
+        folder = str(hub.fetch(self.name, "model"))
+        self._processor = AutoProcessor.from_pretrained(folder)
         options |= {"max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size, "max_num_seqs": MAX_RUNNING}
         try:
-            self._llm = LLM(model=str(model), seed=0, disable_log_stats=True, **options)
+            self._llm = LLM(model=folder, seed=0, disable_log_stats=True, **options)
         except RuntimeError as error:
             # The usual causes are too little memory and the death of vLLM's engine process.
             raise ValueError(f"{model}: vLLM does not start: {error}; set VLLM_LOGGING_LEVEL=INFO to see why") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import hub
 from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.finding import Case, Finding
 from critic_r1_verl.verdict import THINK_TAGS
@@ -43,31 +44,28 @@ def check_base(case: Case) -> Iterator[Finding]:
             f"base {path}: no such folder",
             "build the small base with `make prep`, or set actor_rollout_ref.model.path to a model's folder or hub name",
         )
-    elif snapshot := _cached_snapshot(path):
+    elif snapshot := hub.cached(path):
         yield from _examine_base(case, path, snapshot)
     elif any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         yield Finding(
             "fatal",
-            f"base {path} is neither a folder nor in the hub's cache, and HF_HUB_OFFLINE forbids to download it",
+            f"base {path} is neither a folder nor complete in the hub's cache, and HF_HUB_OFFLINE forbids to download it",
             "unset HF_HUB_OFFLINE, or set actor_rollout_ref.model.path to a folder",
         )
     else:
-        yield Finding("ok", f"base {path} will be downloaded from the hub when training starts; whether it can be is not tested here")
+        try:
+            size = hub.readable(sum(hub.ask(path, "base").sizes.values()))
+        except ValueError as error:
+            yield Finding("fatal", str(error), "then start again, or set actor_rollout_ref.model.path to a folder")
+        else:
+            yield Finding("ok", f"base {path} will be downloaded from the hub when training starts ({size})")
 
 
 def base_folder(path: str) -> Path | None:
     """The folder of a base that is here, by its path or in the hub's cache; None for one that is not."""
     if Path(path).is_dir():
         return Path(path)
-    return _cached_snapshot(path) if _HUB_NAME.fullmatch(path) else None
-
-
-def _cached_snapshot(name: str) -> Path | None:
-    """The folder of a hub model in the local cache; None if it has not been downloaded."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json", cache_dir=constants.HF_HUB_CACHE)
-    return Path(found).parent if isinstance(found, str) else None
+    return hub.cached(path) if _HUB_NAME.fullmatch(path) else None
 
 
 def _examine_base(case: Case, name: str, folder: Path) -> Iterator[Finding]:
