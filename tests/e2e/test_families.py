@@ -112,5 +112,5 @@ def judges(model: Path, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     pairs = list(RecordFile(data / "records.jsonl", PairRecord))[:2]
     critic = PairwiseCritic(prompts.load("critic_short"), Sampling(8))
-    lines = judge.judge(pairs, VllmEngine(model, max_model_len=512), critic, out, root=data)
+    lines = list(judge.judge(pairs, VllmEngine(model, max_model_len=512), critic, out, root=data))
     assert len(lines) == 4 and all(line.completion_tokens for line in lines)
