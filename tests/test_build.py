@@ -405,7 +405,7 @@ def test_mistakes_are_told_in_a_line(
     ("words", "message"),
     [
         (["--corpus", "pairs:gone.jsonl", "--base", "gone"], "gone.jsonl: no such file or folder"),
-        (["--corpus", "pairs:pairs.jsonl", "--base", "gone"], "--base gone: neither a folder nor in the local cache"),
+        (["--corpus", "pairs:pairs.jsonl", "--base", "gone"], "--base gone: no such file or folder, and no hub id"),
         (["--corpus", "rlaif_v:pairs.jsonl", "--no-lengths"], "no column 'chosen'"),
         (["--corpus", "pairs:pairs.jsonl", "--no-lengths", "--decontaminate", "mmmu"], "--decontaminate mmmu: give"),
     ],

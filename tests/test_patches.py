@@ -15,6 +15,9 @@ def test_a_patch_is_for_one_release(tmp_path: Path, version: str, applied: bool)
     """A stand-in for verl with the module of one patch."""
     module = tmp_path / "verl" / "models" / "transformers" / "qwen2_vl.py"
     module.parent.mkdir(parents=True)
+    # A folder without this file would only add to the installed verl.
+    for folder in (module.parent, *module.parents[1:3]):
+        (folder / "__init__.py").touch()
     module.write_text("def _get_input_embeds(): ...\n")
     (tmp_path / f"verl-{version}.dist-info").mkdir()
     (tmp_path / f"verl-{version}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: verl\nVersion: {version}\n")
