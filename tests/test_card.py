@@ -11,7 +11,7 @@ from critic_r1_verl.training.doctor import CLAIM
 MANIFEST = {
     "corpora": {
         "paper": {"location": "lab/paper", "revision": "abc", "licence": "mit", "counts": {"read": 9, "kept": 8}},
-        "mine": {"location": "/home/me/mine.jsonl", "revision": "", "licence": "", "counts": {"read": 2, "kept": 2}},
+        "mine": {"location": "/elsewhere/mine.jsonl", "revision": "", "licence": "", "counts": {"read": 2, "kept": 2}},
     },
     "templates": {kind: {"name": kind, "text": "Which is better?\n{question}", "sha": "0"} for kind in ("pair", "question")},
     "splits": {"train": {"rows": 7}, "val": {"rows": 3}, "test": {"rows": 0}},
