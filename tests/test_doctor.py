@@ -98,8 +98,9 @@ class World:
 
 @pytest.fixture
 def world(real_world, monkeypatch, quick_compose):
-    """The same without Hydra."""
+    """The same without Hydra, and with few rows looked at."""
     monkeypatch.setattr(doctor, "compose", quick_compose)
+    monkeypatch.setattr("critic_r1_verl.training.doctor.data.SAMPLED_ROWS", 2)
     return real_world
 
 
