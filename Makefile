@@ -91,6 +91,10 @@ test: $(STAMP) ## all tests: the unit tests, then the end-to-end ones on the rea
 test-unit: $(STAMP) ## the unit tests alone
 	$(UNIT_TESTS)
 
+.PHONY: test-nightly
+test-nightly: $(STAMP) ## end-to-end trainings that `make test` leaves out, because they take minutes each
+	$(BIN)/python -m pytest tests/e2e -m nightly $(ARGS)
+
 .PHONY: rehearse
 rehearse: $(STAMP) ## the 7B recipe on two CPU cores, with a small random base: two ranks, tensor parallel 2, killed, resumed, exported
 	$(BIN)/python -m pytest tests/e2e/test_rehearsal.py $(ARGS)

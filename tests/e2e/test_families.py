@@ -77,6 +77,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", CASES)
 def test_a_family_trains_and_is_exported(family: str, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [row["prompt"][0]["content"] for row in pq.read_table(data / "train.parquet", columns=["prompt"]).to_pylist()]
