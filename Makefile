@@ -36,7 +36,7 @@ CONTROL ?= $(wildcard runs/demo-control/eval/trained)
 ARGS ?=
 
 # One process more than cores, because some tests wait for others' processes; the end-to-end tests take all cores by themselves.
-UNIT_TESTS = $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal $(wildcard tests/test_*.py) $(ARGS)
+UNIT_TESTS = $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist loadfile $(wildcard tests/test_*.py) $(ARGS)
 
 .PHONY: help
 help: ## list the targets (the default)

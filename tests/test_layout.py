@@ -2,6 +2,7 @@
 """Who may import whom, read from the sources."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,8 @@ def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def imports(path: Path, *, executed_only: bool = False) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, *, executed_only: bool = False) -> tuple[str, ...]:
     """Dotted names that a file imports; with executed_only those that importing the file itself imports."""
 
     def visit(node: ast.AST) -> Iterator[str]:
@@ -68,7 +70,7 @@ def imports(path: Path, *, executed_only: bool = False) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+    return tuple(visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))))
 
 
 def module(path: Path) -> str:

@@ -74,7 +74,8 @@ FRAGMENTS = [
     "\n",
     "\0",
 ]
-texts = st.one_of(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join), st.text())
+# Any characters, surrogates too; the default, those of UTF-8, takes hypothesis seconds to work out.
+texts = st.one_of(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join), st.text(st.characters()))
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
@@ -144,7 +145,7 @@ def test_time_is_linear_in_the_length(prefix, unit):
     def seconds(num_units: int) -> float:
         text = prefix + unit * num_units + "</think>"
         best = float("inf")
-        for _ in range(3):
+        for _ in range(2):
             start = time.thread_time()
             parse_verdict(text)
             parse_answer(text)
@@ -152,7 +153,7 @@ def test_time_is_linear_in_the_length(prefix, unit):
         return best
 
     # Below a millisecond the clock and the caches decide, not the algorithm.
-    assert seconds(30_000) < 40 * max(seconds(3_000), 1e-3)
+    assert seconds(20_000) < 40 * max(seconds(2_000), 1e-3)
 
 
 NO_PLAIN_MATHS = ["", "no", "ten", "4=5", "9**9", "9!", "9^{9^9}", "9^99", "9^9^9^9^9", "a+b+c", r"\sum x", "1" * 65, "\ud800", "１"]
