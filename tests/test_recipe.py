@@ -84,7 +84,7 @@ def test_file_is_applied_globally(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_key_is_one_that_verl_reads(path: Path, declared: set[str]) -> None:
-    keys = leaves({key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in ("defaults", "critic_r1")})
+    keys = leaves({key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in ("defaults", "critic_r1", "hydra")})
     unknown = [key for key in keys if key not in declared and not key.startswith(tuple(READ_BUT_NOT_DECLARED))]
     assert unknown == []
 
@@ -94,6 +94,15 @@ def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], decl
     file, text = proof
     assert key not in declared, f"verl now declares {key}: take it off the list"
     assert text in (VERL / file).read_text()
+
+
+def test_hydra_leaves_nothing_in_the_folder_in_which_training_starts() -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(config_dir=str(VERL / "trainer" / "config"), version_base=None):
+        hydra = compose("ppo_trainer", overrides=["+recipe=critic_r1_plus"], return_hydra_config=True).hydra
+    assert hydra.run.dir == "." and hydra.output_subdir is None
+    assert [handler["class"] for handler in hydra.job_logging.handlers.values()] == ["logging.StreamHandler"]
 
 
 def test_bases_and_hardware_set_different_keys() -> None:
