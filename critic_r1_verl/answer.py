@@ -11,12 +11,12 @@ from critic_r1_verl.lines import Answer, Key
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.reward import compute_score
-from critic_r1_verl.verdict import THINK_TAGS, parse_answer, with_think_tags
+from critic_r1_verl.verdict import THINK_TAGS, as_written, parse_answer
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a question is answered: prompt template, sampling, and the tags that the model writes around its reasoning.
+    """How a question is answered: prompt template, sampling, and how the model marks its reasoning (critics/pairwise.py).
 
     Each question gets sampling.samples answers, of kind "greedy" at temperature 0 and "sample" otherwise. ValueError for fewer than one
     sample, and for several at temperature 0.
@@ -25,6 +25,7 @@ class Policy:
     template: Template
     sampling: Sampling
     think_tags: tuple[str, str] = THINK_TAGS
+    thought_opened: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling.samples < 1:
@@ -61,7 +62,7 @@ def answer(
 
 
 def _answer(question: QuestionRecord, sample: int, completion: Completion, model: str, policy: Policy) -> Answer:
-    text = with_think_tags(completion.text, policy.think_tags)
+    text = as_written(completion.text, policy.think_tags, policy.thought_opened)
     parsed = parse_answer(text)
     reward = compute_score(question.source, text, question.answer, {"style": "math"})
     return Answer(

@@ -40,7 +40,8 @@ class Settings:
 
     judging and answering: how judgements and answers are sampled. template and question_template: the name or file of a template; "" for
     the one that the data folder was built with, or else for the default of this package, which offers "tie" only if some pair is a tie.
-    repeats: judgements of each pair in each order. limit: at most so many pairs and so many questions; 0 for all.
+    repeats: judgements of each pair in each order. think_tags, thought_opened: how the model marks its reasoning (critics/pairwise.py).
+    limit: at most so many pairs and so many questions; 0 for all.
     """
 
     judging: Sampling
@@ -49,6 +50,7 @@ class Settings:
     question_template: str = ""
     repeats: int = 1
     think_tags: tuple[str, str] = THINK_TAGS
+    thought_opened: bool = False
     limit: int = 0
 
     def critic(self, pairs: Iterable[PairRecord], template: Template | None = None) -> PairwiseCritic:
@@ -56,13 +58,13 @@ class Settings:
         if self.template or template is None:
             default = "critic" if any(pair.preferred == "tie" for pair in pairs) else "critic_no_tie"
             template = prompts.load(self.template or default)
-        return PairwiseCritic(template, self.judging, self.repeats, self.think_tags)
+        return PairwiseCritic(template, self.judging, self.repeats, self.think_tags, self.thought_opened)
 
     def policy(self, template: Template | None = None) -> Policy:
         """The policy. template is the one that the data folder was built with; these settings may override it."""
         if self.question_template or template is None:
             template = prompts.load(self.question_template or "policy")
-        return Policy(template, self.answering, self.think_tags)
+        return Policy(template, self.answering, self.think_tags, self.thought_opened)
 
 
 @dataclass(frozen=True, slots=True)

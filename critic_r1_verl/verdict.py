@@ -188,11 +188,15 @@ def _closing_brace(text: str, start: int) -> int:
     return -1
 
 
-def with_think_tags(text: str, tags: tuple[str, str]) -> str:
-    """Replace the (opening, closing) think tags of a model by <think> and </think>."""
+def as_written(text: str, tags: tuple[str, str], thought_opened: bool) -> str:
+    r"""A model's text with <think> and </think> for its own (opening, closing) tags, also for an opening one that its prompt has written.
+
+    >>> print(as_written(r"It is red.[/T] \boxed{1}", ("[T]", "[/T]"), thought_opened=True))
+    <think>It is red.</think> \boxed{1}
+    """
     for tag, other in zip(THINK_TAGS, tags, strict=True):
         text = text.replace(other, tag)
-    return text
+    return with_thought_opened(text) if thought_opened else text
 
 
 def with_thought_opened(text: str) -> str:

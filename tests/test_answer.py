@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answering with a scripted model: what is asked, what is written, what a killed run finds again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def test_a_killed_run_ends_with_the_same_bytes(scripted, tmp_path: Path) -> None
 def test_another_models_think_tags_become_ours(scripted, tmp_path: Path) -> None:
     policy = Policy(prompts.load("policy_short"), Sampling(8), think_tags=("[THINK]", "[/THINK]"))
     (line,) = answer([question(0)], scripted(lambda *_: "[THINK]t[/THINK] \\boxed{7}"), policy, tmp_path / "a.jsonl", root=Path("/data"))
+    assert (line.text, line.correct) == ("<think>t</think> \\boxed{7}", True)
+    policy = replace(policy, thought_opened=True)
+    (line,) = answer([question(0)], scripted(lambda *_: "t[/THINK] \\boxed{7}"), policy, tmp_path / "b.jsonl", root=Path("/data"))
     assert (line.text, line.correct) == ("<think>t</think> \\boxed{7}", True)
 
 

@@ -471,6 +471,33 @@ def test_which_engine(machine, monkeypatch, fake, words, gpus, made):
     assert flags.open_engine(arguments)[0] == made
 
 
+def test_a_template_that_opens_the_thought_is_a_setting_of_the_run(machine, monkeypatch, fake, scripted, capsys):
+    """A model in this process says so by its template, a server by a flag."""
+    model = scripted(lambda *_: "The first is right.</think> \\boxed{1}")
+    (machine / "chat_template.jinja").write_text("{{ messages[0].role }}<think>")
+    monkeypatch.setattr("critic_r1_verl.hub.fetch", lambda name, what: machine)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 1)
+    fake("engines.vllm", VllmEngine=lambda model_name, **options: model)
+    fake("engines.pool", EnginePool=None)
+    fake("engines.openai_client", OpenAIEngine=lambda url, model_name, **options: model)
+    words = ["eval", "--benchmark", str(write_pairs(machine)), "--model", "m"]
+    server = [*words, "--base-url", "http://h/v1"]
+    for out, command in (("here", words), ("told", [*server, "--thought-opened"]), ("untold", server)):
+        assert cli.main([*command, "--out", out]) == 0
+        judge = json.loads(Path(out, "mine/config.json").read_text())["judge"]
+        texts = {json.loads(line)["text"] for line in Path(out, "mine/judgements.jsonl").read_text().splitlines()}
+        assert judge["engine"].get("thought_opened", False) == (out != "untold")
+        assert texts == {"<think>" * (out != "untold") + "The first is right.</think> \\boxed{1}"}
+    capsys.readouterr()
+    assert cli.main([*server, "--out", "told"]) == 1
+    assert "thought_opened" in capsys.readouterr().err
+    assert cli.main([*words, "--thought-opened", "--out", "other"]) == 1
+    assert "--thought-opened is for --base-url" in capsys.readouterr().err
+    (machine / "chat_template.jinja").write_text("{% for %}")
+    assert cli.main([*words, "--out", "other"]) == 1
+    assert "--model m: its chat template cannot be rendered: TemplateSyntaxError" in capsys.readouterr().err
+
+
 def test_judge_one_pair(machine, engine, capsys):
     write_pairs(machine)
     words = ["judge", "--model", "m", "--image", "images/red.png", "--question", "Colour?", "--response", "red", "--response", "blue"]

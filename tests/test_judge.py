@@ -82,6 +82,23 @@ def test_another_models_marks_of_thought_become_ours(scripted, tmp_path: Path) -
     assert [(line.choice, line.text) for line in lines] == [("1", "<think>\\boxed{2}</think> \\boxed{1}")] * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "stored", "status"),
+    [
+        ("It is red.</think> \\boxed{1}", "<think>It is red.</think> \\boxed{1}", "parsed"),
+        # Cut short within the thought: what stands in it is no verdict.
+        ("Not \\boxed{1}", "<think>Not \\boxed{1}", "unclosed"),
+        # A server that returns the tag.
+        ("<think>It is red.</think> \\boxed{1}", "<think>It is red.</think> \\boxed{1}", "parsed"),
+    ],
+)
+def test_a_thought_that_the_prompt_opened(scripted, tmp_path: Path, text: str, stored: str, status: str) -> None:
+    critic = PairwiseCritic(CRITIC.template, Sampling(8), thought_opened=True)
+    lines = run_judge([pair(0)], scripted(lambda *_: text), tmp_path / "j.jsonl", critic)
+    assert [(line.text, line.status) for line in lines] == [(stored, status)] * 2
+    assert critic.read(text)[1].format == (status == "parsed")
+
+
 @pytest.mark.parametrize("order_of_arrival", [list, lambda places: places[::-1]], ids=["in order", "backwards"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(scripted, tmp_path: Path, order_of_arrival: Callable) -> None:
     pairs = [pair(number) for number in range(5)]

@@ -55,6 +55,9 @@ def engine() -> argparse.ArgumentParser:
     server.add_argument("--max-concurrency", type=count, default=64, metavar="N", help="requests in flight (default: %(default)s)")
     server.add_argument("--max-retries", type=int, default=7, metavar="N", help="retries of a failed request (default: %(default)s)")
     server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit for one request (default: %(default)s)")
+    server.add_argument(
+        "--thought-opened", action="store_true", help="its chat template opens the think block and its texts begin inside, without the tag"
+    )
     server.add_argument("--extra-body", type=json.loads, default={}, metavar="JSON", help="more keys for each request; null removes a key")
     return flags
 
@@ -79,7 +82,10 @@ def sets() -> argparse.ArgumentParser:
 
 
 def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]]:
-    """The engine of these flags, and its settings for config.json. ValueError if flags are missing or contradict each other."""
+    """The engine of these flags, and its settings for config.json. ValueError if flags are missing or contradict each other.
+
+    One of these settings is thought_opened, true or missing: whether its texts begin inside a think block that the prompt opens.
+    """
     if arguments.base_url:
         from critic_r1_verl.engines.openai_client import OpenAIEngine
 
@@ -93,15 +99,21 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
             timeout_seconds=arguments.timeout,
             body=arguments.extra_body,
         )
-        return engine, {"kind": "openai", "body": arguments.extra_body}
+        return engine, {"kind": "openai", "body": arguments.extra_body, **_thought(arguments.thought_opened)}
+    if arguments.thought_opened:
+        raise ValueError("--thought-opened is for --base-url: what the prompt of a model in this process opens is read from its template")
     if not arguments.model:
         raise ValueError("--model is missing: give the folder or hub id of a model, or --base-url URL for a server")
     if not (Path(arguments.model) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", arguments.model):
         raise ValueError(f"--model {arguments.model}: neither a folder with the config.json of a model nor a hub id (owner/name)")
-    from critic_r1_verl import devices, hub
+    from critic_r1_verl import chat_template, devices, hub
 
     # Before the copies start, which then find it in the cache.
-    hub.fetch(arguments.model, "--model")
+    folder = hub.fetch(arguments.model, "--model")
+    try:
+        opened = chat_template.opens_thought(chat_template.read(folder), tuple(arguments.think_tags))
+    except ValueError as error:
+        raise ValueError(f"--model {arguments.model}: its chat template cannot be rendered: {error}; correct it") from error
     num_gpus = devices.gpu_count()
     if not os.environ.get("VERL_PLATFORM") and not num_gpus:
         os.environ["VERL_PLATFORM"] = "cpu"
@@ -112,7 +124,12 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
     from critic_r1_verl.engines.vllm import VllmEngine
 
     made = EnginePool(copies, arguments.model, **options) if copies > 1 else VllmEngine(arguments.model, **options)
-    return made, {"kind": "vllm", "max_model_len": arguments.max_model_len}
+    return made, {"kind": "vllm", "max_model_len": arguments.max_model_len, **_thought(opened)}
+
+
+def _thought(opened: bool) -> dict[str, bool]:
+    """Only said where it is so: most run folders were made without this setting."""
+    return {"thought_opened": True} if opened else {}
 
 
 def settings(arguments: argparse.Namespace, *, judging: float, answering: float, samples: int = 1, repeats: int = 1) -> "Settings":
@@ -127,7 +144,7 @@ def settings(arguments: argparse.Namespace, *, judging: float, answering: float,
     opening, closing = arguments.think_tags
     question_template, limit = getattr(arguments, "question_template", ""), getattr(arguments, "limit", 0)
     found = Settings(
-        sampling(judging), sampling(answering, samples), arguments.template, question_template, repeats, (opening, closing), limit
+        sampling(judging), sampling(answering, samples), arguments.template, question_template, repeats, (opening, closing), limit=limit
     )
     # These raise the errors of templates and sampling before a model is loaded.
     found.critic(())

@@ -4,6 +4,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[...
         for place in places:
             stack.enter_context(evaluate.prepared(place, settings.limit))
         engine, facts = flags.open_engine(arguments)
+        settings = replace(settings, thought_opened=facts.get("thought_opened", False))
         for place in places:
             results.append(measure(engine, place, settings, facts))
             if not arguments.json:
@@ -102,7 +104,8 @@ def _judge(arguments: argparse.Namespace) -> int:
     if missing := [file for file in arguments.image if not file.is_file()]:
         raise ValueError(f"{missing[0]}: no such image file")
     settings = flags.settings(arguments, judging=arguments.temperature, answering=0.0)
-    engine, _ = flags.open_engine(arguments)
+    engine, facts = flags.open_engine(arguments)
+    settings = replace(settings, thought_opened=facts.get("thought_opened", False))
     first, second = arguments.response
     result = evaluate.judge_one(engine, arguments.image, arguments.question, (first, second), settings)
     if arguments.json:

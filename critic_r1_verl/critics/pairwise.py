@@ -8,21 +8,23 @@ from critic_r1_verl.engines.base import Completion, Request, Sampling
 from critic_r1_verl.lines import Judgement
 from critic_r1_verl.prompts import Template, critic_text
 from critic_r1_verl.records import Order, PairRecord
-from critic_r1_verl.verdict import THINK_TAGS, Verdict, parse_verdict, with_think_tags
+from critic_r1_verl.verdict import THINK_TAGS, Verdict, as_written, parse_verdict
 
 
 @dataclass(frozen=True, slots=True)
 class PairwiseCritic:
-    """How a pair is judged: prompt template, sampling, number of repeats, and the tags that the model writes around its reasoning.
+    """How a pair is judged: prompt template, sampling, number of repeats, and how the model marks its reasoning.
 
-    Repeat k is sampled with the seed sampling.seed + k. Stored texts have <think> </think> instead of other think_tags. ValueError for
-    fewer than one repeat, and for several at temperature 0.
+    think_tags: the tags around it. thought_opened: the model's chat template writes the opening one, so that texts begin inside the block.
+    Stored texts have <think> </think> in any case. Repeat k is sampled with the seed sampling.seed + k. ValueError for fewer than one
+    repeat, and for several at temperature 0.
     """
 
     template: Template
     sampling: Sampling
     repeats: int = 1
     think_tags: tuple[str, str] = THINK_TAGS
+    thought_opened: bool = False
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -38,7 +40,7 @@ class PairwiseCritic:
 
     def read(self, text: str) -> tuple[str, Verdict]:
         """The text with its reasoning in <think> </think>, and the verdict that it contains, in the shown frame."""
-        text = with_think_tags(text, self.think_tags)
+        text = as_written(text, self.think_tags, self.thought_opened)
         return text, parse_verdict(text)
 
     def judgement(self, pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str) -> Judgement:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import hub
+from critic_r1_verl import chat_template, hub
 from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.finding import Case, Finding
 from critic_r1_verl.verdict import THINK_TAGS
@@ -114,8 +114,6 @@ def _parallel_problems(config: Any, name: str, base: shape.Shape) -> Iterator[Fi
 
 def _thought_problems(config: Any, name: str, folder: Path) -> Iterator[Finding]:
     """Whether the reward sees a thought where the model states it: what the chat template opens, and what decoding leaves out."""
-    from jinja2 import TemplateError
-
     special = [
         token["content"]
         for token in _read_json(folder / "tokenizer.json").get("added_tokens") or ()
@@ -124,59 +122,23 @@ def _thought_problems(config: Any, name: str, folder: Path) -> Iterator[Finding]
     if special:
         what = f"base {name}: its tokenizer holds {special[0]} for a special token, which verl leaves out of the text that is rewarded"
         yield Finding("fatal", what, 'set "special": false for it in tokenizer.json and tokenizer_config.json')
-    try:
-        opened = _opened_thought(config, folder)
-    except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
-        # A template is a program of the model's makers.
-        yield Finding(
-            "warning", f"base {name}: its chat template was not rendered here: {type(error).__name__}: {error!s:.200}", "see that it is one"
-        )
-        return
-    if opened is None:
+    template = config.actor_rollout_ref.model.custom_chat_template or chat_template.read(folder)
+    if not template:
         yield Finding(
             "fatal",
             f"base {name} has no chat template",
             "take the instruct model, or name a template by actor_rollout_ref.model.custom_chat_template",
         )
-    elif opened != config.critic_r1.thought_opened:
+        return
+    try:
+        opened = chat_template.opens_thought(template, THINK_TAGS, **dict(config.data.get("apply_chat_template_kwargs") or {}))
+    except ValueError as error:
+        yield Finding("warning", f"base {name}: its chat template was not rendered here: {error}", "see that it is one")
+        return
+    if opened != config.critic_r1.thought_opened:
         said = "opens the think block in the prompt, and no answer would earn the format" if opened else "does not open the think block"
         what = f"base {name}: its chat template {said}; critic_r1.thought_opened is {str(not opened).lower()}"
         yield Finding("fatal", what, f"add critic_r1.thought_opened={str(opened).lower()}")
-
-
-def _opened_thought(config: Any, folder: Path) -> bool | None:
-    """Whether the chat template ends a prompt with an open think block; None if there is no template."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    template = config.actor_rollout_ref.model.custom_chat_template or _chat_template(folder)
-    if not template:
-        return None
-    # As transformers renders, utils/chat_template_utils.py of 5.9.0.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: form
-    messages = [{"role": "user", "content": [{"type": "text", "text": "Question"}]}]
-    given = dict(config.data.get("apply_chat_template_kwargs") or {})
-    rendered = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **given)
-    opening, closing = (rendered.rfind(tag) for tag in THINK_TAGS)
-    return opening > closing
-
-
-def _chat_template(folder: Path) -> str:
-    """The template that the processor would use; "" without one."""
-    if (file := folder / "chat_template.jinja").is_file():
-        return file.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
-        template = _read_json(folder / name).get("chat_template")
-        # Several templates stand in a list, each with its name.
-        named = {entry["name"]: entry["template"] for entry in template} if isinstance(template, list) else {"default": template}
-        if named.get("default"):
-            return str(named["default"])
-    return ""
-
-
-def _raise(message: str) -> None:
-    raise ValueError(message)
 
 
 def _files_problem(folder: Path) -> str:
