@@ -28,6 +28,8 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # huggingface_hub sets no limit for the look-up of a host with many addresses, of which each may be tried for the whole timeout.
 _ANSWER_SECONDS = 5.0
 _LISTING_SECONDS = 60.0
+# A file that was broken off starts again (huggingface_hub since 1.18, pull request 4228), so a kill loses all that were on their way.
+_MOST_FILES, _MOST_BYTES = 8, 8e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,7 @@ def fetch(name: str, what: str, *, kind: Kind = "model", revision: str = "", fil
     """The folder of a model or data set: `name` itself if it is a folder, else the repository in the cache, downloaded if it is not there.
 
     what: what the user named it by, which begins each message, such as "--base". revision: branch, tag or commit; "" for main. files: glob
-    patterns of the files that are needed; by default all but pickled weights and code. ValueError, one line with the remedy, if it cannot
-    be had.
+    patterns of the files that are needed; by default all but pickled weights and code. ValueError, one line with remedy, if there is none.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -71,7 +72,12 @@ def fetch(name: str, what: str, *, kind: Kind = "model", revision: str = "", fil
     announce(listing, listing.sizes, what)
     with errors(name, what, kind=kind, revision=revision):
         folder = huggingface_hub.snapshot_download(
-            name, repo_type=kind, revision=revision or None, allow_patterns=list(files) or None, ignore_patterns=_left(kind)
+            name,
+            repo_type=kind,
+            revision=revision or None,
+            allow_patterns=list(files) or None,
+            ignore_patterns=_left(kind),
+            max_workers=at_a_time(listing.sizes.values()),
         )
     return Path(folder)
 
@@ -94,11 +100,19 @@ def cached(name: str, *, kind: Kind = "model", revision: str = "", files: Sequen
 def ask(name: str, what: str, *, kind: Kind = "model", revision: str = "", files: Sequence[str] = ()) -> Listing:
     """Ask the hub for the files of a repository, and their sizes. Arguments and errors as for fetch(); nothing is downloaded."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     with errors(name, what, kind=kind, revision=revision):
         _wait_for_answer()
         read = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
         info = read(name, revision=revision or None, files_metadata=True, timeout=_LISTING_SECONDS)
+        if info.gated:
+            try:
+                HfApi().auth_check(name, repo_type=kind)
+            except HfHubHTTPError as error:
+                # A mirror may not know this question; it then refuses the files themselves.
+                if isinstance(error, GatedRepoError):
+                    raise
     every = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
     sizes = {file: size for file, size in every.items() if _matches(file, files or ("*",)) and not _matches(file, _left(kind))}
     if kind == "model" and not files and not any(file.endswith(".safetensors") for file in sizes):
@@ -126,16 +140,18 @@ def announce(listing: Listing, files: Iterable[str], what: str, copies: int = 1)
     if size * copies > (free := shutil.disk_usage(disk).free):
         times = f" {copies} times" if copies > 1 else ""
         raise ValueError(
-            f"{what} {listing.name}: needs {readable(size)}{times} in {cache}, where {readable(free)} are free; free some, or set HF_HOME "
-            "to a folder on a larger disk"
+            f"{what} {listing.name}: needs {readable(size)}{times} in {cache}, where {readable(free)} are free; free some (`hf cache "
+            "prune` removes what broken downloads left), or set HF_HOME to a folder on a larger disk"
         )
     revision = listing.revision if listing.revision == listing.commit else f"{listing.revision} = {listing.commit[:12]}"
     number = "1 file" if len(missing) == 1 else f"{len(missing)} files"
-    print(
-        f"{what} {listing.name}: downloading {number}, {readable(size)} ({listing.kind}, {revision}) to {cache}",
-        file=sys.stderr,
-        flush=True,
-    )
+    said = f"{what} {listing.name}: downloading {number}, {readable(size)} ({listing.kind}, {revision}) to {cache}"
+    print(said, file=sys.stderr, flush=True)
+
+
+def at_a_time(sizes: Iterable[int]) -> int:
+    """How many files of these sizes in bytes are downloaded at the same time: the fewer, the larger the largest is."""
+    return max(1, min(_MOST_FILES, int(_MOST_BYTES // max((1, *sizes)))))
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import json
 import socket
 import struct
 import threading
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,16 +41,18 @@ def files_of(folder: Path) -> dict[str, bytes]:
 class StandInHub:
     """Serves repositories, {"OWNER/NAME" or "datasets/OWNER/NAME": Repository}, at `endpoint` while its context is open.
 
-    requests: what was asked for, as "METHOD /path". ranges: the Range headers of the downloads. num_breaks: how many of the next downloads
-    of more than 1 kB break in the middle; how they do is `breaks`: a connection that ends, or one that is reset.
+    requests: what was asked for, as "METHOD /path". sent: the bytes of files that were sent, by path. ranges: the Range headers of the
+    downloads. num_breaks: how many of the next downloads of more than 1 kB break in the middle; how they do is `breaks`: a connection that
+    ends, one that is reset, or one on which nothing comes any more.
     """
 
     def __init__(self, repositories: dict[str, Repository]) -> None:
         self.repositories = repositories
         self.requests: list[str] = []
+        self.sent: Counter[str] = Counter()
         self.ranges: list[str] = []
         self.num_breaks = 0
-        self.breaks: Literal["end", "reset"] = "end"
+        self.breaks: Literal["end", "reset", "stall"] = "end"
         self.token = "hf_secret"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -123,6 +127,10 @@ class _Handler(BaseHTTPRequestHandler):
                     self._fail(404, "EntryNotFound", "no such folder")
                 else:
                     self._json(entries)
+            case ["auth-check"] if repository.gated and not self._has_token():
+                self._fail(403, "GatedRepo", "Access to this repository is restricted")
+            case ["auth-check"]:
+                self._json({})
             case ["paths-info", _]:
                 self._json([entry for entry in _entries(repository) if entry["path"] in form.get("paths", [])])
             case _:
@@ -161,15 +169,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if breakable and self.hub.num_breaks:
-            self.hub.num_breaks -= 1
-            self.wfile.write(data[: len(data) // 2])
+        broken = breakable and self.hub.num_breaks > 0
+        self.hub.num_breaks -= broken
+        data = data[: len(data) // 2] if broken else data
+        self.wfile.write(data)
+        self.hub.sent[urlsplit(self.path).path] += len(data)
+        if broken:
             self.close_connection = True
-            if self.hub.breaks == "reset":
+            if self.hub.breaks == "stall":
+                # Until the other side is gone.
+                with suppress(ConnectionError):
+                    self.connection.recv(1)
+            elif self.hub.breaks == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
-            return
-        self.wfile.write(data)
 
 
 def _entries(repository: Repository) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -88,6 +90,30 @@ def test_a_reset_download_ends_with_a_line_and_the_same_command_completes_it(wor
     assert content(hub.fetch("owner/model", "--base"))["model.safetensors"] == MODEL["model.safetensors"]
 
 
+def test_few_large_files_are_on_their_way_at_a_time() -> None:
+    shards = [3_900_000_000] * 4 + [1_090_000_000, 20_000]
+    assert [hub.at_a_time(sizes) for sizes in (shards, [20_000_000_000], [50_000] * 100, [])] == [2, 1, 8, 8]
+
+
+def test_a_killed_download_keeps_its_whole_files_and_starts_the_broken_one_again(world: StandInHub, tmp_path: Path) -> None:
+    """The library resumes within one process only, so this is the most that may be sent twice."""
+    size = 30_000_000
+    world.repositories["owner/model"] = repository = Repository({"config.json": b"{}", "model.safetensors": b"1" * size})
+    file = f"/owner/model/resolve/{repository.commit}/model.safetensors"
+    world.num_breaks, world.breaks = 1, "stall"
+    program = "import sys; from critic_r1_verl import hub; hub.fetch('owner/model', '--base')"
+    here = {"HF_ENDPOINT": world.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    process = subprocess.Popen([sys.executable, "-c", program], env=os.environ | here, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not world.sent[file] or not list((tmp_path / "cache").rglob("config.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert (hub.fetch("owner/model", "--base") / "model.safetensors").stat().st_size == size
+    assert world.sent[file] <= 1.5 * size and world.sent[file.replace("model.safetensors", "config.json")] == 2
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -103,6 +129,12 @@ def test_a_reset_download_ends_with_a_line_and_the_same_command_completes_it(wor
 )
 def test_a_refusal_is_one_line(world: StandInHub, name: str, options: dict[str, Any], message: str) -> None:
     refused(name, message, **options)
+
+
+def test_a_gated_repository_is_noticed_before_the_download(world: StandInHub) -> None:
+    with pytest.raises(ValueError, match="the repository is gated"):
+        hub.ask("owner/gated", "base")
+    assert not any("/resolve/" in request for request in world.requests)
 
 
 def test_a_token_opens_a_gated_repository(world: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
