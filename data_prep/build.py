@@ -65,8 +65,7 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
     by_task = convert_all(tasks, options.num_workers)
     counts = [_total(found for task, found in zip(tasks, by_task, strict=True) if task.corpus == corpus.name) for corpus in given]
     for corpus, count in zip(given, counts, strict=True):
-        if "unread" in count:
-            vocabulary.check(corpus.name, count["read"], count["read_as"], count["unread"])
+        vocabulary.check(corpus.name, count, options.max_unread)
 
     keys = read_keys(tasks, [corpus.name for corpus in given], counts)
     keys, ties = choose(keys, given, options, counts)
@@ -119,8 +118,12 @@ def _total(counts: Iterable[shards.Counts]) -> shards.Counts:
     for count in counts:
         skipped.update(count["skipped"])
     total = {"read": sum(count["read"] for count in counts), "kept": sum(count["kept"] for count in counts), "skipped": skipped}
-    labelled = [count for count in counts if "unread" in count]
-    return total | {key: vocabulary.total(count[key] for count in labelled) for key in ("read_as", "unread") if labelled}
+    for key in ("read_as", "unread", "unread_prompts"):
+        if noted := [count[key] for count in counts if key in count]:
+            total[key] = vocabulary.total(noted)
+    if first := [count["first_unread_prompt"] for count in counts if "first_unread_prompt" in count]:
+        total["first_unread_prompt"] = first[0]
+    return total
 
 
 def _decontaminate(

@@ -77,6 +77,13 @@ def _add_build(subparsers: Any) -> None:
         f"{', '.join(vocabulary.MEANINGS)}; may be repeated",
     )
     sources.add_argument(
+        "--max-unread",
+        type=float,
+        default=Options.max_unread,
+        metavar="PERCENT",
+        help="stop if more of the rows of a corpus have an answer, or a prompt, that cannot be read (default: %(default)s)",
+    )
+    sources.add_argument(
         "--quota", action="append", default=[], metavar="NAME:N", help="take at most N records of a corpus, chosen by hash"
     )
     sources.add_argument(
@@ -135,6 +142,8 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
         if count.get("unread"):
             print(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
+        if count.get("unread_prompts"):
+            print(f"{name}: prompts not read, by their headings: {vocabulary.listing(count['unread_prompts'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
     print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
     return 0
@@ -190,6 +199,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         base=None if arguments.no_lengths else defaults.model,
         max_prompt_tokens=arguments.max_prompt_tokens or defaults.max_prompt_tokens,
         allow_remote=arguments.allow_remote,
+        max_unread=arguments.max_unread,
         template=arguments.template,
         question_template=arguments.question_template,
         num_workers=arguments.num_workers,

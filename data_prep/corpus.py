@@ -28,7 +28,7 @@ _SPEAKERS = {"human": "User", "user": "User", "gpt": "Assistant", "assistant": "
 class Skip:
     """A row, or one pair of it, that cannot be used. reason is a fixed short phrase such as "tie", without content of the row.
 
-    spelling: that of a label that was not read (vocabulary.py), "" for any other reason.
+    spelling: that of a label, or the form of a prompt, that was not read (vocabulary.py); "" for any other reason.
     """
 
     reason: str

@@ -30,7 +30,8 @@ from data_prep.tables import Table
 Counts = dict[str, Any]
 """{"read": n, "kept": n, "skipped": {reason: n}}; read is kept plus all of skipped.
 
-For a corpus with LABEL also "read_as": {spelling=meaning: n} and "unread": {spelling: n}, its labels (vocabulary.py)."""
+For a corpus with LABEL also "read_as": {spelling=meaning: n} and "unread": {spelling: n}, its labels (vocabulary.py). Where prompts
+were not read, "unread_prompts": {form: n} and "first_unread_prompt", its row and file."""
 
 TOO_LONG = "prompt too long"
 
@@ -73,7 +74,8 @@ def convert_shard(task: Task) -> Counts:
     skipped: Counter[str] = Counter()
     read_as: Counter[str] = Counter()
     unread: Counter[str] = Counter()
-    kept = 0
+    forms: Counter[str] = Counter()
+    kept, first = 0, ""
     table = _table(task.file.path, task.columns, task.file.path.stat().st_mtime_ns)
     with replacing(task.result) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for number, raw in enumerate(table.rows(task.start, task.stop), start=task.start):
@@ -81,6 +83,8 @@ def convert_shard(task: Task) -> Counts:
             for record in convert_row(module, vocabulary.mapped(raw, label, answers) if answers else raw, store, where):
                 if label:
                     vocabulary.note(raw, label, record, read_as, unread)
+                if vocabulary.note_form(record, forms):
+                    first = first or f"row {number} of {task.file.path}"
                 line = record if isinstance(record, Skip) else _line(record, task, store, where)
                 if isinstance(line, Skip):
                     skipped[line.reason] += 1
@@ -90,6 +94,8 @@ def convert_shard(task: Task) -> Counts:
         counts = {"read": kept + skipped.total(), "kept": kept, "skipped": dict(sorted(skipped.items()))}
         if label:
             counts |= {"read_as": vocabulary.total([read_as]), "unread": vocabulary.total([unread])}
+        if forms:
+            counts |= {"unread_prompts": vocabulary.total([forms]), "first_unread_prompt": first}
         stream.write(json.dumps({"counts": counts}, ensure_ascii=False) + "\n")
     return counts
 

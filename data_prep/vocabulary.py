@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels whose spellings no documentation lists.
+"""Labels whose spellings, and prompts whose forms no documentation lists.
 
 A corpus module names their column in LABEL and returns unread(value) for a label that it cannot read without a guess. Such rows are counted
 by their spelling. The build stops only if they are too many, and only after all rows were read, so that all spellings are seen at once.
---answer SPELLING=MEANING says what a spelling means; convert() then sees the meaning.
+--answer SPELLING=MEANING says what a spelling means; convert() then sees the meaning. Prompts that could not be divided into question and
+responses are counted in the same way, by their form, which is the spelling of their Skip.
 """
 
 import hashlib
+import math
 import re
 import shlex
 from collections import Counter
@@ -17,7 +19,7 @@ from critic_r1_verl.records import PairRecord, Record
 from data_prep.corpus import Skip
 
 MAX_PERCENT = 2
-"""The largest share of the rows of a corpus, in percent, that a build loses to labels that were not read."""
+"""The largest share of the rows of a corpus, in percent, that a build loses to labels, or to prompts, that were not read."""
 
 MEANINGS = ("1", "2", "tie", "skip")
 UNREAD = "answer not read"
@@ -81,10 +83,22 @@ def note(raw: Any, column: str, found: Record | Skip, read_as: Counter[str], unr
     """Count how the label of a raw row was read, or that it was not. Of each kind, MAX_SPELLINGS spellings are told apart."""
     if isinstance(found, PairRecord):
         counter, text = read_as, f"{spelling(raw.get(column))}={found.preferred}"
-    elif isinstance(found, Skip) and found.spelling:
+    elif isinstance(found, Skip) and found.reason == UNREAD:
         counter, text = unread, found.spelling
     else:
         return
+    _count(text, counter)
+
+
+def note_form(found: Record | Skip, forms: Counter[str]) -> bool:
+    """Whether a row was skipped for the form of its prompt, which is then counted."""
+    unread = isinstance(found, Skip) and found.reason != UNREAD and bool(found.spelling)
+    if isinstance(found, Skip) and unread:
+        _count(found.spelling, forms)
+    return unread
+
+
+def _count(text: str, counter: Counter[str]) -> None:
     counter[text if text in counter or len(counter) < MAX_SPELLINGS else OTHERS] += 1
 
 
@@ -106,14 +120,33 @@ def listing(spellings: Mapping[str, int]) -> str:
     return "; ".join(shown) + (f"; {rest} x others" if rest else "")
 
 
-def check(name: str, read: int, read_as: Mapping[str, int], unread: Mapping[str, int]) -> None:
-    """ValueError if more than MAX_PERCENT of the rows of a corpus would be lost because their labels were not read."""
+def check(name: str, counts: Mapping[str, Any], most: float) -> None:
+    """ValueError if more than `most` percent of the rows of a corpus would be lost because their labels, or prompts, were not read.
+
+    counts: those of the corpus (shards.Counts).
+    """
+    _check_prompts(name, counts["read"], counts.get("unread_prompts", {}), counts.get("first_unread_prompt", ""), most)
+    _check_labels(name, counts["read"], counts.get("read_as", {}), counts.get("unread", {}), most)
+
+
+def _check_prompts(name: str, read: int, forms: Mapping[str, int], first: str, most: float) -> None:
+    lost = sum(forms.values())
+    if 100 * lost <= most * read:
+        return
+    raise ValueError(
+        f"{name}: the prompts of {lost} of {read} rows cannot be divided into question and responses, more than {most:g} %. By their "
+        f"headings: {listing(forms)}. The first is {first}. Look at such rows, then divide them in a converter of your own (--corpus "
+        f"mine.py:PATH, see docs/data.md), or leave them out: the same command with --max-unread {math.ceil(100 * lost / read)} goes on"
+    )
+
+
+def _check_labels(name: str, read: int, read_as: Mapping[str, int], unread: Mapping[str, int], most: float) -> None:
     lost = sum(unread.values())
-    if 100 * lost <= MAX_PERCENT * read:
+    if 100 * lost <= most * read:
         return
     example = shlex.quote(f"{next(iter(unread))}=1")
     raise ValueError(
-        f"{name}: the answers of {lost} of {read} rows cannot be read without a guess, more than {MAX_PERCENT} %: {listing(unread)}. "
+        f"{name}: the answers of {lost} of {read} rows cannot be read without a guess, more than {most:g} %: {listing(unread)}. "
         f"Read were: {listing(read_as) or 'none'}. Look at such rows, then run the same command with --answer {example} and so on, "
         f"SPELLING=MEANING for each spelling; the meanings are {', '.join(MEANINGS)}"
     )

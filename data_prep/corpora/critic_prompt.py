@@ -6,6 +6,7 @@
     The second response: [...]
 
 (or Response 1 and 2, or Response A and B). The texts may contain brackets too; if it is not certain where a part ends, the row is skipped.
+Skipped rows are counted by the headings of their prompts (vocabulary.py).
 """
 
 import re
@@ -17,6 +18,7 @@ _QUESTION = "Question: ["
 _RESPONSES = {("The first response", "The second response"), ("Response 1", "Response 2"), ("Response A", "Response B")}
 _BOUNDARY = re.compile(r"\][^\S\n]*\n\s*(The (?:first|second) response|Response [12AB])[^\S\n]*:[^\S\n]*\[")
 _BRACKET = re.compile(r"[\[\]]")
+_HEADING = re.compile(r"[^:\[\]]{0,30}(?:question|response|answer|assistant|option|candidate)[^:\[\]]{0,20}:\s?\[?", re.IGNORECASE)
 
 
 class Parts(NamedTuple):
@@ -33,14 +35,25 @@ def parts(prompt: str) -> Parts | Skip:
     rest = prompt.partition(_QUESTION)[2]
     boundaries = list(_BOUNDARY.finditer(rest))
     if len(boundaries) < 2:
-        return Skip("prompt is in no known form")
+        return Skip("prompt is in no known form", form(prompt))
     first, second = boundaries[:2]
     question = rest[: first.start()]
     tail = rest[second.end() :]
     end = _end(tail)
     if len(boundaries) > 2 or (first[1], second[1]) not in _RESPONSES or f"\n{_QUESTION}" in question or end is None:
-        return Skip("parts of the prompt cannot be told apart")
+        return Skip("parts of the prompt cannot be told apart", f"{form(prompt)}, with a bracket too many or too few")
     return Parts(question.strip(), rest[first.end() : second.start()].strip(), tail[:end].strip(), first[1] == "Response A")
+
+
+def form(prompt: str) -> str:
+    """The lines of a prompt that look like headings, in at most 120 characters, which show in what form it is.
+
+    >>> form("Question: [Why?]\\nAnswer 1: A.\\nAnswer 2: B.")
+    'question: [ / answer 1: / answer 2:'
+    """
+    found = (_HEADING.match(line.strip()[:60]) for line in prompt.splitlines())
+    headings = [" ".join(heading[0].lower().split()) for heading in found if heading]
+    return "".join(letter if letter.isprintable() else "?" for letter in " / ".join(headings)[:120]) or "no headings"
 
 
 def _end(tail: str) -> int | None:
