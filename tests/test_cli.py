@@ -56,11 +56,11 @@ def training(machine, monkeypatch):
         (folder / doctor.TRACKER).write_text("2")
         return seen.status
 
-    trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10)
+    trainer = types.SimpleNamespace(default_local_dir=str(machine / "checkpoints" / "mine"), save_freq=10, experiment_name="mine")
     monkeypatch.setattr(doctor, "examine", examine)
     base = types.SimpleNamespace(model=types.SimpleNamespace(path=str(machine)))
-    config = types.SimpleNamespace(trainer=trainer, actor_rollout_ref=base)
-    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: config)
+    seen.config = types.SimpleNamespace(trainer=trainer, actor_rollout_ref=base)
+    monkeypatch.setattr("critic_r1_verl.training.compose.compose", lambda recipe, overrides: seen.config)
     monkeypatch.setattr(doctor, "claim", lambda config, **how: seen.claimed.update(how))
     monkeypatch.setattr(launch, "train", train)
     monkeypatch.setattr(checkpoints, "BestKeeper", lambda config: seen.kept.append)
@@ -182,6 +182,20 @@ def test_train_goes_without_flash_attn_and_says_so(training, monkeypatch, capsys
     assert training.trained == ("critic_r1", added + overrides)
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("flash-attn is not installed") == bool(added) and all(word in first for word in added)
+
+
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_a_base_of_the_hub_is_downloaded_once_and_read_from_the_cache(training, machine, monkeypatch, on_cluster):
+    """vLLM takes a snapshot without what stays on the hub for incomplete when it is offline and is given the name."""
+    cached, fetched = [None], []
+    monkeypatch.setattr("critic_r1_verl.hub.cached", lambda name: cached[-1])
+    monkeypatch.setattr("critic_r1_verl.hub.fetch", lambda *given: fetched.append(given) or cached.append(machine / "it's here"))
+    training.config.actor_rollout_ref.model.path = "Qwen/Qwen2.5-VL-7B-Instruct"
+    os.environ.update({"VERL_PLATFORM": "cpu"} | ({"RAY_ADDRESS": "auto"} if on_cluster else {}))
+    assert cli.main(["train", "a=1"]) == 0
+    assert fetched == [("Qwen/Qwen2.5-VL-7B-Instruct", "base")]
+    folder = f"actor_rollout_ref.model.path='{machine}/it\\'s here'"
+    assert training.trained[1] == ["a=1", *([] if on_cluster else [folder, "trainer.experiment_name='mine'"])]
 
 
 def test_train_says_what_came_out(training, machine, capsys):

@@ -116,7 +116,8 @@ def _train(arguments: argparse.Namespace) -> int:
         return 1
     config = compose.compose(arguments.recipe, overrides)
     base = str(config.actor_rollout_ref.model.path)
-    if hub.is_name(base) and not Path(base).is_dir() and not hub.cached(base):
+    from_hub = hub.is_name(base) and not Path(base).is_dir()
+    if from_hub and not hub.cached(base):
         # One process downloads the base, which all others then find in the cache. Only now can doctor look at it.
         hub.fetch(base, "base")
         if not _may_start([finding for finding in doctor.examine(arguments.recipe, overrides) if finding not in findings]):
@@ -132,7 +133,8 @@ def _train(arguments: argparse.Namespace) -> int:
         steps.append(step)
         keep_best(step)
 
-    status = launch.train(arguments.recipe, overrides, log_path=log_path, on_step=on_step)
+    given = [*overrides, *(_from_cache(config, base) if from_hub else [])]
+    status = launch.train(arguments.recipe, given, log_path=log_path, on_step=on_step)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
@@ -148,6 +150,22 @@ def _train(arguments: argparse.Namespace) -> int:
     if kept := checkpoints.best(folder):
         print(f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best")
     return 0
+
+
+def _from_cache(config: Any, base: str) -> list[str]:
+    """Overrides by which the processes of a run read a base of the hub from its folder in the cache, under the run's own name.
+
+    They then ask the hub for nothing. By name, vLLM does not start offline if pickled weights or code of the base were left on the hub. The
+    machines of a cluster have caches of their own, so there the name stays.
+    """
+    from critic_r1_verl import hub
+    from critic_r1_verl.training import cluster, compose
+
+    folder = None if cluster.is_given() else hub.cached(base)
+    if folder is None:
+        return []
+    values = {"actor_rollout_ref.model.path": str(folder), "trainer.experiment_name": str(config.trainer.experiment_name)}
+    return [f"{key}={compose.quoted(value)}" for key, value in values.items()]
 
 
 def _may_start(findings: "list[doctor.Finding]") -> bool:

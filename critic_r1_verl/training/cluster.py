@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from critic_r1_verl import cpu
+from critic_r1_verl.training.compose import quoted
 
 STEPS_PATH = "VERL_FILE_LOGGER_PATH"
 
@@ -31,8 +32,7 @@ def overrides(steps_file: Path) -> list[str]:
 
         variables = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()} | variables
     variables[STEPS_PATH] = str(steps_file)
-    quoted = {name: "'" + value.replace("'", "\\'") + "'" for name, value in variables.items()}
     return [
         *("ray_kwargs.ray_init.num_cpus=null", "++ray_kwargs.ray_init.num_gpus=null"),
-        *(f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}={value}" for name, value in quoted.items()),
+        *(f"++ray_kwargs.ray_init.runtime_env.env_vars.{name}={quoted(value)}" for name, value in variables.items()),
     ]

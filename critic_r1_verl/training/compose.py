@@ -8,6 +8,11 @@ from typing import Any
 from critic_r1_verl.training import experiment
 
 
+def quoted(text: str) -> str:
+    """A text as the value of a Hydra override, whatever is in it."""
+    return "'" + text.replace("'", "\\'") + "'"
+
+
 def compose(recipe: str, overrides: list[str]) -> Any:
     """verl's configuration (a DictConfig, not resolved) as main_ppo composes it. ValueError with Hydra's reason, in one line."""
     from hydra import compose as hydra_compose
