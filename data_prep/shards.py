@@ -84,7 +84,7 @@ def convert_shard(task: Task) -> Counts:
                 if label:
                     vocabulary.note(raw, label, record, read_as, unread)
                 if vocabulary.note_form(record, forms):
-                    first = first or f"row {number} of {task.file.path}"
+                    first = first or f"row {number} of {task.file.path.name}"
                 line = record if isinstance(record, Skip) else _line(record, task, store, where)
                 if isinstance(line, Skip):
                     skipped[line.reason] += 1
