@@ -32,7 +32,8 @@ CAUSES = (
         "another program has that port, perhaps an earlier run: `critic-r1 doctor` lists what runs left",
     ),
     (
-        r"[\w.]+: .*(is not a local folder|couldn't connect to|Repo id must|requested files in the local cache|offline mode is enabled).*",
+        r"[\w.]+: .*(is not a local folder|couldn't connect to|Repo id must|requested files in the local cache|offline mode is enabled|"
+        r"cached snapshot for .* is incomplete).*",
         "actor_rollout_ref.model.path must be the folder of a model in Hugging Face format or, with access to a hub, a model's id",
     ),
 )
