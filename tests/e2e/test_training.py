@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody's own pairs on the real stack: build, GRPO steps with a kill in mid-run, export, eval, select, report."""
+"""Somebody's own pairs and a base by its name on the real stack: build, GRPO steps with a kill in mid-run, export, eval, select, report."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from stand_in_hub import Repository, StandInHub, files_of
 
 from critic_r1_verl import judge, prompts, supervise
 from critic_r1_verl.critics.pairwise import PairwiseCritic
@@ -21,6 +23,7 @@ from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.engines.vllm import VllmEngine
 from critic_r1_verl.records import PairRecord, RecordFile
 
+MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 STEPS = 2
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
@@ -59,10 +62,17 @@ def mine(world: Path) -> Path:
     return folder
 
 
-def critic_r1(folder: Path, *words: str) -> str:
+@pytest.fixture(scope="module")
+def hub(world: Path) -> Iterator[StandInHub]:
+    """Serves the small base under a real name, with weights of another format beside its own, as in many older repositories."""
+    with StandInHub({MODEL: Repository(files_of(world / "base") | {"pytorch_model.bin": b"pickled"})}) as hub:
+        yield hub
+
+
+def critic_r1(folder: Path, *words: str, **variables: str) -> str:
     """What a command prints, run in a folder."""
     command = [sys.executable, "-m", "critic_r1_verl.cli", *words]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment() | variables, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -71,7 +81,7 @@ def command(mine: Path) -> list[str]:
     data = mine / "data"
     return [
         *(sys.executable, "-m", "critic_r1_verl.cli", "train", "--recipe", "critic_r1", "--log", str(mine / "training.log")),
-        *("+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={mine.parent / 'base'}"),
+        *("+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={MODEL}"),
         *(f"data.train_files={data / 'train.parquet'}", f"data.val_files={data / 'val.parquet'}", "data.train_batch_size=4"),
         *(
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -107,9 +117,15 @@ def wait_until(condition, seconds: float, process: subprocess.Popen, mine: Path)
         time.sleep(0.5)
 
 
-def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path) -> None:
-    shared_memory = set(os.listdir("/dev/shm"))
-    process = subprocess.Popen(command(mine), env=environment(), cwd=mine)
+def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path, hub: StandInHub) -> None:
+    here = {"HF_HOME": str(mine / "hub"), "HF_ENDPOINT": hub.endpoint}
+    evaluate = ("eval", "--data", "data", "--max-tokens", "16", "--model")
+    critic_r1(mine, *evaluate, MODEL, "--out", "eval/base", **here, HF_HUB_OFFLINE="0")
+    num_requests = len(hub.requests)
+
+    # From here on offline. The pickled weights were left on the hub, and nobody misses them.
+    shared_memory, files = set(os.listdir("/dev/shm")), set(os.listdir(mine))
+    process = subprocess.Popen(command(mine), env=environment() | here, cwd=mine)
     # verl logs a step after it has saved its checkpoint.
     wait_until(lambda: steps(mine), 900, process, mine)
     (driver,) = drivers(process.pid)
@@ -118,7 +134,7 @@ def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path) ->
     assert supervise.leftovers() == []
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
-    resumed = subprocess.run(command(mine), env=environment(), cwd=mine, timeout=900, check=False)
+    resumed = subprocess.run(command(mine), env=environment() | here, cwd=mine, timeout=900, check=False)
     assert resumed.returncode == 0, (mine / "training.log").read_text()[-3000:]
     assert [step["step"] for step in steps(mine)] == [1, 2]
     assert "Resuming from" in (mine / "training.log").read_text()
@@ -127,11 +143,18 @@ def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path) ->
     assert last["critic/score/mean"] == pytest.approx(0.9 * last["reward/acc/mean"] + 0.1 * last["reward/format/mean"], abs=1e-5)
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
+    assert set(os.listdir(mine)) - files == {"checkpoints", "training.log", "training.jsonl"}
+
     (experiment,) = (mine / "checkpoints").iterdir()
-    critic_r1(mine, "export", str(experiment), "--out", "trained")
-    for name, model in (("base", str(mine.parent / "base")), ("trained", "trained")):
-        critic_r1(mine, "eval", "--model", model, "--data", "data", "--max-tokens", "16", "--out", f"eval/{name}")
-        critic_r1(mine, "select", "--model", model, "--data", "data", "--max-tokens", "16", "--samples", "2", "--out", f"eval/{name}")
+    assert "-Qwen2.5-VL-7B-Instruct-" in experiment.name
+    critic_r1(mine, "export", str(experiment), "--out", "trained", **here)
+    assert f"base_model: {MODEL}" in (mine / "trained" / "README.md").read_text()
+    assert str(mine) not in "".join(file.read_text() for file in (mine / "trained").glob("*.json"))
+    critic_r1(mine, *evaluate, "trained", "--out", "eval/trained", **here)
+    for name, model in (("base", MODEL), ("trained", "trained")):
+        sampling = ("--max-tokens", "16", "--samples", "2")
+        critic_r1(mine, "select", "--model", model, "--data", "data", *sampling, "--out", f"eval/{name}", **here)
+    assert len(hub.requests) == num_requests
     printed = critic_r1(mine, "report", "eval/trained", "--against", "eval/base", "--training", "training.jsonl")
     assert "Critic accuracy" in printed and "report: eval/trained/report.html" in printed
     metrics = json.loads((mine / "eval/trained/test/metrics.json").read_text())
