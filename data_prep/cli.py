@@ -78,7 +78,7 @@ def _add_build(subparsers: Any) -> None:
     )
     sources.add_argument(
         "--max-unread",
-        type=float,
+        type=_percent,
         default=Options.max_unread,
         metavar="PERCENT",
         help="stop if more of the rows of a corpus have an answer, or a prompt, that cannot be read (default: %(default)s)",
@@ -225,6 +225,15 @@ def _number(flag: str, kind: Callable[[str], Any], text: str) -> Any:
         return kind(text)
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ValueError(f"--{flag}: {error}") from error
+
+
+def _percent(text: str) -> float:
+    try:
+        if 0 <= (value := float(text)) <= 100:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
 
 
 def _ties(text: str) -> str | float:

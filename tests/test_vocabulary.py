@@ -202,25 +202,32 @@ def test_two_percent_are_lost_with_a_count_and_more_stop_the_build(world: Path, 
 def test_prompts_in_no_known_form_stop_the_build_too(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("data_prep.plan.SHARD_ROWS", 30)
-    write(world, ["1", "2"] * 50)
+    monkeypatch.setattr("data_prep.plan.SHARD_ROWS", 20)
+    write(world, ["1", "2"] * 25)
     lines = (world / "critic.jsonl").read_text().splitlines()
-    other = [json.dumps(json.loads(line) | {"question": f"Question: Q{n}?\nAnswer 1: A\nAnswer 2: B"}) for n, line in enumerate(lines)]
-    open_bracket = json.dumps(json.loads(lines[70]) | {"question": NUMBERED + "\nGive [1] or [2]."})
-    for num_bad, status in ((1, 0), (2, 1)):
-        bad = [*lines[:35], *other[35 : 35 + num_bad], *lines[35 + num_bad : 70], open_bracket, *lines[71:]]
-        (world / "critic.jsonl").write_text("\n".join(bad))
-        assert run(world, f"out {num_bad}") == status
-    out, err = capsys.readouterr()
-    line = "prompts not read, by their headings: 1 x question: / answer 1: / answer 2:; 1 x question: [ / response 1: ["
-    assert line in out
-    (error,) = [line for line in err.splitlines() if line.startswith("critic-r1: ")]
-    assert "the prompts of 3 of 100 rows cannot be divided into question and responses, more than 2 %. By their headings: 2 x qu" in error
-    assert "The first is row 35 of critic.jsonl." in error and "--max-unread 3 goes on" in error
-    assert run(world, "out 2", "--max-unread", "3") == 0
-    assert "resuming: 4 of 4" in capsys.readouterr().err
-    assert json.loads((world / "out 2/manifest.json").read_text())["corpora"]["llava_critic_grpo"]["counts"]["kept"] == 97
-    assert validate.validate(world / "out 2", False) == 0
+    lines[45] = json.dumps(json.loads(lines[45]) | {"question": NUMBERED + "\nGive [1] or [2]."})
+    (world / "critic.jsonl").write_text("\n".join(lines))
+    assert run(world, "below") == 0
+    assert "prompts not read, by their headings: 1 x question: [ / response 1: [ / response 2: [, with a bracket" in capsys.readouterr().out
+
+    lines[25] = json.dumps(json.loads(lines[25]) | {"question": "Question: Q?\nAnswer 1: A\nAnswer 2: B"})
+    (world / "critic.jsonl").write_text("\n".join(lines))
+    assert run(world, "above") == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("critic-r1: ")]
+    assert "the prompts of 2 of 50 rows cannot be divided into question and responses, more than 2 %. By their headings: 1 x qu" in error
+    assert "1 x question: / answer 1: / answer 2:" in error
+    assert "The first is row 25 of critic.jsonl." in error and "--max-unread 4 goes on" in error
+    assert run(world, "above", "--max-unread", "4") == 0
+    assert "resuming: 3 of 3" in capsys.readouterr().err
+    assert json.loads((world / "above/manifest.json").read_text())["corpora"]["llava_critic_grpo"]["counts"]["kept"] == 48
+    assert validate.validate(world / "above", False) == 0
+
+
+@pytest.mark.parametrize("percent", ["-1", "nan", "101", "two"])
+def test_a_share_that_is_none_is_refused(world: Path, capsys: pytest.CaptureFixture[str], percent: str) -> None:
+    with pytest.raises(SystemExit):
+        run(world, "out", "--max-unread", percent)
+    assert f"{percent!r} is not a number from 0 to 100" in capsys.readouterr().err
 
 
 def test_the_flag_is_a_part_of_the_build(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
