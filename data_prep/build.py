@@ -119,8 +119,8 @@ def _total(counts: Iterable[shards.Counts]) -> shards.Counts:
     for count in counts:
         skipped.update(count["skipped"])
     total = {"read": sum(count["read"] for count in counts), "kept": sum(count["kept"] for count in counts), "skipped": skipped}
-    labelled = [count for count in counts if "unread" in count]
-    return total | {key: vocabulary.total(count[key] for count in labelled) for key in ("read_as", "unread") if labelled}
+    extras = {key: [count[key] for count in counts if key in count] for key in ("read_as", "unread", "layouts")}
+    return total | {key: vocabulary.total(found) for key, found in extras.items() if found}
 
 
 def _decontaminate(

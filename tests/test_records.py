@@ -80,7 +80,6 @@ def test_the_group_is_the_images_unless_named():
         ({"preferred": "A"}, "preferred"),
         ({"preferred": 1}, "preferred"),
         ({"preferred": None}, "preferred"),
-        ({"images": ()}, "images"),
         ({"images": [IMAGE]}, "images"),
         ({"images": ("a.png",)}, "images"),
         ({"question": " \n"}, "question"),

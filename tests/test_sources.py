@@ -133,7 +133,7 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
     sources.unpack([file])
     assert file.path.stat().st_mtime_ns == before
     (tmp_path / "bad.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"bad\.zip: not a readable zip archive"):
+    with pytest.raises(ValueError, match=r"bad\.zip: cannot be unpacked \(File is not a zip file\)"):
         sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
 
 
