@@ -15,6 +15,9 @@ SPEAKERS = {
 }
 
 
+NO_DIALOGUE = Skip("dialogue is not a list of turns")
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One turn. speaker: User, Assistant or System. images: the raw images of its parts; where each stands, the text has a placeholder."""
@@ -38,17 +41,17 @@ def read(value: Any, speaker: str) -> list[Turn] | Skip:
         as_lists = bool(columns) and all(isinstance(column, list) for column in columns) and _is_turn(value)
         value = [dict(zip(value, row, strict=False)) for row in zip(*columns, strict=False)] if as_lists else [value]
     if not isinstance(value, list) or not value:
-        return Skip("dialogue is not a list of turns")
+        return NO_DIALOGUE
     turns = []
     for raw in value:
         if not isinstance(raw, Mapping) or not _is_turn(raw):
-            return Skip("dialogue is not a list of turns")
+            return NO_DIALOGUE
         turn = _turn(raw)
         if isinstance(turn, Skip):
             return turn
         if turn.speaker != "System" or turn.text.strip():
             turns.append(turn)
-    return turns or Skip("dialogue is not a list of turns")
+    return turns or NO_DIALOGUE
 
 
 def fold(turns: Sequence[Turn], num_images: int = 0) -> str:

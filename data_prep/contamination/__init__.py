@@ -74,7 +74,8 @@ def find(records: Iterable[Record], root: Path, items: Sequence[Item], limits: L
                 found = [hit for image in record.images if (hit := hits[image.sha256])]
                 if found:
                     keep(record.record_id, record.source, max(found, key=lambda hit: hit[2]))
-                questions.add(record.record_id, record.source, record.question, "+".join(sorted(image.sha256 for image in record.images)))
+                pictured = "+".join(sorted(image.sha256 for image in record.images)) or record.group
+                questions.add(record.record_id, record.source, record.question, pictured)
     for record_id, source, hit in questions.hits():
         if record_id not in matches:
             keep(record_id, source, hit)

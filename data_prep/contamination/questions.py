@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from data_prep.contamination.items import Hit, Item
 
@@ -51,13 +51,14 @@ class Questions:
     def __init__(self, items: Sequence[Item]) -> None:
         self._grams: dict[int, set[str]] = {}
         self._texts: dict[str, int] = {}
-        images: dict[str, set[tuple[Path, ...]]] = defaultdict(set)
+        images: dict[str, set[Any]] = defaultdict(set)
         for position, item in enumerate(items):
             text = words(item.question)
             if self._texts.setdefault(" ".join(text), position) == position:
                 self._grams[position] = grams(text)
             for gram in grams(text):
-                images[gram].add(item.images)
+                # Questions without a picture are each about something else.
+                images[gram].add(item.images or " ".join(text))
         self._owners: dict[str, list[int]] = {gram: [] for gram, shown in images.items() if len(shown) <= COMMON_IMAGES}
         for position, found in self._grams.items():
             found &= self._owners.keys()
@@ -67,7 +68,7 @@ class Questions:
         self._questions: list[_Question] = []
 
     def add(self, record_id: str, source: str, question: str, images: str) -> None:
-        """Add the question of a record; images identifies the pictures that it is about."""
+        """Add the question of a record; images identifies the pictures that it is about, or the question if there are none."""
         text = words(question)
         found = grams(text)
         if shared := sorted(found & self._owners.keys()):

@@ -10,7 +10,7 @@ VL-RewardBench (its card).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -36,6 +36,8 @@ QUESTIONS = {
 CHOSEN, SWIFT = ("chosen", "rejected"), ("response", "rejected_response")
 MESSAGES, CONVERSATIONS = ("messages", "rejected_messages"), ("conversations", "rejected_conversations")
 ARENA = ("conversation_a", "conversation_b")
+DIALOGUES = {"messages", "conversations", *MESSAGES, *CONVERSATIONS, *ARENA}
+"""Columns that hold dialogues, never texts."""
 RESPONSES = (("response_1", "response_2"), ("response_a", "response_b"), ("answer_1", "answer_2"), ("output_1", "output_2"))
 
 
@@ -118,30 +120,26 @@ def choice(row: Row, column: str, names: tuple[str, str]) -> Choice | Skip:
 
 
 def _turns(row: Row, column: str, speaker: str) -> list[Turn] | Skip:
-    value = row.get(column)
-    if isinstance(value, str) or column not in ("question", "prompt", "query", "instruction") or isinstance(value, list | dict):
-        found = turns.read(value, speaker)
-    else:
-        found = Skip("question is not a text")
-    if isinstance(found, Skip):
-        return found
-    system, more = row.get("system"), row.get("input")
-    if column == "instruction" and isinstance(more, str) and more.strip():
-        found[-1] = Turn(found[-1].speaker, f"{found[-1].text}\n{more}", found[-1].images)
-    if isinstance(system, str) and system.strip() and found[0].speaker != "System":
-        found.insert(0, Turn("System", system))
+    """The turns in a column; a text is one turn of this speaker."""
+    found = turns.read(row.get(column), speaker)
+    if found == turns.NO_DIALOGUE and column not in DIALOGUES:
+        return Skip(f"{'question' if speaker == 'User' else 'response'} is not a text")
     return found
 
 
-def _responses(row: Row, names: tuple[str, str]) -> tuple[list[Turn], list[Turn]] | Skip:
-    found = []
-    for name in names:
-        value = row.get(name)
-        one = turns.read(value, "Assistant") if isinstance(value, str | list | Mapping) else Skip("response is not a text")
-        if isinstance(one, Skip):
-            return one
-        found.append(one)
-    return found[0], found[1]
+def _question(row: Row, column: str) -> list[Turn] | Skip:
+    """The turns in the column of the question. Alpaca's layout keeps a part of the question in the column input."""
+    found, more = _turns(row, column, "User"), row.get("input")
+    if column == "instruction" and isinstance(more, str) and more.strip() and not isinstance(found, Skip):
+        found[-1] = replace(found[-1], text=f"{found[-1].text}\n{more}")
+    return found
+
+
+def _two(row: Row, names: tuple[str, str]) -> tuple[list[Turn], list[Turn]] | Skip:
+    first, second = (_turns(row, name, "Assistant") for name in names)
+    if isinstance(first, Skip) or isinstance(second, Skip):
+        return first if isinstance(first, Skip) else second  # type: ignore[return-value]
+    return first, second
 
 
 def _parted(first: list[Turn], second: list[Turn]) -> tuple[list[Turn], list[Turn], list[Turn]] | Skip:
@@ -158,14 +156,16 @@ def _parted(first: list[Turn], second: list[Turn]) -> tuple[list[Turn], list[Tur
 
 def _read(row: Row, asked: list[Turn], first: list[Turn], second: list[Turn], preferred: Choice) -> Read | Skip:
     """The last step of all layouts."""
-    if asked[-1].speaker != "User":
+    if not asked or asked[-1].speaker != "User":
         return Skip("dialogue does not end with the user")
-    if not first or not second or {first[0].speaker, second[0].speaker} != {"Assistant"}:
-        return Skip("dialogue does not end with the model")
-    if any(turn.speaker == "User" for turns_ in (first[-1:], second[-1:]) for turn in turns_):
+    if not first or not second or {turn.speaker for response in (first, second) for turn in (response[0], response[-1])} != {"Assistant"}:
         return Skip("dialogue does not end with the model")
     if any(turn.images for turn in (*first, *second)):
         return Skip("a response holds an image")
+    system = row.get("system")
+    if isinstance(system, str) and system.strip() and asked[0].speaker != "System":
+        # ms-swift and LLaMA-Factory may keep the system prompt in a column of its own.
+        asked = [Turn("System", system), *asked]
     found = images(row, [image for turn in asked for image in turn.images], TEXTS)
     if isinstance(found, Skip):
         return found
@@ -176,17 +176,15 @@ def _read(row: Row, asked: list[Turn], first: list[Turn], second: list[Turn], pr
 
 def _asked(row: Row, question: str, names: tuple[str, str], label: str = "") -> Read | Skip:
     """A question, then two responses; or two whole dialogues, of which the question is a part."""
-    responses, asked = _responses(row, names), _turns(row, question, "User")
-    for found in (responses, asked):
+    responses, asked = _two(row, names), _question(row, question)
+    preferred = choice(row, label, names) if label else "1"
+    for found in (responses, asked, preferred):
         if isinstance(found, Skip):
             return found
-    assert not isinstance(responses, Skip) and not isinstance(asked, Skip)
-    first, second = responses
-    preferred = choice(row, label, names) if label else "1"
-    if isinstance(preferred, Skip):
-        return preferred
+    assert not isinstance(responses, Skip) and not isinstance(asked, Skip) and not isinstance(preferred, Skip)
     if names == CHOSEN and choice(row, LABELS[0], names) not in ("1", Skip("no label")):
         raise SchemaError(f"key {LABELS[0]!r}: found {row[LABELS[0]]!r:.80} beside the columns chosen and rejected; remove one of the two")
+    first, second = responses
     if first[0].speaker != "Assistant":
         parted = _parted(first, second)
         if isinstance(parted, Skip):
@@ -200,36 +198,25 @@ def _asked(row: Row, question: str, names: tuple[str, str], label: str = "") -> 
         asked = whole
     elif asked[-1].speaker == "Assistant" and asked[-1].text in (first[0].text, second[0].text):
         asked = asked[:-1]
-    return _read(row, asked, first, second, preferred) if asked else Skip("empty question")
+    return _read(row, asked, first, second, preferred)
 
 
 def _dialogues(row: Row, names: tuple[str, str], label: str = "") -> Read | Skip:
     """Two dialogues that begin in the same way."""
-    responses = _responses(row, names)
-    if isinstance(responses, Skip):
-        return responses
-    preferred = choice(row, label, names) if label else "1"
-    parted = Skip("no question") if responses[0][0].speaker == "Assistant" else _parted(*responses)
-    if isinstance(parted, Skip) or isinstance(preferred, Skip):
-        return preferred if isinstance(preferred, Skip) else parted
-    shared, first, second = parted
-    system = row.get("system")
-    if isinstance(system, str) and system.strip() and shared[0].speaker != "System":
-        shared = [Turn("System", system), *shared]
-    return _read(row, shared, first, second, preferred)
+    both, preferred = _two(row, names), choice(row, label, names) if label else "1"
+    if isinstance(both, Skip) or isinstance(preferred, Skip):
+        return both if isinstance(both, Skip) else preferred  # type: ignore[return-value]
+    parted = Skip("no question") if both[0][0].speaker == "Assistant" else _parted(*both)
+    return parted if isinstance(parted, Skip) else _read(row, *parted, preferred)
 
 
 def _rejected_response(row: Row) -> Read | Skip:
     """A dialogue that ends with the better response, and the worse one."""
-    better, rejected = _turns(row, "messages", "User"), row.get("rejected_response")
-    worse = turns.read(rejected, "Assistant") if isinstance(rejected, str | list | Mapping) else Skip("response is not a text")
+    better, worse = _question(row, "messages"), _turns(row, "rejected_response", "Assistant")
     if isinstance(better, Skip) or isinstance(worse, Skip):
-        return better if isinstance(better, Skip) else worse
-    if worse[0].speaker != "Assistant":
-        parted = _parted(better, worse)
-        return parted if isinstance(parted, Skip) else _read(row, *parted, "1")
+        return better if isinstance(better, Skip) else worse  # type: ignore[return-value]
     last = max((place for place, turn in enumerate(better) if turn.speaker == "User"), default=-1) + 1
-    return _read(row, better[:last], better[last:], worse, "1") if last else Skip("empty question")
+    return _read(row, better[:last], better[last:], worse, "1")
 
 
 def _ranked(row: Row) -> Read | Skip:
