@@ -66,6 +66,8 @@ def parse(words: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"--answer {word}: write it as SPELLING=MEANING, where MEANING is one of {', '.join(MEANINGS)}")
         if answers.setdefault(key, meaning) != meaning:
             raise ValueError(f"--answer {word}: this spelling is also given the meaning {answers[key]}")
+    if "0" in answers and "1" not in answers:
+        raise ValueError("--answer 0: say what 1 means too, since it no longer means the first response by itself")
     return answers
 
 

@@ -16,7 +16,7 @@ find crops well: if 2 % is cut off at each side, it finds 77 of 200. The limits 
 
 Only the specific 8-grams of a question count: those that are asked about at most COMMON_IMAGES pictures in the benchmarks, and likewise in
 the records. "Describe the image." is too short to have any, and the instructions of a multiple-choice set are too common. Such a question
-never matches; only its picture can.
+never matches; only its picture can. Two questions without a picture match by the same words, however few.
 """
 
 from collections.abc import Iterable, Sequence
@@ -74,8 +74,7 @@ def find(records: Iterable[Record], root: Path, items: Sequence[Item], limits: L
                 found = [hit for image in record.images if (hit := hits[image.sha256])]
                 if found:
                     keep(record.record_id, record.source, max(found, key=lambda hit: hit[2]))
-                pictured = "+".join(sorted(image.sha256 for image in record.images)) or record.group
-                questions.add(record.record_id, record.source, record.question, pictured)
+                questions.add(record.record_id, record.source, record.question, "+".join(sorted(image.sha256 for image in record.images)))
     for record_id, source, hit in questions.hits():
         if record_id not in matches:
             keep(record_id, source, hit)
