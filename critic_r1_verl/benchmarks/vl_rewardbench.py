@@ -111,9 +111,9 @@ def _voted(rows: list[Row]) -> tuple[list[tally.Item], list[str]]:
 def convert(row: Row, out: Path) -> PairRecord:
     if "chosen" in row.values and "human_ranking" not in row.values:
         # R1-Reward's copy (yfzhang114/r1_reward at 176aba8, inference/VL-Reward-Bench/data.jsonl).
-        question, responses, ranking = row.value("prompt"), [row.value("chosen"), row.value("rejected")], [0, 1]
+        responses, ranking, question = [row.value("chosen"), row.value("rejected")], [0, 1], row.value("prompt")
     else:
-        question, responses, ranking = row.value("query"), row.value("response", list), row.one_of("human_ranking", [0, 1], [1, 0])
+        responses, ranking, question = row.value("response", list), row.one_of("human_ranking", [0, 1], [1, 0]), row.value("query")
     if len(responses) != 2:
         raise ValueError(f"key 'response': {len(responses)} responses, not 2")
     return PairRecord(

@@ -33,11 +33,11 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     """One pair; of a judgement of WildVision-Bench one for each game."""
     if "games" in raw:
         return judged(raw, with_suffix(put), source=NAME, licence=LICENCE)
-    if missing := sorted({"conversation_a", "conversation_b", "winner"} - raw.keys()):
-        raise SchemaError(f"found the keys {sorted(raw)}, and no key {missing[0]!r}: these battles hold no texts; give the judgements")
     preferred = label("winner", raw.get("winner"), _WINNERS)
     if isinstance(preferred, Skip):
         return [preferred]
+    if "conversation_a" not in raw and "conversation_b" not in raw:
+        raise SchemaError(f"found the keys {sorted(raw)}, and no conversation_a: these battles hold no texts; give the judgements instead")
     if raw.get("anony") is False:
         return [Skip("models were not anonymous")]
     if not raw.get("conversation_a") or not raw.get("conversation_b"):
