@@ -4,7 +4,8 @@
 A module has these constants: NAME, HUB (hub id or None), CONFIG (configuration on the hub or None), SPLIT, REVISION ("" for the newest),
 LICENCE ("" if none is stated), GRADE (how well the schema is known, from "A", documented, to "D") and COLUMNS (the required columns). FILES
 is optional, for a folder that holds the same data twice: file names in order of preference, of which the first that exists is read. LABEL
-is optional, for labels whose spellings are not documented: their column, which vocabulary.py describes. The one function of a module is
+is optional, for labels whose spellings are not documented: their column, which vocabulary.py describes. layout is optional, a function that
+names the layout of a raw row, for a corpus that has several; the build counts them. The one function that a module must have is
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 
