@@ -27,6 +27,11 @@ FILES = (*map(rows_file, SPLITS), RECORDS)
 """The files whose hashes the manifest holds."""
 
 
+def without_held_out(train: str) -> str:
+    """What a training on the rows of `train` without held-out rows has to set, since verl opens a validation file in any case."""
+    return f"data.val_files={train} trainer.test_freq=-1 trainer.val_before_train=false"
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The content of manifest.json. ValueError if it is missing, not readable, or lacks a key."""
     file = Path(folder) / MANIFEST

@@ -10,6 +10,8 @@ from typing import Any
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from critic_r1_verl.data_folder import without_held_out
+
 COLUMNS = ("data_source", "prompt", "images", "reward_model", "extra_info")
 PLACEHOLDER = re.compile("<image>|<video>|<audio>")
 
@@ -30,6 +32,8 @@ class CriticDataset(RLHFDataset):
     def _read_files_and_tokenize(self) -> None:
         super()._read_files_and_tokenize()
         files = ", ".join(str(file) for file in self.data_files)
+        if not len(self.dataframe):
+            raise ValueError(f"{files}: no rows; to train without held-out rows, add {without_held_out('TRAIN.parquet')}")
         if missing := [name for name in COLUMNS if name not in self.dataframe.column_names]:
             raise ValueError(
                 f"{files}: no column {missing[0]!r} (found {', '.join(self.dataframe.column_names)}); build it with `make prep`"

@@ -74,11 +74,11 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairRecord:
-    """Two responses to one question about one or more images, and which of them is better.
+    """Two responses to one question about images, of which there may be none, and which of them is better.
 
     question includes earlier turns of a dialogue. Records with the same group must be in the same split; by default group is made of the
-    hashes of the images. split is "" until the corpus or the build assigns the record to a split. ValueError names a malformed key; a
-    preference between two identical responses is malformed too.
+    hashes of the images, or, if there are none, of that of the words of the question. split is "" until the corpus or the build assigns the
+    record to a split. ValueError names a malformed key; a preference between two identical responses is malformed too.
 
     >>> image = Image(path="images/cat.png", sha256="0" * 64)
     >>> pair = PairRecord(images=(image,), question="What is it?", response_1="A cat.", response_2="A dog.", preferred="1", source="demo")
@@ -132,7 +132,7 @@ class PairRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionRecord:
-    """One question about one or more images, and its correct answer. Keys and errors are as in PairRecord."""
+    """One question about images, of which there may be none, and its correct answer. Keys and errors are as in PairRecord."""
 
     images: tuple[Image, ...]
     question: str
@@ -230,10 +230,16 @@ def _check_texts(record: Any, required: tuple[str, ...]) -> None:
 
 
 def _check_images(record: PairRecord | QuestionRecord) -> None:
-    if not isinstance(record.images, tuple) or not record.images or not all(isinstance(image, Image) for image in record.images):
-        raise ValueError(f"key 'images': {record.images!r} is not a non-empty tuple of Image")
+    if not isinstance(record.images, tuple) or not all(isinstance(image, Image) for image in record.images):
+        raise ValueError(f"key 'images': {record.images!r} is not a tuple of Image")
     if not record.group:
-        object.__setattr__(record, "group", "+".join(sorted({image.sha256 for image in record.images})))
+        things = {image.sha256 for image in record.images} or {_question_group(record.question)}
+        object.__setattr__(record, "group", "+".join(sorted(things)))
+
+
+def _question_group(question: str) -> str:
+    """A hash of the words of a question, by which records without an image are grouped. Case and white space do not count."""
+    return hashlib.sha256(" ".join(question.casefold().split()).encode()).hexdigest()
 
 
 def _content_id(kind: str, images: tuple[Image, ...], *texts: str) -> str:

@@ -119,7 +119,7 @@ def check_row(row: Mapping[str, Any], root: str | Path, *, open_images: bool = T
 def write_parquet(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows to a parquet file, GROUP_ROWS at a time. It appears only when it is complete; the same rows give the same bytes.
 
-    ValueError if there are no rows, or if a row does not match SHAPE; it names the row and the key.
+    A file without rows is one of a split that holds none. ValueError if a row does not match SHAPE; it names the row and the key.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -127,8 +127,6 @@ def write_parquet(path: str | Path, rows: Iterable[Row]) -> None:
     schema = pa.schema([(name, _arrow_type(shape)) for name, shape in SHAPE.items()])
     checked = _checked(path, rows)
     group = list(islice(checked, GROUP_ROWS))
-    if not group:
-        raise ValueError(f"{path}: no rows to write; verl cannot train on an empty file")
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         while group:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))

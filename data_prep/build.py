@@ -8,6 +8,7 @@ and seed, so the same input gives the same bytes with any number of workers.
 """
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from critic_r1_verl.data_folder import FILES, MANIFEST, RECORDS
 from critic_r1_verl.files import file_sha256, locked, replacing, write_json
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import ORDERS, SPLITS
-from data_prep import contamination, corpora, shards, vocabulary, writing
+from data_prep import contamination, corpora, preview, shards, vocabulary, writing
 from data_prep.choice import check, choose
 from data_prep.image_store import remove_unused
 from data_prep.merge import Key, drop, read_keys, read_records
@@ -61,6 +62,9 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
     tasks = plan(out, work, given, files, options, limits, templates, meter)
     # Benchmarks are read before the rows are converted, so that an unreadable one stops the build early.
     items = [item for benchmark in options.decontaminate for item in contamination.load(benchmark, work / "benchmarks", limits)]
+    for corpus in given:
+        for line in preview.lines(corpus, files[corpus.name], options, out):
+            print(line, file=sys.stderr)
     (out / MANIFEST).unlink(missing_ok=True)
     by_task = convert_all(tasks, options.num_workers)
     counts = [_total(found for task, found in zip(tasks, by_task, strict=True) if task.corpus == corpus.name) for corpus in given]
@@ -70,12 +74,10 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
     keys = read_keys(tasks, [corpus.name for corpus in given], counts)
     keys, ties = choose(keys, given, options, counts)
     keys, matches = _decontaminate(keys, tasks, out, items, limits, counts)
-    if len(keys) < len(SPLITS):
+    if not keys:
         total = _total(counts)
         reasons = ", ".join(f"{number} {reason}" for reason, number in total["skipped"].most_common())
-        raise ValueError(
-            f"{len(keys)} of {total['read']} records are left, too few for {len(SPLITS)} splits: {reasons or 'nothing was read'}"
-        )
+        raise ValueError(f"none of {total['read']} records is left: {reasons or 'nothing was read'}")
     keys_of = split(keys, options, counts)
     with replacing(out / RECORDS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         written = {
@@ -118,7 +120,7 @@ def _total(counts: Iterable[shards.Counts]) -> shards.Counts:
     for count in counts:
         skipped.update(count["skipped"])
     total = {"read": sum(count["read"] for count in counts), "kept": sum(count["kept"] for count in counts), "skipped": skipped}
-    for key in ("read_as", "unread", "unread_prompts"):
+    for key in ("read_as", "unread", "unread_prompts", "layouts"):
         if noted := [count[key] for count in counts if key in count]:
             total[key] = vocabulary.total(noted)
     if first := [count["first_unread_prompt"] for count in counts if "first_unread_prompt" in count]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from critic_r1_verl import cli
 from critic_r1_verl.cli import flags
+from critic_r1_verl.data_folder import rows_file, without_held_out
 from critic_r1_verl.training import recipe
-from data_prep import build, inspection, validate, vocabulary
+from data_prep import build, inspection, preview, validate, vocabulary
 from data_prep.corpora import MODULES, load, parse
 from data_prep.options import Corpus, Options
 from data_prep.splits import DEFAULTS
@@ -93,11 +94,12 @@ def _add_build(subparsers: Any) -> None:
     sources.add_argument("--allow-remote", action="store_true", help="download images that are given as http(s) URLs")
 
     rows = command.add_argument_group("output")
-    rows.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    rows.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
+    rows.add_argument("--dry-run", action="store_true", help="show the layout and the first row of each corpus as it is read, and stop")
     rows.add_argument("--seed", type=int, default=0, help="seed of every choice by hash (default: 0)")
     for name, default in reversed(DEFAULTS.items()):
-        help = f"records in the {name} split (default: {default}, but at most a tenth of all)"
-        rows.add_argument(f"--{name}", type=flags.count, metavar="N", help=help)
+        help = f"records in the {name} split; 0 for none (default: {default}, but at most a tenth of all)"
+        rows.add_argument(f"--{name}", type=_count_or_none, metavar="N", help=help)
     rows.add_argument("--both-orders", action="store_true", help="write a row for each of the two orders of a pair")
     rows.add_argument("--ties", type=_ties, default="keep", help="keep (as in the paper), drop, or the largest share of ties, such as 0.1")
     rows.add_argument(
@@ -131,6 +133,12 @@ def _add_build(subparsers: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        for line in preview.dry_run(_corpora(arguments), _options(arguments)):
+            print(line)
+        return 0
+    if arguments.out is None:
+        raise ValueError("--out is missing: name the folder to write, or only look at the first row by --dry-run")
     manifest = build.build(arguments.out, _corpora(arguments), _options(arguments))
     counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
     if arguments.json:
@@ -140,12 +148,17 @@ def _build(arguments: argparse.Namespace) -> int:
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
         print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
+        for layout, number in count.get("layouts", {}).items():
+            print(f"{name}: {number} read in the layout {layout}")
         if count.get("unread"):
             print(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
         if count.get("unread_prompts"):
             print(f"{name}: prompts not read, by their headings: {vocabulary.listing(count['unread_prompts'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
     print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
+    if not manifest["splits"]["val"]["rows"]:
+        settings = without_held_out(str(arguments.out / rows_file("train")))
+        print(f"nothing is held out, so a training on it is not validated; it needs {settings}")
     return 0
 
 
@@ -234,6 +247,10 @@ def _percent(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
+
+
+def _count_or_none(text: str) -> int:
+    return 0 if text == "0" else flags.count(text)
 
 
 def _ties(text: str) -> str | float:

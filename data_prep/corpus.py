@@ -4,7 +4,8 @@
 A module has these constants: NAME, HUB (hub id or None), CONFIG (configuration on the hub or None), SPLIT, REVISION ("" for the newest),
 LICENCE ("" if none is stated), GRADE (how well the schema is known, from "A", documented, to "D") and COLUMNS (the required columns). FILES
 is optional, for a folder that holds the same data twice: file names in order of preference, of which the first that exists is read. LABEL
-is optional, for labels whose spellings are not documented: their column, which vocabulary.py describes. The one function of a module is
+is optional, for labels whose spellings are not documented: their column, which vocabulary.py describes. layout is optional, a function that
+names the layout of a raw row, for a corpus that has several; the build counts them. The one function that a module must have is
 
     convert(raw: dict, put: Put) -> Iterable[Record | Skip]
 
@@ -20,8 +21,8 @@ from critic_r1_verl.records import Image
 Put = Callable[[Any], Image]
 """Stores a raw image (bytes, {"bytes", "path"}, a PIL image, or a path relative to the image folder); raises BadImage if it cannot."""
 
-_PLACEHOLDERS = ("<image>", "<video>", "<audio>")
-_SPEAKERS = {"human": "User", "user": "User", "gpt": "Assistant", "assistant": "Assistant"}
+IMAGE = "<image>"
+_PLACEHOLDERS = (IMAGE, "<video>", "<audio>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +68,6 @@ def bad_text(question: Any, *responses: Any) -> Skip | None:
     if len({response.strip() for response in responses}) < len(responses):
         return Skip("identical responses")
     return None
-
-
-def fold_turns(turns: Any) -> str:
-    """A dialogue that ends with a turn of the user, as one question; "" for anything else, which the caller skips.
-
-    turns are {"from": "human" | "gpt", "value": text} or {"role": "user" | "assistant", "content": text}. A single turn stays as it is.
-
-    >>> fold_turns([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Who?"}])
-    'User: Hi.\\n\\nAssistant: Hello.\\n\\nUser: Who?'
-    """
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, dict) for turn in turns):
-        return ""
-    speakers = [_SPEAKERS.get(str(turn.get("from", turn.get("role")))) for turn in turns]
-    texts = [turn.get("value", turn.get("content")) for turn in turns]
-    if None in speakers or speakers[-1] != "User" or not all(isinstance(text, str) for text in texts):
-        return ""
-    texts = [strip_placeholders(text) for text in texts]
-    if len(texts) == 1:
-        return texts[0]
-    return "\n\n".join(f"{speaker}: {text}" for speaker, text in zip(speakers, texts, strict=True))
 
 
 def strip_placeholders(text: str) -> str:

@@ -7,7 +7,6 @@ critic_r1_verl/images.py defines how an image is prepared.
 import hashlib
 import io
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import MAX_FILE_BYTES, BadImage, Limits, prepare
 from critic_r1_verl.records import Image
+from data_prep.image_forms import content
 
 REMOTE_SECONDS = 20
 
@@ -36,7 +36,7 @@ class ImageStore:
     _seen: dict[bytes, Image] = field(default_factory=dict)
 
     def put(self, raw: Any) -> Image:
-        """Store an image (bytes, {"bytes", "path"}, a PIL image, a path or URL). BadImage if it cannot be used."""
+        """Store an image in any form (image_forms.py): bytes, base64, a path or a URL, in a dict or not. BadImage if it cannot be used."""
         data = self._bytes(raw)
         given = hashlib.sha256(data)
         key = given.digest()
@@ -52,14 +52,11 @@ class ImageStore:
         return self._seen[key]
 
     def _bytes(self, raw: Any) -> bytes:
-        if isinstance(raw, Mapping):
-            raw = raw.get("path") if raw.get("bytes") is None else raw["bytes"]
-        if raw is None or (isinstance(raw, bytes | str) and not raw):
-            raise BadImage("none given")
+        raw = content(raw)
         if isinstance(raw, bytes):
             return raw
         if isinstance(raw, str):
-            return self._fetch(raw) if raw.startswith(("http://", "https://")) else self._read(raw)
+            return self._fetch(raw) if raw.lower().startswith(("http://", "https://")) else self._read(raw)
         if hasattr(raw, "save"):
             buffer = io.BytesIO()
             raw.save(buffer, format="PNG")

@@ -127,7 +127,7 @@ class _Groups:
             root = self.find(number)
             first = root if first is None else first
             self._parents[root] = first
-        assert first is not None, "a record has an image"
+        assert first is not None, "a record has a group"
         return first
 
     def find(self, number: int) -> int:

@@ -10,7 +10,7 @@ and "21" for a pair and "" for a question; empty if prompts are not measured.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from data_prep.tables import Table
 Counts = dict[str, Any]
 """{"read": n, "kept": n, "skipped": {reason: n}}; read is kept plus all of skipped.
 
-For a corpus with LABEL also "read_as": {spelling=meaning: n} and "unread": {spelling: n}, its labels (vocabulary.py). Where prompts
-were not read, "unread_prompts": {form: n} and "first_unread_prompt", its row and file."""
+For a corpus with LABEL also "read_as": {spelling=meaning: n} and "unread": {spelling: n}, its labels (vocabulary.py). For one that reads
+several layouts also "layouts": {name: n}, the rows that were read in each. Where prompts were not read, "unread_prompts": {form: n} and
+"first_unread_prompt", its row and file."""
 
 TOO_LONG = "prompt too long"
 
@@ -71,6 +72,8 @@ def convert_shard(task: Task) -> Counts:
     module = corpora.load(task.converter)
     store = ImageStore(task.out, task.limits, task.file.images, task.allow_remote)
     label, answers = getattr(module, "LABEL", ""), dict(task.answers)
+    layout_of = getattr(module, "layout", None)
+    layouts: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     read_as: Counter[str] = Counter()
     unread: Counter[str] = Counter()
@@ -80,11 +83,14 @@ def convert_shard(task: Task) -> Counts:
     with replacing(task.result) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for number, raw in enumerate(table.rows(task.start, task.stop), start=task.start):
             where = f"{task.corpus}: {task.file.path}: row {number}"
-            for record in convert_row(module, vocabulary.mapped(raw, label, answers) if answers else raw, store, where):
+            mapped = vocabulary.mapped(raw, label, answers) if answers else raw
+            for record in convert_row(module, mapped, store, where):
                 if label:
                     vocabulary.note(raw, label, record, read_as, unread)
                 if vocabulary.note_form(record, forms):
                     first = first or f"row {number} of {task.file.path.name}"
+                if layout_of and not isinstance(record, Skip):
+                    layouts[layout_of(mapped) + ("" if record.images else ", without an image")] += 1
                 line = record if isinstance(record, Skip) else _line(record, task, store, where)
                 if isinstance(line, Skip):
                     skipped[line.reason] += 1
@@ -96,6 +102,8 @@ def convert_shard(task: Task) -> Counts:
             counts |= {"read_as": vocabulary.total([read_as]), "unread": vocabulary.total([unread])}
         if forms:
             counts |= {"unread_prompts": vocabulary.total([forms]), "first_unread_prompt": first}
+        if layout_of:
+            counts["layouts"] = vocabulary.total([layouts])
         stream.write(json.dumps({"counts": counts}, ensure_ascii=False) + "\n")
     return counts
 
@@ -128,6 +136,8 @@ def convert_row(module: Any, raw: dict[str, Any] | Skip, store: ImageStore, wher
         return [Skip(f"image: {error.reason}")]
     except SchemaError as error:
         raise SchemaError(f"{where}: {error}") from error
+    except RecursionError:
+        return [Skip("values are nested too deeply")]
     except OSError as error:
         raise OSError(f"{where}: {error}; finished shards are kept: run the same command to resume") from error
     # Any other exception is a mistake in the converter; the row is named so that it can be found.
@@ -135,7 +145,18 @@ def convert_row(module: Any, raw: dict[str, Any] | Skip, store: ImageStore, wher
         raise ValueError(f"{where}: the converter failed: {type(error).__name__}: {error}") from error
     if not converted:
         raise ValueError(f"{where}: the converter returned neither a record nor a Skip")
-    return converted
+    return [one if isinstance(one, Skip) else _trimmed(one) for one in converted]
+
+
+def _trimmed(record: Record) -> Record | Skip:
+    """The record without white space at the ends of its texts, where it would hide duplicates and contradictions."""
+    names = ("question", "response_1", "response_2") if isinstance(record, PairRecord) else ("question", "answer")
+    texts = {name: getattr(record, name).strip() for name in names}
+    if all(getattr(record, name) == text for name, text in texts.items()):
+        return record
+    if isinstance(record, PairRecord) and record.preferred != "tie" and texts["response_1"] == texts["response_2"]:
+        return Skip("identical responses")
+    return replace(record, **texts)
 
 
 def _line(record: Record, task: Task, store: ImageStore, where: str) -> dict[str, Any] | Skip:

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data files at the location of a corpus, which is a hub id, a folder or a file. tables.py reads them.
 
-A zip archive of data files is unpacked into the work folder of the build. `datasets` downloads a hub id into its cache, which is
+Packed data files (archives.py) are unpacked into the work folder of the build. `datasets` downloads a hub id into its cache, which is
 read without a request if it holds the corpus. Local files are read in place. No loading script and no pickle is run.
 """
 
-import hashlib
 import json
 import re
-import shutil
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 from critic_r1_verl import hub
-from critic_r1_verl.files import replacing
+from critic_r1_verl.records import path_problem
+from data_prep import archives
 from data_prep.tables import KINDS
 
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "meta.json")
+_KINDS = ", ".join((*KINDS, archives.ZIP, *(f".jsonl{suffix}" for suffix in archives.STREAMS)))
 _SPLITS = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
 
 
@@ -55,13 +53,10 @@ def find(location: str, corpus: Any, images: Path | None, work: Path) -> list[Fi
 
 
 def unpack(files: Sequence[File]) -> None:
-    """Unpack the data files that are still in their archives; pictures in an archive are not unpacked."""
+    """Unpack the data files that are still packed; pictures in an archive are not unpacked."""
     for file in files:
         if file.archive and not file.path.exists():
-            with zipfile.ZipFile(file.archive) as archive, replacing(file.path) as temporary:
-                member = _members(archive)[file.path.name]
-                with archive.open(member) as packed, temporary.open("wb") as stream:
-                    shutil.copyfileobj(packed, stream)
+            archives.unpack(file.archive, file.path)
 
 
 def _download(name: str, corpus: Any) -> list[Path]:
@@ -131,10 +126,10 @@ def _local(location: Path, corpus: Any, work: Path) -> list[File]:
     for name in getattr(corpus, "FILES", ()):
         if paths := [path for path in found if path.name == name]:
             return [File(path, location) for path in paths]
-    for kind in (*KINDS, ".zip"):
-        if paths := _of_split([path for path in found if path.suffix.lower() == kind], folder, corpus.SPLIT):
+    for kind in (*KINDS, archives.ZIP):
+        if paths := _of_split([path for path in found if archives.kind(path) == kind], folder, corpus.SPLIT):
             return _with_archives([File(path, location) for path in paths], work)
-    raise ValueError(f"--corpus {corpus.NAME}:{location}: no data file of the split {corpus.SPLIT!r} ({', '.join(KINDS)}, .zip)")
+    raise ValueError(f"--corpus {corpus.NAME}:{location}: no data file of the split {corpus.SPLIT!r} ({_KINDS})")
 
 
 def _of_split(paths: list[Path], folder: Path, split: str) -> list[Path]:
@@ -151,42 +146,38 @@ def _from_meta(folder: Path) -> list[File]:
     if not meta.is_file():
         return []
     try:
-        entries = [(entry["annotation"], entry["root"]) for entry in json.loads(meta.read_text(encoding="utf-8")).values()]
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        entries = [(str(PurePosixPath(entry["annotation"])), str(PurePosixPath(entry["root"]))) for entry in _values(meta)]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'{meta}: expected {{name: {{"root", "annotation"}}}}, as in MMPR ({type(error).__name__}: {error})') from error
     files = []
     for annotation, root in entries:
         # The paths are relative to the folder, or to its parent if they begin with the name of the folder.
-        base = next((base for base in (folder, folder.parent) if (base / annotation).is_file()), None)
+        bases = [folder, folder.absolute().parent] if PurePosixPath(annotation).parts[:1] == (folder.absolute().name,) else [folder]
+        base = next((base for base in bases if (base / annotation).is_file()), None)
         if not base:
-            raise ValueError(f"{meta}: {annotation} is in neither {folder} nor {folder.parent}; unpack annotations.zip there")
+            raise ValueError(f"{meta}: {annotation:.200} is not in {folder}; unpack annotations.zip there")
+        for path in (annotation, root):
+            if path_problem(path) or not (base / path).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{meta}: {path!r:.200} is not inside {folder}; write paths in that folder")
+        if archives.kind(Path(annotation)) not in KINDS or archives.is_packed(Path(annotation)):
+            raise ValueError(f"{meta}: {annotation:.200} is not a kind of file that can be read ({', '.join(KINDS)})")
         files.append(File(base / annotation, base / root))
     return files
 
 
+def _values(meta: Path) -> Iterable[Any]:
+    return json.loads(meta.read_text(encoding="utf-8")).values()
+
+
 def _with_archives(files: list[File], work: Path) -> list[File]:
-    """The files, with each zip archive replaced by the data files in it. ValueError for a file of another kind."""
+    """The files, with each packed file replaced by the data files in it. ValueError for a file of another kind."""
     result = []
     for file in files:
-        if file.path.suffix.lower() != ".zip":
-            if file.path.suffix.lower() not in KINDS:
-                raise ValueError(f"{file.path}: not a kind of file that can be read ({', '.join(KINDS)}, .zip)")
+        if archives.kind(file.path) not in (*KINDS, archives.ZIP):
+            raise ValueError(f"{file.path}: not a kind of file that can be read ({_KINDS})")
+        if not archives.is_packed(file.path):
             result.append(file)
             continue
-        try:
-            with zipfile.ZipFile(file.path) as archive:
-                # Archives of several folders or benchmarks may have the same name.
-                folder = work / hashlib.sha256(repr(file.identity()).encode()).hexdigest()[:16]
-                result += [File(folder / name, file.images, file.path) for name in sorted(_members(archive))]
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{file.path}: not a readable zip archive ({error}); it may be half-written") from error
+        folder = archives.folder(work, file.identity())
+        result += [File(folder / name, file.images, file.path) for name in archives.names(file.path)]
     return result
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The data files of an archive: {its path as one file name, in which a slash is %2F: member}."""
-    return {
-        quote(info.filename, safe=" "): info
-        for info in archive.infolist()
-        if not info.is_dir() and Path(info.filename).suffix.lower() in KINDS and not info.filename.startswith("__MACOSX")
-    }

@@ -3,8 +3,9 @@
 
 A set is a set of records that are connected in this way. A converter may set the split of a record. If a record names val or test, this
 split holds exactly the records that name it. Otherwise it is drawn by hash, in whole sets, from the records that name no split. All other
-records are for training. If records of one set name different splits, the most strictly held-out split wins (test before val before train),
-and the other records of the set are skipped with a count.
+records are for training. --val 0 holds nothing out for validation, nor for the test where the records cannot be divided. If records of
+one set name different splits, the most strictly held-out one wins (test before val before train), and the other records of the set are
+skipped with a count.
 """
 
 from collections import Counter
@@ -23,8 +24,8 @@ def split(keys: Sequence[Key], options: Options, counts: Sequence[Counts]) -> di
     keys = _resolve_named_splits(keys, counts)
     named = {key.split for key in keys} - {""}
     free = [key for key in keys if not key.split]
-    sizes = _sizes(len(keys), len(free), named, options)
     ranked = _ranked_sets(free, options.seed)
+    sizes = _sizes(len(keys), len(free), len(ranked), named, options)
     taken: dict[int, str] = {}
     for name, size in sizes.items():
         for group, members in ranked:
@@ -34,11 +35,11 @@ def split(keys: Sequence[Key], options: Options, counts: Sequence[Counts]) -> di
     splits: dict[str, list[Key]] = {name: [] for name in SPLITS}
     for key in keys:
         splits[key.split or taken.get(key.group, "train")].append(key)
-    if empty := [name for name in SPLITS if not splits[name]]:
+    may_be_empty = {name for name, size in sizes.items() if not size} | ({"test"} if _without_held_out(options) else set())
+    if empty := [name for name in SPLITS if not splits[name] and name not in may_be_empty]:
         smallest = f"the smallest set of records that share images has {min(members for _, members in ranked)}" if ranked else ""
-        raise ValueError(
-            f"no split is possible: no record is left for {empty[0]}; {smallest or 'let records name it'}; change --val or --test"
-        )
+        what = f"no split is possible: no record is left for {empty[0]}; {smallest or 'let records name it'}"
+        raise ValueError(f"{what}; change --val or --test, or hold nothing out by --val 0")
     return splits
 
 
@@ -63,7 +64,12 @@ def _resolve_named_splits(keys: Sequence[Key], counts: Sequence[Counts]) -> list
     return kept
 
 
-def _sizes(num_keys: int, num_free: int, named: set[str], options: Options) -> dict[str, int]:
+def _without_held_out(options: Options) -> bool:
+    """Whether --val 0 says that nothing need be held out, and --test does not ask for anything."""
+    return options.val == 0 and options.test is None
+
+
+def _sizes(num_keys: int, num_free: int, num_sets: int, named: set[str], options: Options) -> dict[str, int]:
     """The number of records to draw for each held-out split that no record names, test first."""
     sizes = {}
     for name, size in {"test": options.test, "val": options.val}.items():
@@ -71,16 +77,18 @@ def _sizes(num_keys: int, num_free: int, named: set[str], options: Options) -> d
             sizes[name] = size if size is not None else min(DEFAULTS[name], max(1, num_keys // 10))
         elif size is not None:
             raise ValueError(f"--{name} {size}: there are records that name the split {name} themselves, so it holds exactly these")
-    if sizes and not num_free:
-        name = next(iter(sizes))
+    if _without_held_out(options) and num_sets < 2:
+        sizes = dict.fromkeys(sizes, 0)
+    if any(sizes.values()) and not num_free:
+        name = next(name for name, size in sizes.items() if size)
         raise ValueError(
             f"no record for the {name} split: every record names its split, and none names {name}; "
             f"let the converter name it for some records, or name no split for the records that the build may choose"
         )
     total = sum(sizes.values())
-    if min(sizes.values(), default=1) < 1 or total > num_free or (total == num_free and "train" not in named):
+    if total > num_free or (total == num_free and "train" not in named):
         flags = " ".join(f"--{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"{flags}: give numbers above 0 whose sum is below the number of records, {num_free}")
+        raise ValueError(f"{flags}: give numbers whose sum is below the number of records, {num_free}; --val 0 for no held-out records")
     return sizes
 
 

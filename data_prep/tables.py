@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data files as tables with random access to rows: parquet, arrow (the cache of `datasets`), JSON lines, a JSON list, CSV, TSV.
+"""Data files as tables with random access to rows: parquet, arrow (the cache of `datasets`), JSON in lines or in a list, CSV, TSV.
 
 Memory: parquet and arrow files are read a few rows at a time; of JSON lines the offset of each line is held. A JSON list, a CSV and a TSV
 file are held whole, in each process that reads them, so a large corpus should be given as JSON lines or parquet.
@@ -32,7 +32,9 @@ class Table:
         self._names = names or {}
         self._path = path
         self._num_rows, columns, self._read = _READERS[path.suffix.lower()](path)
-        self.columns = {self._names.get(name, name) for name in columns}
+        if twice := sorted({name for name in columns if list(columns).count(name) > 1}):
+            raise ValueError(f"{path}: the column {twice[0]!r:.80} stands twice, and one of the two would be lost; rename or remove one")
+        self.columns = set(self._named(dict.fromkeys(columns)))
 
     def __len__(self) -> int:
         return self._num_rows
@@ -48,7 +50,12 @@ class Table:
     def rows(self, start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
         """Rows start (included) to stop (excluded), values as they are stored; a Skip for a row whose text is not UTF-8."""
         for row in self._read(start, min(stop, self._num_rows)):
-            yield row if isinstance(row, Skip) else {self._names.get(name, name): value for name, value in row.items()}
+            yield row if isinstance(row, Skip) else self._named(row)
+
+    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its new keys; a column that has such a name already gives way to the one that was given it."""
+        given = {self._names[name] for name in row if name in self._names}
+        return {self._names.get(name, name): value for name, value in row.items() if name in self._names or name not in given}
 
 
 Reader = tuple[int, Sequence[str], Callable[[int, int], Iterator[dict[str, Any] | Skip]]]
@@ -116,48 +123,97 @@ def _pylist(rows: Any) -> list[dict[str, Any] | Skip]:
         return [row for number in range(rows.num_rows) for row in _pylist(rows.slice(number, 1))]
 
 
-def _json_lines(path: Path) -> Reader:
+def _json(path: Path) -> Reader:
+    """JSON lines, a list, or an object around one list, whatever the suffix says: people name all of them .json and .jsonl."""
+    with path.open("rb") as stream:
+        start = len(BOM_UTF8) if stream.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+        stream.seek(start)
+        lines = (line for line in stream if line.strip())
+        first, more = next(lines, b""), next(lines, None) is not None
+    if not first:
+        return 0, [], lambda start, stop: iter(())
+    is_list = first.lstrip().startswith(b"[")
+    if not is_list and more and _parses(first):
+        return _json_lines(path, start)
+    try:
+        content = _parse(path.read_bytes()[start:])
+    except (ValueError, RecursionError) as error:
+        # The line of the mistake says more than its place in the file.
+        if not is_list and (more or path.suffix.lower() != ".json"):
+            return _json_lines(path, start)
+        raise ValueError(f"{path}: not a JSON list ({error!s:.200}); it may be half-written: download or write it again") from error
+    rows = content if isinstance(content, list) else _wrapped(path, content)
+
+    def read(start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
+        for number in range(start, stop):
+            yield _object(path, number, rows[number])
+
+    return len(rows), list(next(read(0, min(1, len(rows))), {})), read
+
+
+def _json_lines(path: Path, start: int) -> Reader:
     offsets = array("Q")
     with path.open("rb") as stream:
-        offset = 0
+        stream.seek(offset := start)
         for line in stream:
-            mark = len(BOM_UTF8) if not offset and line.startswith(BOM_UTF8) else 0
-            if line[mark:].strip():
-                offsets.append(offset + mark)
+            if line.strip():
+                offsets.append(offset)
             offset += len(line)
 
     def read(start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
         with path.open("rb") as stream:
             for number in range(start, stop):
                 stream.seek(offsets[number])
-                # A byte that is not UTF-8 becomes a lone surrogate; converters skip and count such texts.
-                text = stream.readline().decode("utf-8", "surrogateescape")
                 try:
-                    row = json.loads(text)
+                    row = _parse(stream.readline())
                 except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{path}: row {number}: not JSON ({error!s:.200})") from error
+                    raise ValueError(f"{path}: row {number}: not JSON ({error!s:.200}); correct or remove the row") from error
                 yield _object(path, number, row)
 
-    first: Any = next(read(0, min(1, len(offsets))), {})
-    return len(offsets), list(first), read
+    return len(offsets), list(next(read(0, min(1, len(offsets))), {})), read
 
 
-def _json_list(path: Path) -> Reader:
-    text = path.read_bytes().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
-    if not text.lstrip().startswith("["):
-        # Some corpora give a file of JSON lines the suffix .json.
-        return _json_lines(path)
+def _parse(text: bytes) -> Any:
+    # A byte that is not UTF-8 becomes a lone surrogate; converters skip and count such texts.
+    return json.loads(text.decode("utf-8", "surrogateescape"), object_pairs_hook=_no_key_twice)
+
+
+def _parses(text: bytes) -> bool:
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON list ({error!s:.200}); it may be half-written: download or write it again") from error
+        _parse(text)
+    except RepeatedKey:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return True
 
-    def read(start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
-        for number in range(start, stop):
-            yield _object(path, number, rows[number])
 
-    first: Any = next(read(0, min(1, len(rows))), {})
-    return len(rows), list(first), read
+class RepeatedKey(ValueError):
+    """A JSON object has a key twice, of which a parser would keep the last."""
+
+
+def _no_key_twice(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        names = [name for name, _ in items]
+        raise RepeatedKey(f"the key {next(name for name in names if names.count(name) > 1)!r:.80} stands twice in one object")
+    return found
+
+
+def _wrapped(path: Path, content: Any) -> list[Any]:
+    """The rows of a JSON file that holds an object: the one list of rows in it, such as {"data": [...]}, or the object as the only row."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds {type(content).__name__}, not a list of JSON objects")
+    lists = {name: value for name, value in content.items() if isinstance(value, list) and value and all(map(_is_row, value))}
+    if len(lists) > 1:
+        names = ", ".join(f"{name!r:.80} ({len(value)} rows)" for name, value in lists.items())
+        raise ValueError(f"{path}: holds several lists of rows: {names}; write each that is meant into a file of its own")
+    return next(iter(lists.values()), [content])
+
+
+def _is_row(value: Any) -> bool:
+    """Whether an object is a row of its own; the turns of a dialogue, their parts and images are not."""
+    return isinstance(value, dict) and not {"role", "from", "type", "bytes", "path", "url"} & value.keys()
 
 
 def _object(path: Path, number: int, row: Any) -> dict[str, Any]:
@@ -171,8 +227,10 @@ def _csv(path: Path) -> Reader:
     csv.field_size_limit(2**31 - 1)
     rows: list[list[str]] = []
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(stream.readline())
+        stream.seek(0)
         try:
-            for row in filter(None, csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)):
+            for row in filter(None, csv.reader(stream, delimiter=delimiter, strict=True)):
                 if rows and len(row) != len(rows[0]):
                     raise ValueError(f"{path}: row {len(rows) - 1}: {len(row)} fields where the header has {len(rows[0])}")
                 rows.append(row)
@@ -187,12 +245,17 @@ def _csv(path: Path) -> Reader:
     return len(body), header, read
 
 
+def _delimiter(header: str) -> str:
+    """What separates the fields of a CSV file: of comma, semicolon and tab the one that parts its header most; the comma if none does."""
+    return max((",", ";", "\t"), key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+
+
 _READERS: dict[str, Callable[[Path], Reader]] = {
     ".parquet": _parquet,
     ".arrow": _arrow,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json_list,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".json": _json,
     ".csv": _csv,
     ".tsv": _csv,
 }

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels whose spellings, and prompts whose forms no documentation lists.
 
-A corpus module names their column in LABEL and returns unread(value) for a label that it cannot read without a guess. Such rows are counted
-by their spelling. The build stops only if they are too many, and only after all rows were read, so that all spellings are seen at once.
---answer SPELLING=MEANING says what a spelling means; convert() then sees the meaning. Prompts that could not be divided into question and
-responses are counted in the same way, by their form, which is the spelling of their Skip.
+A corpus module names their column in LABEL, which may be a function of the row, and returns unread(value) for a label that it cannot read
+without a guess. Such rows are counted by their spelling. The build stops only if they are too many, and only after all rows were read, so
+that all spellings are seen at once. --answer SPELLING=MEANING says what a spelling means; convert() then sees the meaning. Prompts that
+could not be divided into question and responses are counted in the same way, by their form, which is the spelling of their Skip.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from critic_r1_verl.records import PairRecord, Record
@@ -68,20 +68,30 @@ def parse(words: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"--answer {word}: write it as SPELLING=MEANING, where MEANING is one of {', '.join(MEANINGS)}")
         if answers.setdefault(key, meaning) != meaning:
             raise ValueError(f"--answer {word}: this spelling is also given the meaning {answers[key]}")
+    if "0" in answers and "1" not in answers:
+        raise ValueError("--answer 0: say what 1 means too, since it no longer means the first response by itself")
     return answers
 
 
-def mapped(raw: dict[str, Any] | Skip, column: str, answers: Mapping[str, str]) -> dict[str, Any] | Skip:
+Column = str | Callable[[dict[str, Any]], str]
+
+
+def _column(raw: dict[str, Any], column: Column) -> str:
+    return column if isinstance(column, str) else column(raw)
+
+
+def mapped(raw: dict[str, Any] | Skip, column: Column, answers: Mapping[str, str]) -> dict[str, Any] | Skip:
     """The raw row with the meaning of its label in place of a spelling that answers holds."""
-    meaning = None if isinstance(raw, Skip) else answers.get(spelling(raw.get(column)))
+    name = "" if isinstance(raw, Skip) else _column(raw, column)
+    meaning = answers.get(spelling(raw.get(name))) if name and not isinstance(raw, Skip) else None
     if isinstance(raw, Skip) or meaning is None:
         return raw
-    return Skip(SKIPPED) if meaning == "skip" else raw | {column: meaning}
+    return Skip(SKIPPED) if meaning == "skip" else raw | {name: meaning}
 
 
-def note(raw: Any, column: str, found: Record | Skip, read_as: Counter[str], unread: Counter[str]) -> None:
+def note(raw: Any, column: Column, found: Record | Skip, read_as: Counter[str], unread: Counter[str]) -> None:
     """Count how the label of a raw row was read, or that it was not. Of each kind, MAX_SPELLINGS spellings are told apart."""
-    if isinstance(found, PairRecord):
+    if isinstance(found, PairRecord) and (column := _column(raw, column)):
         counter, text = read_as, f"{spelling(raw.get(column))}={found.preferred}"
     elif isinstance(found, Skip) and found.reason == UNREAD:
         counter, text = unread, found.spelling

@@ -287,6 +287,21 @@ def test_hostile_rows(tmp_path, change, message):
         list(benchmarks.load("vl_rewardbench", tmp_path / "out", folder))
 
 
+def test_r1_reward_s_copy_of_vl_rewardbench_gives_the_same_pairs(tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(FIXTURES / "vl_rewardbench", folder)
+    expected = list(benchmarks.load("vl_rewardbench", tmp_path / "out", folder))
+    table = [json.loads(line) for line in (folder / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in table:
+        better = row["human_ranking"].index(0)
+        texts = {"prompt": row["query"], "chosen": row["response"][better], "rejected": row["response"][1 - better]}
+        row.update(texts | {"chosen_reason": "", "rejected_reason": ""})
+        del row["query"], row["response"], row["human_ranking"]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+    found = list(benchmarks.load("vl_rewardbench", tmp_path / "out", folder))
+    assert [{one, one.swap()} for one in found] == [{one, one.swap()} for one in expected]
+
+
 @pytest.mark.parametrize(
     "name, text, message",
     [

@@ -70,6 +70,12 @@ def read(out: Path) -> dict[str, list[rows.Row]]:
     return {split: rows.read_rows(out / f"{split}.parquet") for split in records.SPLITS}
 
 
+def counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """The counts of `pairs` without its layouts and labels."""
+    found = summary["corpora"]["pairs"].get("counts", summary["corpora"]["pairs"])
+    return {key: found[key] for key in ("read", "kept", "skipped")}
+
+
 def contents(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
 
@@ -90,7 +96,7 @@ def test_rows_are_sound_balanced_and_split_by_image(world: Path) -> None:
     images = [{path for row in split for path in row["images"]} for split in built.values()]
     assert not images[0] & images[1] and not images[0] & images[2] and not images[1] & images[2]
     assert manifest["images"]["count"] == 30 == len(list((world / "out/images").iterdir()))
-    assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 60, "skipped": {}}
+    assert counts(manifest) == {"read": 60, "kept": 60, "skipped": {}}
     assert manifest["ties"] == {"policy": "keep", "kept": 20, "dropped": 0}
     assert manifest["lengths"]["max_prompt_tokens"] is None
     assert abs(manifest["preferred_first"]["after"]["train"] - 0.5) < 0.02 < 0.2 < manifest["preferred_first"]["before"]["train"] - 0.5
@@ -121,7 +127,7 @@ def test_hostile_rows_are_counted_by_reason(world: Path) -> None:
     out = world / "out"
     manifest = build.build(out, [corpus(file)], replace(OPTIONS, val=3, test=3))
     expected = {reason: len(group) for reason, group in hostile.items()}
-    assert manifest["corpora"]["pairs"]["counts"] == {"read": 12 + sum(expected.values()), "kept": 12, "skipped": expected}
+    assert counts(manifest) == {"read": 12 + sum(expected.values()), "kept": 12, "skipped": expected}
     built = [row for split in read(out).values() for row in split]
     assert len(built) == 12 and all(not rows.check_row(row, out) for row in built)
     assert [str(problem) for problem in validate.problems(out)] == []
@@ -153,7 +159,7 @@ def test_a_killed_build_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch, ca
         build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
     assert not (world / "out/manifest.json").exists() and not list((world / "out").glob("*.parquet"))
     build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
-    assert len(calls) == 40 + 60 - 25, "the first shard is not converted again"
+    assert len(calls) == 40 + 1 + 60 - 25, "the first shard is not converted again, apart from the row that is shown"
     assert "resuming: 1 of 3 shards" in capsys.readouterr().err
     assert contents(world / "out") == contents(world / "whole")
 
@@ -255,7 +261,7 @@ def test_what_is_in_a_benchmark_is_dropped_and_listed(world: Path, monkeypatch: 
     monkeypatch.setattr(contamination, "find", find)
     options = replace(OPTIONS, val=4, decontaminate=["bench.jsonl"])
     manifest = build.build(world / "out", [corpus(world / "pairs.jsonl")], options)
-    assert manifest["corpora"]["pairs"]["counts"] == {"read": 60, "kept": 58, "skipped": {"in a benchmark": 2}}
+    assert counts(manifest) == {"read": 60, "kept": 58, "skipped": {"in a benchmark": 2}}
     assert manifest["decontamination"]["benchmarks"] == ["bench.jsonl"]
     matches = manifest["decontamination"]["matches"]
     assert [match["item_id"] for match in matches] == ["item", "item"]
@@ -370,10 +376,10 @@ def test_a_converter_that_loses_a_row_is_found_out(world: Path, monkeypatch: pyt
         (["--corpus", "pairs:pairs.jsonl", "--quota", "pairs:3", "--weight", "pairs:1"], "none a quota"),
         (
             ["--corpus", "pairs:pairs.jsonl", "--val", "60"],
-            "--test 6 --val 60: give numbers above 0 whose sum is below the .*, 60",
+            "--test 6 --val 60: give numbers whose sum is below the .*, 60; --val 0 for",
         ),
         (["--corpus", "pairs:pairs.jsonl", "--val", "1"], "no split is possible: .* has 2"),
-        (["--corpus", "pairs:pairs.jsonl", "--images", "pairs:nowhere"], "0 of 60 records are left, .*: 60 image: no such file"),
+        (["--corpus", "pairs:pairs.jsonl", "--images", "pairs:nowhere"], "none of 60 records is left: 60 image: no such file"),
         (["--corpus", "pairs:pairs.jsonl", "--max-pixels", "1"], "pixel limits"),
         # Before any row is read, so a missing column is not what is told.
         (["--corpus", "rlaif_v:pairs.jsonl", "--ties", "1.5"], "--ties 1.5: give keep, drop, or a share"),
@@ -431,7 +437,12 @@ def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str])
     words = ["build", "--corpus", f"pairs:{file}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
     assert command.main([*words, *(word for ours, theirs in renamed.items() for word in ("--column", f"{ours}:{theirs}"))]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["pairs: read 60, kept 60, skipped none", f"{world / 'out'}: train 48 rows, val 6 rows, test 6 rows, 30 images"]
+    layout = "question, labelled (preferred, question, response_1, response_2)"
+    assert printed == [
+        "pairs: read 60, kept 60, skipped none",
+        f"pairs: 60 read in the layout {layout}",
+        f"{world / 'out'}: train 48 rows, val 6 rows, test 6 rows, 30 images",
+    ]
 
 
 def test_defaults_are_the_recipes() -> None:
@@ -449,9 +460,9 @@ def test_a_shard_is_its_task_alone(world: Path) -> None:
     files = {"pairs": [sources.File(file, world)]}
     [task] = plan(world / "out", world / "out/.build", [corpus(file)], files, OPTIONS, Limits(*OPTIONS.pixels), TEMPLATES, None)
     task = pickle.loads(pickle.dumps(task))
-    counts = shards.convert_shard(task)
+    found = shards.convert_shard(task)
     before = task.result.stat().st_mtime_ns
-    assert shards.convert_shard(task) == counts == {"read": 60, "kept": 60, "skipped": {}}
+    assert shards.convert_shard(task) == found and found["kept"] == 60 and found["skipped"] == {}
     assert task.result.stat().st_mtime_ns == before
     assert [line["record"]["question"] for _, line in shards.read_lines(task.result)][:2] == ["What is it? 0", "What is it? 1"]
 
@@ -576,7 +587,7 @@ def test_each_command_answers_in_json(world: Path, capsys: pytest.CaptureFixture
     words = ["--corpus", f"pairs:{world / 'pairs.jsonl'}", "--no-lengths", "--num-workers", "1", "--min-pixels", "784", "--json"]
     assert command.main(["build", *words, "--out", str(world / "out")]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["corpora"]["pairs"] == {"read": 60, "kept": 60, "skipped": {}} and summary["splits"]["test"]["rows"] == 6
+    assert counts(summary) == {"read": 60, "kept": 60, "skipped": {}} and summary["splits"]["test"]["rows"] == 6
     assert command.main(["validate", str(world / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(world / "out"), "sound": True, "problems": []}
     assert command.main(["inspect", str(world / "out"), "--json"]) == 0

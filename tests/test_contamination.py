@@ -329,6 +329,17 @@ def test_a_benchmark_that_cannot_be_read(root: Path, tmp_path: Path, monkeypatch
         find([], root, [benchmark])
 
 
+def test_questions_without_a_picture_are_compared_by_their_words(root: Path, tmp_path: Path) -> None:
+    items = [QuestionRecord(images=(), question=text, answer="2", source="bench") for text in ("What is 1 + 1?", LONG)]
+    write_jsonl(tmp_path / "items.jsonl", items)
+    records = [pair(question="What is 1+1"), pair(question="What is 1 + 2?"), pair(question=LONG), pair(store(root, crop(0)))]
+    found = find(records, root, [str(tmp_path / "items.jsonl")])
+    assert {record_id: (match.reason, match.item_id) for record_id, match in found.items()} == {
+        records[0].pair_id: ("question: same words", items[0].question_id),
+        records[2].pair_id: ("question: same words", items[1].question_id),
+    }
+
+
 def test_without_records_or_without_benchmarks_nothing_matches(root: Path, benchmark) -> None:
     assert find([], root, [benchmark([(crop(0), LONG)])]) == {}
     assert find([pair(store(root, crop(0)))], root, []) == {}

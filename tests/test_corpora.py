@@ -101,13 +101,65 @@ MESSAGE = json.dumps([{"role": "user", "content": "#### [Response 1]:\nA\n#### [
         ("virl39k", {"question": "Q", "answer": "\\boxed{1}", "image": "0.png"}, "'image': found '0.png'"),
         ("thinklite_hard", {"problem": "Q", "answer": "1", "image": "0.png"}, "expected bytes or dict"),
         ("pairs", {"question": "Q", "response_1": "A", "response_2": "B"}, "['question', 'response_1', 'response_2']"),
-        ("pairs", {"question": "Q", "response_1": "A", "response_2": "B", "preferred": "A"}, "found 'A', expected one of '1', '2', 'tie'"),
+        ("pairs", {"question": "Q", "response_1": "A", "response_2": "B", "preferred": 0}, "'preferred': found 0, and so 1 may not"),
     ],
 )
 def test_what_is_not_in_the_schema_stops_the_build_and_is_shown(corpus, raw, found):
     with pytest.raises(SchemaError) as error:
         list(load(corpus).convert(raw, refuse))
     assert found in str(error.value)
+
+
+def only(name):
+    """put of a folder that holds one image, by this name."""
+
+    def stored(raw):
+        if raw != name:
+            raise BadImage("no such file")
+        return put(raw)
+
+    return stored
+
+
+JUDGED = (
+    "<|User Prompt|>\nWhat is it?\n\n<|The Start of Assistant A's Answer|>\nA cat.\n<|The End of Assistant A's Answer|>\n\n"
+    "<|The Start of Assistant B's Answer|>\nA dog.\n\n<|The End of Assistant B's Answer|>"
+)
+
+
+@pytest.mark.parametrize(
+    ("score", "preferred"), [("A>>B", "1"), ("A>B", "1"), ("A=B", "tie"), ("B>A", "2"), ("B>>A", "2"), ("", "no label")]
+)
+def test_wildvision_s_judgements_have_five_levels(score, preferred):
+    """As in WildVision-Bench, data/*/model_judgements; the image is named by a hash, without a suffix."""
+    game = {"user_prompt": [{"type": "text", "text": JUDGED}, {"type": "image", "image": "c0ffee"}], "score": score}
+    [found] = load("wildvision").convert({"question_id": "1", "model": "m", "games": [game]}, only("c0ffee.jpg"))
+    if score:
+        assert (found.question, found.response_1, found.response_2.strip()) == ("What is it?", "A cat.", "A dog.")
+    assert getattr(found, "preferred", getattr(found, "reason", "")) == preferred
+    for prompt, reason in ((None, "no prompt"), ([{"text": JUDGED + JUDGED}], "parts of the prompt cannot be told apart")):
+        assert list(load("wildvision").convert({"games": [{"user_prompt": prompt, "score": "A>B"}]}, put)) == [Skip(reason)]
+
+
+def test_wildvision_s_own_battles():
+    """As WildVision-Arena cleans them, without an image; the battles of WildVision-Bench have no texts either."""
+    turns = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]
+    row = {
+        "question_id": "7",
+        "winner": "model_b",
+        "conversation_a": turns,
+        "conversation_b": [turns[0], {**turns[1], "content": "A dog."}],
+    }
+    [found] = load("wildvision").convert(row, only("7.png"))
+    assert (found.response_2, found.preferred) == ("A dog.", "2")
+    with pytest.raises(SchemaError, match="no conversation_a: these battles hold no texts"):
+        load("wildvision").convert({"question_id": "7", "model_a": "m", "model_b": "n", "winner": "model_a"}, put)
+
+
+def test_mmk12_s_k12_json():
+    row = {"id": "1", "question": "<image>x?", "answer": "7", "subject": "math", "image_path": "k12/images/1.png"}
+    [found] = load("mmk12").convert(row, only("images/1.png"))
+    assert (found.question, found.answer, found.category) == ("x?", "7", "math")
 
 
 HOSTILE = [

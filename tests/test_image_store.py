@@ -120,7 +120,7 @@ def test_any_other_becomes_rgb_upright_and_of_the_right_size(data: bytes, suffix
         (".", "no such file"),
         ("a\0b.png", "unreadable path"),
         ("x" * 5000, "unreadable path"),
-        ("file:///etc/passwd", "no such file"),
+        ("file:///etc/passwd", "path leaves the image folder"),
         ("https://example.org/a.png", r"a URL \(see --allow-remote\)"),
     ],
 )

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,12 @@ def test_each_pair_is_judged_in_both_orders(scripted, tmp_path: Path, reply: Cal
     assert [line.correct for line in lines] == correct
     assert {line.status for line in lines} == {status}
     assert [json.loads(text) for text in (tmp_path / "j.jsonl").read_text().splitlines()] == [asdict(line) for line in lines]
+
+
+def test_a_pair_without_an_image_is_judged_like_any_other(scripted, tmp_path: Path) -> None:
+    model = scripted(prefers_good)
+    assert [line.correct for line in run_judge([replace(pair(0), images=(), group="")], model, tmp_path / "j.jsonl")] == [True, True]
+    assert {(request.images, "<image>" in request.prompt, *map(type, request.parts())) for request in model.asked} == {((), False, str)}
 
 
 def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, tmp_path: Path) -> None:

@@ -80,7 +80,6 @@ def test_the_group_is_the_images_unless_named():
         ({"preferred": "A"}, "preferred"),
         ({"preferred": 1}, "preferred"),
         ({"preferred": None}, "preferred"),
-        ({"images": ()}, "images"),
         ({"images": [IMAGE]}, "images"),
         ({"images": ("a.png",)}, "images"),
         ({"question": " \n"}, "question"),
@@ -97,6 +96,9 @@ def test_a_malformed_pair_is_refused_by_key(changes, key):
 
 
 def test_what_a_pair_may_hold():
+    one, other = (make_pair(images=(), question=text) for text in ("What is  1 + 1?", "what is 1 + 1?"))
+    assert one.group == other.group != make_pair(images=(), question="What is 1 + 2?").group
+    assert make_pair().group != one.group and PairRecord.from_json(one.to_json()) == one
     make_pair(response_1="", response_2="anything")
     make_pair(response_1="same", response_2="same", preferred="tie")
     with pytest.raises(ValueError, match="answer"):

@@ -5,7 +5,9 @@ import csv
 import json
 import sys
 import types
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,13 @@ def test_a_json_file_that_holds_json_lines(tmp_path: Path) -> None:
         ("half.json", b'[{"a": 1}, {"a": ', ValueError, r"half\.json: not a JSON list .*half-written"),
         ("half.jsonl", b'{"a": 1}\n{"a": ', ValueError, r"half\.jsonl: row 1: not JSON"),
         ("list.jsonl", b'{"a": 1}\n[1]\n', SchemaError, r"list\.jsonl: row 1: found list"),
+        ("twice.jsonl", b'{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}\n', ValueError, r"twice\.jsonl: row 1: .*key 'c' stands twice"),
+        ("twice.json", b'[{"a": 1, "a": 2}]', ValueError, r"twice\.json: .*key 'a' stands twice"),
+        ("two.json", b'{"train": [{"a": 1}], "test": [{"a": 2}]}', ValueError, r"two\.json: .*'train' \(1 rows\), 'test' \(1 rows\)"),
+        ("lists.json", b'[{"a": 1}]\n[{"a": 2}]\n', ValueError, r"lists\.json: not a JSON list \(Extra data"),
+        ("lists.jsonl", b'[{"a": 1}]\n[{"a": 2}]\n', ValueError, r"lists\.jsonl: not a JSON list \(Extra data"),
+        ("text.json", b'"a"', ValueError, r"text\.json: holds str, not a list of JSON objects"),
+        ("twice.csv", b"a,b,a\n1,2,3\n", ValueError, r"twice\.csv: the column 'a' stands twice"),
         ("deep.jsonl", b'{"a": 1}\n' + b"[" * 200_000, ValueError, r"deep\.jsonl: row 1: not JSON"),
         ("list.json", b'[{"a": 1}, 7]', SchemaError, r"list\.json: row 1: found int"),
         ("quote.csv", b'a,b\n1,2\n"3"x,4\n', ValueError, r"quote\.csv: row 1: not CSV"),
@@ -75,6 +84,110 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, data: bytes, er
     (tmp_path / name).write_bytes(data)
     with pytest.raises(error, match=message):
         list(tables.Table(tmp_path / name).rows(0, 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("list.jsonl", b' [{"a": "1"},\n {"a": "2"}]'),
+        ("data.json", b'{"version": [1], "data": [{"a": "1"}, {"a": "2"}]}'),
+        ("data.jsonl", b'{\n "rows": [{"a": "1"}, {"a": "2"}]\n}\n'),
+        ("one_column.csv", b"a\n1\n2\n"),
+        ("lines.ndjson", b'{"a": "1"}\n\n{"a": "2"}'),
+    ],
+)
+def test_rows_are_found_whatever_the_suffix_says(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    table = tables.Table(tmp_path / name)
+    assert (table.columns, list(table.rows(0, 9))) == ({"a"}, [{"a": "1"}, {"a": "2"}])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_separator_of_a_csv_file_is_found(tmp_path: Path, delimiter: str) -> None:
+    with (tmp_path / "rows.csv").open("w", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([["a;x", "b", "c"], ["1, 2; 3", "4\t5", ""]])
+    assert list(tables.Table(tmp_path / "rows.csv").rows(0, 9)) == [{"a;x": "1, 2; 3", "b": "4\t5", "c": ""}]
+
+
+def test_one_row_of_its_own_is_no_list_of_rows(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Q"}], "images": [{"bytes": None, "path": "a.png"}], "rejected_response": "B"}
+    (tmp_path / "one.json").write_text(json.dumps(row, indent=1))
+    (tmp_path / "one.jsonl").write_text(json.dumps(row))
+    assert [list(tables.Table(tmp_path / name).rows(0, 9)) for name in ("one.json", "one.jsonl")] == [[row], [row]]
+
+
+def test_a_column_that_takes_the_name_of_another_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("question,prompt\nold,new\n")
+    table = tables.Table(tmp_path / "rows.csv", {"prompt": "question"})
+    assert (table.columns, list(table.rows(0, 1))) == ({"question"}, [{"question": "new"}])
+
+
+def packed(kind: str, data: bytes) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, kind) as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("gz", "gzip"), ("zst", "zstd"), ("bz2", "bz2")])
+def test_a_file_may_be_packed_by_itself(tmp_path: Path, suffix: str, kind: str) -> None:
+    lines = write(tmp_path / "plain.jsonl").read_bytes()
+    half = lines.index(b"\n", len(lines) // 2) + 1
+    # A file that was packed in parts holds several streams, one after the other.
+    file = tmp_path / "set" / f"rows.jsonl.{suffix}"
+    file.parent.mkdir()
+    file.write_bytes(packed(kind, lines[:half]) + packed(kind, lines[half:]))
+    for location in (file, file.parent):
+        [found] = sources.find(str(location), CORPUS, None, tmp_path / "work")
+        sources.unpack([found])
+        assert found.images == file.parent and list(tables.Table(found.path).rows(0, 150)) == ROWS
+    (tmp_path / f"half.jsonl.{suffix}").write_bytes(file.read_bytes()[:60])
+    [found] = sources.find(str(tmp_path / f"half.jsonl.{suffix}"), CORPUS, None, tmp_path / "work")
+    with pytest.raises(ValueError, match=rf"half\.jsonl\.{suffix}: cannot be unpacked"):
+        sources.unpack([found])
+    assert not found.path.exists()
+
+
+def zip_of(path: Path, members: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", method) as archive:
+        warnings.simplefilter("ignore")
+        for name, data in members:
+            archive.writestr(name, data)
+    return path.read_bytes()
+
+
+def with_flag(data: bytes, place: int, value: int) -> bytes:
+    """An archive whose entries have a value at a place of their headers, both at the entry and in the directory."""
+    found = bytearray(data)
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        start = found.index(signature) + place + shift
+        found[start : start + 2] = value.to_bytes(2, "little")
+    return bytes(found)
+
+
+LINE = b'{"a": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: zip_of(path, [("p.jsonl", LINE), ("p.jsonl", LINE)]), "holds 'p.jsonl' twice"),
+        (lambda path: zip_of(path, [("p.jsonl", LINE), ("q.jsonl.gz", LINE)]), "'q.jsonl.gz', which is packed twice"),
+        (lambda path: with_flag(zip_of(path, [("p.jsonl", LINE)]), 6, 1), "encrypted"),
+        (lambda path: with_flag(zip_of(path, [("p.jsonl", LINE)]), 8, 77), "compression method"),
+        (lambda path: zip_of(path, [("p.jsonl", LINE)], zipfile.ZIP_STORED).replace(LINE, LINE.upper()), "Bad CRC-32"),
+        (lambda path: zip_of(path, [("p.jsonl", bytes(80 * 2**20))]), "unpacks to more than 200 times its packed size"),
+        (lambda path: zip_of(path, [("p.jsonl", LINE)])[:-9], "not a zip file"),
+    ],
+)
+def test_what_is_wrong_with_an_archive_is_one_message(tmp_path: Path, harm: Callable[[Path], bytes], message: str) -> None:
+    path = tmp_path / "rows.zip"
+    path.write_bytes(harm(path))
+    with pytest.raises(ValueError, match=r"rows\.zip: cannot be unpacked .*; download it again, or unpack it") as error:
+        sources.unpack(sources.find(str(path), CORPUS, None, tmp_path / "work"))
+    assert message in str(error.value) and not list(tmp_path.glob("work/*/*"))
 
 
 def test_text_that_is_not_utf8_is_one_skip(tmp_path: Path) -> None:
@@ -133,7 +246,7 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
     sources.unpack([file])
     assert file.path.stat().st_mtime_ns == before
     (tmp_path / "bad.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"bad\.zip: not a readable zip archive"):
+    with pytest.raises(ValueError, match=r"bad\.zip: cannot be unpacked \(File is not a zip file\)"):
         sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
 
 
@@ -164,6 +277,30 @@ def test_the_files_that_meta_json_lists(tmp_path: Path) -> None:
     assert (file.path, file.images) == (tmp_path / "MMPR/annotations/a.jsonl", tmp_path / "MMPR/images/a")
     (tmp_path / "MMPR/meta.json").write_text('{"a": {}}')
     with pytest.raises(ValueError, match=r"meta\.json: expected .*annotation"):
+        sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"root": "/", "annotation": "annotations/a.jsonl"}, "'/' is not inside"),
+        ({"root": "../other", "annotation": "annotations/a.jsonl"}, "'../other' is not inside"),
+        ({"root": "images", "annotation": "annotations/../../out.jsonl"}, "is not inside"),
+        ({"root": "link", "annotation": "annotations/a.jsonl"}, "'link' is not inside"),
+        ({"root": 7, "annotation": "annotations/a.jsonl"}, "expected .*TypeError"),
+        ({"root": "images", "annotation": 7}, "expected .*TypeError"),
+        ({"root": "images", "annotation": "notes.txt"}, "notes.txt is not a kind of file"),
+        ({"root": "images", "annotation": "gone.jsonl"}, "gone.jsonl is not in"),
+        (["images", "a.jsonl"], "expected .*annotation"),
+    ],
+)
+def test_meta_json_leads_nowhere_out_of_the_folder(tmp_path: Path, entry: Any, message: str) -> None:
+    write(tmp_path / "MMPR/annotations/a.jsonl", ROWS[:1])
+    write(tmp_path / "out.jsonl", ROWS[:1])
+    (tmp_path / "MMPR/notes.txt").touch()
+    (tmp_path / "MMPR/link").symlink_to(tmp_path)
+    (tmp_path / "MMPR/meta.json").write_text(json.dumps({"a": entry}))
+    with pytest.raises(ValueError, match=message):
         sources.find(str(tmp_path / "MMPR"), CORPUS, None, tmp_path)
 
 

@@ -39,6 +39,9 @@ def divided(keys: list[Key], **options: int) -> tuple[dict[str, list[int]], dict
         (5, {}, {"train": 3, "val": 1, "test": 1}),
         (20_000, {}, {"train": 20_000 - 512 - 64, "val": 64, "test": 512}),
         (20, {"val": 5, "test": 10}, {"train": 5, "val": 5, "test": 10}),
+        (20, {"val": 0}, {"train": 18, "val": 0, "test": 2}),
+        (20, {"val": 0, "test": 0}, {"train": 20, "val": 0, "test": 0}),
+        (1, {"val": 0}, {"train": 1, "val": 0, "test": 0}),
     ],
 )
 def test_sizes_of_splits_that_no_record_names(num_keys: int, options: dict[str, int], sizes: dict[str, int]) -> None:
@@ -79,13 +82,19 @@ def test_of_a_set_that_several_splits_claim_the_held_out_split_wins() -> None:
     assert skipped == {"shares an image with the test split": 3, "shares an image with the val split": 1}
 
 
+def test_pairs_that_share_one_image_are_all_for_training() -> None:
+    found, skipped = divided([key(number, group=0) for number in range(5)], val=0)
+    assert found == {"train": list(range(5)), "val": [], "test": []} and skipped == {}
+
+
 @pytest.mark.parametrize(
     ("names", "sets", "options", "message"),
     [
         (["train"] * 9, 9, {}, "no record for the test split: every record names its split, and none names test"),
         (["test"] * 3 + [""] * 6, 9, {"test": 3}, "--test 3: there are records that name the split test"),
-        ([""] * 9, 9, {"val": 5, "test": 4}, "--test 4 --val 5: give numbers above 0 whose sum is below the number of records, 9"),
-        ([""] * 9, 2, {}, "no record is left for val; the smallest set .* has 4"),
+        ([""] * 9, 9, {"val": 5, "test": 4}, "--test 4 --val 5: give numbers whose sum is below the number of records, 9; --val 0 for"),
+        ([""] * 9, 2, {}, "no record is left for val; the smallest set .* has 4; .* by --val 0"),
+        ([""] * 9, 1, {"val": 0, "test": 2}, "no record is left for test; the smallest set .* has 9"),
         (["test"] * 9, 2, {"val": 1}, "no record for the val split"),
     ],
 )

@@ -282,8 +282,8 @@ def test_any_number_of_workers_gives_the_same_bytes(world: Path, monkeypatch: py
 
 
 def test_the_flag_needs_a_corpus_that_it_is_for(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (world / "pairs.jsonl").touch()
-    words = ["build", "--corpus", f"pairs:{world / 'pairs.jsonl'}", "--out", str(world / "out"), "--answer", "x=1"]
+    (world / "rows.jsonl").touch()
+    words = ["build", "--corpus", f"rlaif_v:{world / 'rows.jsonl'}", "--out", str(world / "out"), "--answer", "x=1"]
     assert command.main(words) == 1
     assert "--answer is for corpora with labels of unknown spelling" in capsys.readouterr().err
 

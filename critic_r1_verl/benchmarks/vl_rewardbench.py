@@ -109,12 +109,16 @@ def _voted(rows: list[Row]) -> tuple[list[tally.Item], list[str]]:
 
 
 def convert(row: Row, out: Path) -> PairRecord:
-    responses, ranking = row.value("response", list), row.one_of("human_ranking", [0, 1], [1, 0])
+    if "chosen" in row.values and "human_ranking" not in row.values:
+        # R1-Reward's copy (yfzhang114/r1_reward at 176aba8, inference/VL-Reward-Bench/data.jsonl).
+        responses, ranking, question = [row.value("chosen"), row.value("rejected")], [0, 1], row.value("prompt")
+    else:
+        responses, ranking, question = row.value("response", list), row.one_of("human_ranking", [0, 1], [1, 0]), row.value("query")
     if len(responses) != 2:
         raise ValueError(f"key 'response': {len(responses)} responses, not 2")
     return PairRecord(
         images=(reading.store(row, row.values.get("image"), out),),
-        question=row.value("query").replace("<image>\n", ""),
+        question=question.replace("<image>\n", ""),
         response_1=responses[0],
         response_2=responses[1],
         preferred="1" if ranking[0] == 0 else "2",

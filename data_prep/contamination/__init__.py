@@ -16,7 +16,7 @@ find crops well: if 2 % is cut off at each side, it finds 77 of 200. The limits 
 
 Only the specific 8-grams of a question count: those that are asked about at most COMMON_IMAGES pictures in the benchmarks, and likewise in
 the records. "Describe the image." is too short to have any, and the instructions of a multiple-choice set are too common. Such a question
-never matches; only its picture can.
+never matches; only its picture can. Two questions without a picture match by the same words, however few.
 """
 
 from collections.abc import Iterable, Sequence

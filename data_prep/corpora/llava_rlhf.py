@@ -12,7 +12,8 @@ from typing import Any
 
 from critic_r1_verl.records import Choice, Record
 from data_prep.corpora.record import ends_with_model, label, pairs, with_other_path
-from data_prep.corpus import Put, Skip, fold_turns
+from data_prep.corpus import Put, Skip
+from data_prep.turns import asked
 
 NAME = "llava_rlhf"
 HUB = "zhiqings/LLaVA-Human-Preference-10K"
@@ -39,4 +40,4 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     outputs = [output.get("value") if isinstance(output, dict) else output for output in (raw.get("output_1"), raw.get("output_2"))]
     candidate = (outputs[0], outputs[1], preferred)
     with_coco_2014 = with_other_path(put, lambda name: f"COCO_train2014_{name}")
-    return pairs(with_coco_2014, raw.get("image"), fold_turns(turns[:-1]), [candidate], source=NAME, licence=LICENCE)
+    return pairs(with_coco_2014, raw.get("image"), asked(turns[:-1]), [candidate], source=NAME, licence=LICENCE)

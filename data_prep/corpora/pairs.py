@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Your own pairs: --corpus pairs:FILE, as JSONL, parquet or CSV.
+"""Your own pairs: --corpus pairs:FILE, in any layout that layouts.py recognises by its columns, with images in any form (image_forms.py).
 
-Columns: image (bytes, {bytes, path}, or a path relative to the file) or images (a list of them; in CSV a JSON list), question, and either
-chosen and rejected, or response_1, response_2 and preferred ("1", "2" or "tie"). A column category is kept. --column
-renames columns before this module reads them.
+Columns of our own: image or images (none for a pair without image), question, and either chosen and rejected, or response_1, response_2 and
+preferred. A column category is kept. --column renames columns before this module reads them.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from critic_r1_verl.records import Choice, Record
-from data_prep.corpora import record
+from critic_r1_verl.records import Record
+from data_prep.corpora import layouts, record
 from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "pairs"
@@ -21,27 +19,28 @@ SPLIT = "train"
 REVISION = ""
 LICENCE = ""
 GRADE = "A"
-COLUMNS = {"question"}
+COLUMNS: set[str] = set()
 
-_PREFERRED: dict[str, Choice] = {"1": "1", "2": "2", "tie": "tie"}
+
+def LABEL(raw: dict[str, Any]) -> str:
+    """The column with the label of a row; "" if its columns say which response is better."""
+    try:
+        return next((layout.label for layout in layouts.recognise(frozenset(raw)) if layout.label), "")
+    except SchemaError:
+        return ""
+
+
+def layout(raw: dict[str, Any]) -> str:
+    """The name of the layout in which a row is read. SchemaError if there is none."""
+    return str(layouts.read(raw)[1])
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     """One pair."""
-    candidate: record.Candidate
-    if "chosen" in raw and "rejected" in raw:
-        candidate = record.chosen_over(raw["chosen"], raw["rejected"])
-    elif {"response_1", "response_2", "preferred"} <= raw.keys():
-        preferred = record.label("preferred", raw["preferred"], _PREFERRED)
-        if isinstance(preferred, Skip):
-            return [preferred]
-        candidate = (raw["response_1"], raw["response_2"], preferred)
-    else:
-        raise SchemaError(f"found the keys {sorted(raw)}, expected chosen and rejected, or response_1, response_2 and preferred")
-    images = raw["images"] if raw.get("images") else raw.get("image")
-    if isinstance(images, str) and images.startswith("["):
-        try:
-            images = json.loads(images)
-        except (ValueError, RecursionError):
-            return [Skip("images are not a JSON list")]
-    return record.pairs(put, images, raw.get("question"), [candidate], source=NAME, licence=LICENCE, category=raw.get("category"))
+    read, _ = layouts.read(raw)
+    if isinstance(read, Skip):
+        return [read]
+    candidate = (read.first, read.second, read.preferred)
+    category = raw.get("category")
+    images = list(read.images)
+    return record.pairs(put, images, read.question(), [candidate], source=NAME, licence=LICENCE, category=category, without_images=True)

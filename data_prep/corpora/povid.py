@@ -12,7 +12,8 @@ from typing import Any
 
 from critic_r1_verl.records import Record
 from data_prep.corpora.record import chosen_over, ends_with_model, pairs, with_other_path
-from data_prep.corpus import Put, Skip, fold_turns
+from data_prep.corpus import Put, Skip
+from data_prep.turns import asked
 
 NAME = "povid"
 HUB = "YiyangAiLab/POVID_preference_data_for_VLLMs"
@@ -29,7 +30,7 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     dialogues: list[Any] = [raw.get("conversations"), raw.get("rejected_conversations")]
     if not all(map(ends_with_model, dialogues)):
         return [Skip("dialogue does not end with the model")]
-    question, other = (fold_turns(turns[:-1]) for turns in dialogues)
+    question, other = (asked(turns[:-1]) for turns in dialogues)
     if question != other:
         return [Skip("the two dialogues ask different things")]
     chosen, rejected = (turns[-1].get("value") for turns in dialogues)

@@ -8,8 +8,6 @@ Label: the number in the only "<answer>1</answer>" or "<answer>2</answer>" of `a
 Known defects: the image paths in `message` are those of the author and are not used; VL-RewardBench was drawn from some of its sources.
 """
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable
@@ -43,7 +41,7 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     responses = _responses(typed(raw, "message", str))
     if isinstance(responses, Skip):
         return [responses]
-    return pairs(put, _image(raw.get("image")), raw.get("question"), [(*responses, preferred)], source=NAME, licence=LICENCE)
+    return pairs(put, raw.get("image"), raw.get("question"), [(*responses, preferred)], source=NAME, licence=LICENCE)
 
 
 def _responses(message: str) -> tuple[str, str] | Skip:
@@ -61,12 +59,3 @@ def _responses(message: str) -> tuple[str, str] | Skip:
         return Skip("parts of the prompt cannot be told apart")
     end = headings[2].start() if len(names) == 3 else len(prompt)
     return prompt[headings[0].end() : headings[1].start()].strip(), prompt[headings[1].end() : end].strip()
-
-
-def _image(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return base64.b64decode(value.split(";base64,")[-1], validate=True)
-    except (binascii.Error, ValueError):
-        return value

@@ -21,15 +21,26 @@ _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
 def pairs(
-    put: Put, images: Any, question: Any, candidates: Iterable[Candidate | Skip], *, source: str, licence: str, category: Any = ""
+    put: Put,
+    images: Any,
+    question: Any,
+    candidates: Iterable[Candidate | Skip],
+    *,
+    source: str,
+    licence: str,
+    category: Any = "",
+    without_images: bool = False,
 ) -> list[Record | Skip]:
-    """One PairRecord or Skip for each candidate, in their order. images: one raw image or a list; without any, one Skip for the row."""
+    """One PairRecord or Skip for each candidate, in their order.
+
+    images: one raw image or a list; without any, one Skip for the row unless without_images.
+    """
     given = images_of(images)
     text = named_images(question, len(given))
     checked = [found if isinstance(found, Skip) else bad_text(text, found[0], found[1]) or found for found in candidates]
     if all(isinstance(found, Skip) for found in checked):
         return [found for found in checked if isinstance(found, Skip)]
-    if not given:
+    if not given and not without_images:
         return [Skip("no image")]
     stored = tuple(put(image) for image in given)
     return [
@@ -80,7 +91,7 @@ def label(key: str, value: Any, meanings: Mapping[str, Label]) -> Label | Skip:
 
 def images_of(value: Any) -> list[Any]:
     """The raw images of a column that holds one, several or none."""
-    return [image for image in (value if isinstance(value, list) else [value]) if image]
+    return [image for image in (value if isinstance(value, list) else [value]) if image and image == image]
 
 
 def with_other_path(put: Put, other: Callable[[str], str] = lambda path: PurePosixPath(path).name) -> Put:

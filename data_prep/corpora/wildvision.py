@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """WildVision battles: the dialogues of one user with two anonymous models about an image, and the vote of this user.
 
-Source: hub, WildVision/wildvision-battle, 10,000 to 100,000 rows. Licence ODC-BY.
+Source: hub, WildVision/wildvision-battle, 10,000 to 100,000 rows. Licence ODC-BY. Also read: the cleaned battles that WildVision-Arena
+writes, whose images are files named by question_id, and the judgements of WildVision-Bench (wildvision_bench.py).
 Schema grade C: the columns are those of a related set, whose split is called test; an unknown winner or dialogue stops the build.
 Label: `winner`; "tie" is a tie, "tie (bothbad)" is skipped. The vote is about whole dialogues, so a response holds all turns after the
 first question.
@@ -13,6 +14,7 @@ from typing import Any
 
 from critic_r1_verl.records import Choice, Record
 from data_prep.corpora.record import label, pairs, typed
+from data_prep.corpora.wildvision_bench import judged, with_suffix
 from data_prep.corpus import Put, SchemaError, Skip
 
 NAME = "wildvision"
@@ -22,16 +24,20 @@ SPLIT = "test"
 REVISION = ""
 LICENCE = "odc-by"
 GRADE = "C"
-COLUMNS = {"conversation_a", "conversation_b", "winner", "image"}
+COLUMNS: set[str] = set()
 
 _WINNERS: dict[str, Choice | Skip] = {"model_a": "1", "model_b": "2", "tie": "tie", "tie (bothbad)": Skip("both bad")}
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
-    """One pair."""
+    """One pair; of a judgement of WildVision-Bench one for each game."""
+    if "games" in raw:
+        return judged(raw, with_suffix(put), source=NAME, licence=LICENCE)
     preferred = label("winner", raw.get("winner"), _WINNERS)
     if isinstance(preferred, Skip):
         return [preferred]
+    if "conversation_a" not in raw and "conversation_b" not in raw:
+        raise SchemaError(f"found the keys {sorted(raw)}, and no conversation_a: these battles hold no texts; give the judgements instead")
     if raw.get("anony") is False:
         return [Skip("models were not anonymous")]
     if not raw.get("conversation_a") or not raw.get("conversation_b"):
@@ -40,7 +46,8 @@ def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     if asked_a != asked_b:
         return [Skip("the two dialogues ask different things")]
     candidate = (first, second, preferred)
-    return pairs(put, raw.get("image"), asked_a[0], [candidate], source=NAME, licence=LICENCE, category=raw.get("domain"))
+    image = raw["image"] if "image" in raw else raw.get("question_id")
+    return pairs(with_suffix(put), image, asked_a[0], [candidate], source=NAME, licence=LICENCE, category=raw.get("domain"))
 
 
 def _dialogue(raw: dict[str, Any], key: str) -> tuple[list[Any], Any]:

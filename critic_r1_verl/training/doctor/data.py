@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from critic_r1_verl.data_folder import without_held_out
 from critic_r1_verl.files import file_sha256
 from critic_r1_verl.training.doctor.finding import Case, Finding
 
@@ -51,7 +52,8 @@ def _examine_file(key: str, name: str, deep: bool, max_images: int) -> tuple[lis
     except ValueError as error:
         return [*findings, Finding("fatal", str(error), rebuild)], 0
     if not table:
-        return [*findings, Finding("fatal", f"{name} has no rows", rebuild)], 0
+        remedy = f"to train without held-out rows, add {without_held_out('TRAIN.parquet')}" if key == "data.val_files" else rebuild
+        return [*findings, Finding("fatal", f"{name} has no rows", remedy)], 0
     last, steps = len(table) - 1, SAMPLED_ROWS + 1
     positions = sorted({last * step // steps for step in range(steps + 1)})
     problems = [f"{name}: row {position}: {text}" for position in positions for text in rows.check_row(table[position], file.parent)]
