@@ -22,6 +22,7 @@ from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
 from critic_r1_verl.files import locked, replacing, write_json
 from critic_r1_verl.images import READING
+from critic_r1_verl.journal import MAX_REFUSED
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
@@ -41,6 +42,7 @@ class Settings:
     judging and answering: how judgements and answers are sampled. template and question_template: the name or file of a template; "" for
     the one that the data folder was built with, or else for the default of this package, which offers "tie" only if some pair is a tie.
     repeats: judgements of each pair in each order. limit: at most so many pairs and so many questions; 0 for all.
+    max_refused: the share of requests that a server may refuse.
     """
 
     judging: Sampling
@@ -50,6 +52,7 @@ class Settings:
     repeats: int = 1
     think_tags: tuple[str, str] = THINK_TAGS
     limit: int = 0
+    max_refused: float = MAX_REFUSED
 
     def critic(self, pairs: Iterable[PairRecord], template: Template | None = None) -> PairwiseCritic:
         """The critic for these pairs. template is the one that their data folder was built with; these settings may override it."""
@@ -146,15 +149,16 @@ def evaluate(engine: Engine, place: Place, settings: Settings, engine_facts: Map
     """
     run, model = place.run, _model_config(engine, engine_facts, settings)
     built_with, questions = place.templates, run.questions
+    where: dict[str, Any] = {"root": run.folder, "max_refused": settings.max_refused}
     if next(iter(run.pairs), None):
         critic = settings.critic(run.pairs, built_with.get("pair"))
         sampling = {"sampling": asdict(critic.sampling), "repeats": critic.repeats}
         _record(run, "judge", model | sampling | {"template": _template_config(critic.template)})
-        judge(run.pairs, engine, critic, run.folder / Judgement.FILE, root=run.folder, label=f"judging {run.name}")
+        judge(run.pairs, engine, critic, run.folder / Judgement.FILE, label=f"judging {run.name}", **where)
     if questions:
         policy = settings.policy(built_with.get("question"))
         _record(run, "answer", model | {"sampling": asdict(policy.sampling), "template": _template_config(policy.template)})
-        answer(questions, engine, policy, run.folder / Answer.FILE, root=run.folder, label=f"answering {run.name}")
+        answer(questions, engine, policy, run.folder / Answer.FILE, label=f"answering {run.name}", **where)
     return write_metrics(run)
 
 
@@ -172,9 +176,10 @@ def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mappi
     templates = {"template": _template_config(critic.template), "question_template": _template_config(policy.template)}
     _record(run, "select", _model_config(engine, engine_facts, settings) | sampling | templates)
     folder = run.folder
-    answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, root=folder, label=f"sampling {run.name}")
+    where: dict[str, Any] = {"root": folder, "max_refused": settings.max_refused}
+    answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, label=f"sampling {run.name}", **where)
     samples = methods.by_question(answers)
-    matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, root=folder)
+    matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, **where)
     selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
     with replacing(folder / Selection.FILE) as temporary:
         temporary.write_bytes(b"".join(encode(line) for line in sorted(selections, key=lambda line: line.key)))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,24 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
 
 
+def share(text: str) -> float:
+    """The argument type of a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The argument type of a JSON object. The error does not show the text, which may hold a secret."""
+    with suppress(ValueError, RecursionError):
+        content = json.loads(text)
+        json.dumps(content, allow_nan=False)
+        if isinstance(content, dict):
+            return content
+    raise argparse.ArgumentTypeError("not a JSON object, such as '{\"top_k\": 20}'")
+
+
 def engine() -> argparse.ArgumentParser:
     """The flags of the engine, which is a model in this process or a server, and of sampling."""
     flags = argparse.ArgumentParser(add_help=False)
@@ -54,8 +73,11 @@ def engine() -> argparse.ArgumentParser:
     server.add_argument("--base-url", metavar="URL", help="root of the API, such as http://localhost:8000/v1")
     server.add_argument("--max-concurrency", type=count, default=64, metavar="N", help="requests in flight (default: %(default)s)")
     server.add_argument("--max-retries", type=int, default=7, metavar="N", help="retries of a failed request (default: %(default)s)")
-    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit for one request (default: %(default)s)")
-    server.add_argument("--extra-body", type=json.loads, default={}, metavar="JSON", help="more keys for each request; null removes a key")
+    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit for one attempt (default: %(default)s)")
+    server.add_argument("--extra-body", type=json_object, default={}, metavar="JSON", help="more keys for each request; null removes a key")
+    server.add_argument(
+        "--max-refused", type=share, default=0.1, metavar="SHARE", help="requests that the server may refuse (default: %(default)s)"
+    )
     return flags
 
 
@@ -81,10 +103,9 @@ def sets() -> argparse.ArgumentParser:
 def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]]:
     """The engine of these flags, and its settings for config.json. ValueError if flags are missing or contradict each other."""
     if arguments.base_url:
+        from critic_r1_verl.engines import secrets
         from critic_r1_verl.engines.openai_client import OpenAIEngine
 
-        if not isinstance(arguments.extra_body, dict):
-            raise ValueError(f"--extra-body {arguments.extra_body!r}: not a JSON object")
         engine = OpenAIEngine(
             arguments.base_url,
             arguments.model,
@@ -93,7 +114,7 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
             timeout_seconds=arguments.timeout,
             body=arguments.extra_body,
         )
-        return engine, {"kind": "openai", "body": arguments.extra_body}
+        return engine, {"kind": "openai", "body": secrets.redacted(arguments.extra_body)}
     if not arguments.model:
         raise ValueError("--model is missing: give the folder or hub id of a model, or --base-url URL for a server")
     if not (Path(arguments.model) / "config.json").is_file() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", arguments.model):
@@ -127,7 +148,14 @@ def settings(arguments: argparse.Namespace, *, judging: float, answering: float,
     opening, closing = arguments.think_tags
     question_template, limit = getattr(arguments, "question_template", ""), getattr(arguments, "limit", 0)
     found = Settings(
-        sampling(judging), sampling(answering, samples), arguments.template, question_template, repeats, (opening, closing), limit
+        judging=sampling(judging),
+        answering=sampling(answering, samples),
+        template=arguments.template,
+        question_template=question_template,
+        repeats=repeats,
+        think_tags=(opening, closing),
+        limit=limit,
+        max_refused=arguments.max_refused,
     )
     # These raise the errors of templates and sampling before a model is loaded.
     found.critic(())
