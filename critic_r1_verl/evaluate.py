@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import critic_r1_verl
-from critic_r1_verl import benchmarks, data_folder, prompts
+from critic_r1_verl import benchmarks, data_folder, foreign, prompts
 from critic_r1_verl.answer import Policy, answer
 from critic_r1_verl.benchmarks import pairs
 from critic_r1_verl.critics.pairwise import PairwiseCritic
@@ -118,9 +118,6 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
     limit: at most so many pairs and so many questions; 0 for all. ValueError names a malformed row, says that another process uses the
     folder, or says which setting differs from that of the run that the folder holds.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     run = place.run
     file = run.folder / data_folder.RECORDS
     with locked(run.folder):
@@ -130,7 +127,7 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
         loaded: Iterable[Record] = benchmarks.load(place.benchmark, run.folder, place.location)
         if place.benchmark == "pairs":
             loaded = chain(loaded, pairs.questions(place.location, run.folder))
-        records = track(loaded, f"loading {run.name}", total, console=Console(stderr=True), transient=True)
+        records = foreign.track(loaded, f"loading {run.name}", total)
         with replacing(file) as temporary:
             write_jsonl(temporary, _limited(records, limit) if limit else records)
             if not temporary.stat().st_size:

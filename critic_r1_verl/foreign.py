@@ -8,7 +8,10 @@ reverse the direction of reading. visible() replaces them by symbols, and the ot
 import json
 import re
 import sys
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 # C0 and C1 controls except tab and newline, marks and overrides of direction, separators of lines, characters without width (but not the
 # joiners of emoji and of Indic and Arabic letters, nor the soft hyphen), annotations, tags, and halves of surrogate pairs.
@@ -50,16 +53,31 @@ def console(*, stderr: bool = False) -> Any:
     return PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def column(text: str) -> Any:
-    """A column of a progress bar: {task.description} and other fields, without markup and with hidden characters shown."""
-    from rich.progress import Task, TextColumn
+def styled(text: str, style: str = "") -> Any:
+    """A rich Text of visible(text), for a console, a cell or a title."""
     from rich.text import Text
 
-    class PlainColumn(TextColumn):
-        def render(self, task: Task) -> Text:
-            return Text(visible(text.format(task=task)))
+    return Text(visible(text), style)
 
-    return PlainColumn(text)
+
+def column(template: str) -> Any:
+    """A column of a progress bar, such as "{task.description}", without markup and with hidden characters shown."""
+    from rich.progress import Task, TextColumn
+
+    class PlainColumn(TextColumn):
+        def render(self, task: Task) -> Any:
+            return styled(self.text_format.format(task=task))
+
+    return PlainColumn(template)
+
+
+def track(items: Iterable[Item], text: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a progress bar on stderr that disappears at the end."""
+    from rich.progress import Progress
+
+    columns = (column("{task.description}"), *Progress.get_default_columns()[1:])
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        yield from bar.track(items, total=total, description=text)
 
 
 def _symbol(match: re.Match[str]) -> str:

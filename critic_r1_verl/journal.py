@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from critic_r1_verl import lines
+from critic_r1_verl import foreign, lines
 from critic_r1_verl.engines.base import Completion, Engine, Request
 from critic_r1_verl.files import replacing
 from critic_r1_verl.lines import AnyLine, Key
@@ -102,12 +102,10 @@ def run_remaining(
     otherwise ValueError says what the server said, and they are asked for again by the next run.
     """
     from rich import progress
-    from rich.console import Console
-    from rich.text import Text
 
     class Speed(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
+        def render(self, task: progress.Task) -> Any:
+            return foreign.styled(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
     num_all = num_done = 0
@@ -129,14 +127,14 @@ def run_remaining(
             yield to_request(task)
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        foreign.column("{task.description}"),
         progress.BarColumn(bar_width=20),
         progress.MofNCompleteColumn(),
         Speed(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[status]}"),
+        foreign.column("{task.fields[status]}"),
     )
-    with progress.Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+    with progress.Progress(*columns, transient=True, console=foreign.console(stderr=True)) as bar:
         bar_id = bar.add_task(label, total=num_all, completed=num_done, status=shown)
         for index, completions in engine.generate(requests()):
             new = to_lines(in_flight.pop(index), completions)

@@ -2,14 +2,13 @@
 """The commands build, inspect and validate of `critic-r1 data`. `python -m data_prep` runs the same commands."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import cli
+from critic_r1_verl import cli, foreign
 from critic_r1_verl.cli import flags
 from critic_r1_verl.training import recipe
 from data_prep import build, inspection, validate, vocabulary
@@ -128,15 +127,15 @@ def _build(arguments: argparse.Namespace) -> int:
     counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
     if arguments.json:
         summary = {"out": str(arguments.out), "corpora": counts, **{key: manifest[key] for key in ("splits", "files", "images")}}
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        foreign.say_json(summary)
         return 0
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
-        print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
+        foreign.say(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
         if count.get("unread"):
-            print(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
+            foreign.say(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
-    print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
+    foreign.say(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
     return 0
 
 

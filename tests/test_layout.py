@@ -134,6 +134,19 @@ def test_the_package_does_not_know_data_prep_examples_or_tests() -> None:
     assert used.isdisjoint({"data_prep", "examples", "tests", "recipe"})
 
 
+@pytest.mark.parametrize("folder", [PACKAGE, "data_prep", "examples"])
+def test_only_one_module_writes_to_the_terminal(folder: str) -> None:
+    """Else the text of a model, a file or a server could reach the terminal with its control characters, or as markup."""
+    names = ("print", "Console", "TextColumn", "Text", "track")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.func.id}"
+        for path in set(sources(folder)) - {ROOT / PACKAGE / "foreign.py"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+    ]
+    assert found == []
+
+
 def test_folders_that_are_not_packages() -> None:
     """verl ships a package `tests`, and its checkouts one named `recipe`; Hydra's plugins share a namespace."""
     assert sources("recipe") == []

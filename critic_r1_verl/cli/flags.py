@@ -5,11 +5,11 @@ import argparse
 import json
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.verdict import THINK_TAGS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
     num_gpus = devices.gpu_count()
     if not os.environ.get("VERL_PLATFORM") and not num_gpus:
         os.environ["VERL_PLATFORM"] = "cpu"
-        print("no GPU here: the model runs on the CPU", file=sys.stderr, flush=True)
+        foreign.say("no GPU here: the model runs on the CPU", stderr=True)
     copies = arguments.data_parallel_size or max(1, num_gpus // arguments.tensor_parallel_size)
     options = {"max_model_len": arguments.max_model_len, "tensor_parallel_size": arguments.tensor_parallel_size}
     from critic_r1_verl.engines.pool import EnginePool

@@ -5,9 +5,10 @@ Each patch waits until a process of verl imports the module that it mends, so mo
 each fault as it can be offered to verl, with a change of verl's own source; a release that has the change takes the patch out of here.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from critic_r1_verl import foreign
 
 VERL = "0.9.1"
 """The release that the patches were written for. On another one none is applied, and a line on stderr says so."""
@@ -28,7 +29,7 @@ def _on_the_release(patch: Callable[[Any], None]) -> Callable[[Any], None]:
         if (found := version("verl")) == VERL:
             patch(module)
         else:
-            print(f"critic-r1: verl {found} is not {VERL}: left as it is, without {patch.__name__}", file=sys.stderr)
+            foreign.say(f"critic-r1: verl {found} is not {VERL}: left as it is, without {patch.__name__}", stderr=True)
 
     return apply
 
