@@ -59,7 +59,7 @@ def _score(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{path}: --benchmark is only for files; a run folder knows its benchmark")
         results = [run.metrics(each) for each in run.runs_in(path)]
     elif not arguments.benchmark:
-        raise ValueError(f"{path}: give its benchmark with --benchmark: {', '.join(benchmarks.MODULES)}")
+        raise ValueError(f"{path}: give its benchmark with --benchmark: {', '.join((*benchmarks.MODULES, *benchmarks.LEADERBOARDS))}")
     else:
         results = [score.score_file(path, arguments.benchmark)]
     if arguments.json:

@@ -85,10 +85,11 @@ def lines_of(score: dict[str, Any], prefix: str = "") -> list[tuple[str, float |
     lines: list[tuple[str, float | None]] = []
     for name, value in score.items():
         if name == "groups":
-            lines += [(f"{prefix}  {group}", of_group) for group, of_group in value.items()]
+            lines += [(f"  {prefix}{group}", of_group) for group, of_group in value.items()]
         elif isinstance(value, dict):
             below = lines_of(value, f"{prefix}{name.replace('_', ' ')} ".removeprefix("splits "))
-            lines += [line for line in below if "  " not in line[0]]
+            # The groups of the splits stand among those of the whole already.
+            lines += below if name != "splits" else [line for line in below if not line[0].startswith("  ")]
         else:
             lines.append((f"{prefix}{name.replace('_', ' ')}", value))
     return lines
