@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from critic_r1_verl.engines.base import Completion, Engine, Request, Sampling
-from critic_r1_verl.journal import Journal, run_remaining
-from critic_r1_verl.lines import Answer, Key
+from critic_r1_verl.journal import MAX_REFUSED, Journal, run_remaining
+from critic_r1_verl.lines import Answer, Key, status_of
 from critic_r1_verl.prompts import Template, policy_text
 from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.reward import compute_score
@@ -39,11 +39,19 @@ class Policy:
 
 
 def answer(
-    questions: Sequence[QuestionRecord], engine: Engine, policy: Policy, out: Path, *, root: Path, label: str = "answering"
+    questions: Sequence[QuestionRecord],
+    engine: Engine,
+    policy: Policy,
+    out: Path,
+    *,
+    root: Path,
+    label: str = "answering",
+    max_refused: float = MAX_REFUSED,
 ) -> Journal[Answer]:
     """Answer every question and return the journal, sorted by key. Image paths are relative to root.
 
     Questions that already have answers of this kind in the file `out` are skipped; `out` may also hold answers of the other kind.
+    max_refused as in run_remaining.
     """
 
     def tasks() -> Iterator[tuple[Key, QuestionRecord]]:
@@ -58,23 +66,25 @@ def answer(
     def to_lines(question: QuestionRecord, completions: Sequence[Completion]) -> list[Answer]:
         return [_answer(question, sample, completion, engine.name, policy) for sample, completion in enumerate(completions)]
 
-    return run_remaining(Journal(out, Answer), tasks, engine, to_request, to_lines, label, unit=("questions", 1))
+    unit = ("questions", 1)
+    return run_remaining(Journal(out, Answer), tasks, engine, to_request, to_lines, label, unit=unit, max_refused=max_refused)
 
 
 def _answer(question: QuestionRecord, sample: int, completion: Completion, model: str, policy: Policy) -> Answer:
     text = as_written(completion.text, policy.think_tags, policy.thought_opened)
     parsed = parse_answer(text)
+    status = status_of(parsed.status, completion.end)
     reward = compute_score(question.source, text, question.answer, {"style": "math"})
     return Answer(
         question_id=question.question_id,
         kind=policy.kind,
         sample=sample,
-        answer=parsed.text,
-        status=parsed.status,
-        correct=reward["acc"] == 1.0,
+        answer=parsed.text if status == "parsed" else None,
+        status=status,
+        correct=status == "parsed" and reward["acc"] == 1.0,
         text=text,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
-        model=model,
+        model=completion.model or model,
         template_sha=policy.template.sha,
     )

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import critic_r1_verl
-from critic_r1_verl import benchmarks, data_folder, prompts
+from critic_r1_verl import benchmarks, data_folder, foreign, prompts
 from critic_r1_verl.answer import Policy, answer
 from critic_r1_verl.benchmarks import pairs
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
 from critic_r1_verl.files import locked, replacing, write_json
 from critic_r1_verl.images import READING
+from critic_r1_verl.journal import MAX_REFUSED
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
@@ -41,7 +42,7 @@ class Settings:
     judging and answering: how judgements and answers are sampled. template and question_template: the name or file of a template; "" for
     the one that the data folder was built with, or else for the default of this package, which offers "tie" only if some pair is a tie.
     repeats: judgements of each pair in each order. think_tags, thought_opened: how the model marks its reasoning (critics/pairwise.py).
-    limit: at most so many pairs and so many questions; 0 for all.
+    limit: at most so many pairs and so many questions; 0 for all. max_refused: the share of requests that a server may refuse.
     """
 
     judging: Sampling
@@ -52,6 +53,7 @@ class Settings:
     think_tags: tuple[str, str] = THINK_TAGS
     thought_opened: bool = False
     limit: int = 0
+    max_refused: float = MAX_REFUSED
 
     def critic(self, pairs: Iterable[PairRecord], template: Template | None = None) -> PairwiseCritic:
         """The critic for these pairs. template is the one that their data folder was built with; these settings may override it."""
@@ -117,9 +119,6 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
     limit: at most so many pairs and so many questions; 0 for all. ValueError names a malformed row, says that another process uses the
     folder, or says which setting differs from that of the run that the folder holds.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     run = place.run
     file = run.folder / data_folder.RECORDS
     with locked(run.folder):
@@ -129,7 +128,7 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
         loaded: Iterable[Record] = benchmarks.load(place.benchmark, run.folder, place.location)
         if place.benchmark == "pairs":
             loaded = chain(loaded, pairs.questions(place.location, run.folder))
-        records = track(loaded, f"loading {run.name}", total, console=Console(stderr=True), transient=True)
+        records = foreign.track(loaded, f"loading {run.name}", total)
         with replacing(file) as temporary:
             write_jsonl(temporary, _limited(records, limit) if limit else records)
             if not temporary.stat().st_size:
@@ -148,15 +147,16 @@ def evaluate(engine: Engine, place: Place, settings: Settings, engine_facts: Map
     """
     run, model = place.run, _model_config(engine, engine_facts, settings)
     built_with, questions = place.templates, run.questions
+    where: dict[str, Any] = {"root": run.folder, "max_refused": settings.max_refused}
     if next(iter(run.pairs), None):
         critic = settings.critic(run.pairs, built_with.get("pair"))
         sampling = {"sampling": asdict(critic.sampling), "repeats": critic.repeats}
         _record(run, "judge", model | sampling | {"template": _template_config(critic.template)})
-        judge(run.pairs, engine, critic, run.folder / Judgement.FILE, root=run.folder, label=f"judging {run.name}")
+        judge(run.pairs, engine, critic, run.folder / Judgement.FILE, label=f"judging {run.name}", **where)
     if questions:
         policy = settings.policy(built_with.get("question"))
         _record(run, "answer", model | {"sampling": asdict(policy.sampling), "template": _template_config(policy.template)})
-        answer(questions, engine, policy, run.folder / Answer.FILE, root=run.folder, label=f"answering {run.name}")
+        answer(questions, engine, policy, run.folder / Answer.FILE, label=f"answering {run.name}", **where)
     return write_metrics(run)
 
 
@@ -174,9 +174,10 @@ def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mappi
     templates = {"template": _template_config(critic.template), "question_template": _template_config(policy.template)}
     _record(run, "select", _model_config(engine, engine_facts, settings) | sampling | templates)
     folder = run.folder
-    answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, root=folder, label=f"sampling {run.name}")
+    where: dict[str, Any] = {"root": folder, "max_refused": settings.max_refused}
+    answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, label=f"sampling {run.name}", **where)
     samples = methods.by_question(answers)
-    matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, root=folder)
+    matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, **where)
     selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
     with replacing(folder / Selection.FILE) as temporary:
         temporary.write_bytes(b"".join(encode(line) for line in sorted(selections, key=lambda line: line.key)))

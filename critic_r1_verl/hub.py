@@ -9,7 +9,6 @@ import errno
 import json
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
+
+from critic_r1_verl import foreign
 
 Kind = Literal["model", "dataset"]
 
@@ -146,7 +147,7 @@ def announce(listing: Listing, files: Iterable[str], what: str, copies: int = 1)
     revision = listing.revision if listing.revision == listing.commit else f"{listing.revision} = {listing.commit[:12]}"
     number = "1 file" if len(missing) == 1 else f"{len(missing)} files"
     said = f"{what} {listing.name}: downloading {number}, {readable(size)} ({listing.kind}, {revision}) to {cache}"
-    print(said, file=sys.stderr, flush=True)
+    foreign.say(said, stderr=True)
 
 
 def at_a_time(sizes: Iterable[int]) -> int:

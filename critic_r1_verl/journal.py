@@ -3,14 +3,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from critic_r1_verl import lines
+from critic_r1_verl import foreign, lines
 from critic_r1_verl.engines.base import Completion, Engine, Request
 from critic_r1_verl.files import replacing
 from critic_r1_verl.lines import AnyLine, Key
 
 Task = TypeVar("Task")
+
+MAX_REFUSED = 0.1
+"""The share of requests that a server may refuse by default."""
+HOPELESS = 20
+"""A run ends as soon as so many of its first requests were refused, and no other was answered."""
 
 
 class Journal(Generic[AnyLine]):
@@ -85,20 +90,22 @@ def run_remaining(
     label: str,
     status: Callable[[AnyLine], str] = lambda line: "",
     unit: tuple[str, int] = ("", 1),
+    max_refused: float = MAX_REFUSED,
 ) -> Journal[AnyLine]:
     """Run the tasks whose lines the journal lacks, with a progress bar, append their lines, and return the journal, sorted by key.
 
     tasks() returns an iterable of all tasks, each with the key of its last line; it is called twice. to_request() makes the request of a
     task, and to_lines() makes its lines from the completions. status() is called with every line of the journal, old and new, and returns
     the text beside the progress bar. unit is the unit of the speed that the bar shows: its name, and the number of tasks in one unit.
+
+    The lines of a request that was refused are appended at the end, if the share of refused lines, old and new, is at most max_refused;
+    otherwise ValueError says what the server said, and they are asked for again by the next run.
     """
     from rich import progress
-    from rich.console import Console
-    from rich.text import Text
 
     class Speed(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
+        def render(self, task: progress.Task) -> Any:
+            return foreign.styled(f"{task.speed / unit[1]:.2f} {unit[0]}/s" if task.speed else "")
 
     journal.path.parent.mkdir(parents=True, exist_ok=True)
     num_all = num_done = 0
@@ -106,8 +113,12 @@ def run_remaining(
         num_all += 1
         num_done += key in journal
     shown = ""
+    num_lines = num_refused = 0
     for line in journal:
         shown = status(line)
+        num_lines += 1
+        num_refused += _is_refused(line)
+    held: list[AnyLine] = []
     in_flight: dict[int, Task] = {}
 
     def requests() -> Iterator[Request]:
@@ -116,20 +127,38 @@ def run_remaining(
             yield to_request(task)
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        foreign.column("{task.description}"),
         progress.BarColumn(bar_width=20),
         progress.MofNCompleteColumn(),
         Speed(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[status]}"),
+        foreign.column("{task.fields[status]}"),
     )
-    with progress.Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+    with progress.Progress(*columns, transient=True, console=foreign.console(stderr=True)) as bar:
         bar_id = bar.add_task(label, total=num_all, completed=num_done, status=shown)
         for index, completions in engine.generate(requests()):
             new = to_lines(in_flight.pop(index), completions)
-            journal.append(new)
+            num_lines += len(new)
+            if new_refused := sum(map(_is_refused, new)):
+                held += new
+                num_refused += new_refused
+                if num_refused == num_lines >= HOPELESS:
+                    break
+            else:
+                journal.append(new)
             for line in new:
                 shown = status(line)
             bar.update(bar_id, advance=1, status=shown)
+    if held and num_refused > max_refused * num_lines:
+        first: Any = next(filter(_is_refused, held))
+        raise ValueError(
+            f"{engine.name}: {num_refused} of {num_lines} requests were refused, which is more than {100 * max_refused:g} % "
+            f"(--max-refused), for example: {first.text}"
+        )
+    journal.append(held)
     journal.finish()
     return journal
+
+
+def _is_refused(line: Any) -> bool:
+    return line.status == "refused"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
-from critic_r1_verl.journal import Journal, run_remaining
+from critic_r1_verl.journal import MAX_REFUSED, Journal, run_remaining
 from critic_r1_verl.lines import Judgement, Key
 from critic_r1_verl.records import ORDERS, Order, PairRecord, RecordFile
 
@@ -22,11 +22,13 @@ def judge(
     *,
     root: Path,
     label: str = "judging",
+    max_refused: float = MAX_REFUSED,
 ) -> Journal[Judgement]:
     """Judge every pair in both orders and return the journal, sorted by key. Image paths are relative to root.
 
     Judgements that the file `out` already holds are skipped. A pair that occurs several times is judged once. All requests about one pair
-    are consecutive, so that the engine's prefix cache can reuse their common beginning, above all the images.
+    are consecutive, so that the engine's prefix cache can reuse their common beginning, above all the images. max_refused as in
+    run_remaining.
     """
 
     def tasks() -> Iterator[tuple[Key, _Task]]:
@@ -46,7 +48,8 @@ def judge(
         return [critic.judgement(*task, completion, engine.name) for completion in completions]
 
     unit = ("pairs", len(ORDERS) * critic.repeats)
-    return run_remaining(Journal(out, Judgement), tasks, engine, to_request, to_lines, label, _RunningAccuracy(), unit)
+    status = _RunningAccuracy()
+    return run_remaining(Journal(out, Judgement), tasks, engine, to_request, to_lines, label, status, unit, max_refused)
 
 
 class _RunningAccuracy:

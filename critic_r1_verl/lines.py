@@ -9,22 +9,33 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from critic_r1_verl.records import CHOICES, ORDERS, Choice, Order, check_keys
 from critic_r1_verl.verdict import Status
 
 Key = tuple[Any, ...]
 
-STATUSES = get_args(Status)
+End = Literal["complete", "cut_short", "refused", "tool_call", "empty"]
+"""How a completion ended (engines/base.py)."""
+
+ENDS = get_args(End)[1:]
+STATUSES = (*get_args(Status), *ENDS)
+"""What a text holds (verdict.py) or, if there is no verdict or answer because of how the completion ended, that."""
+
+
+def status_of(parsed: str, end: str) -> str:
+    """The status of a line. A refusal is no verdict or answer, whatever its text; a text that was cut short may hold one."""
+    return end if end == "refused" or (end != "complete" and parsed != "parsed") else parsed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """The model's judgement of one pair in one order. choice and preferred are in the shown frame of `order`.
 
-    choice is None if and only if status is not "parsed". Token counts are None if the engine does not return them. As in the other classes
-    of this module, ValueError names a malformed key.
+    choice is None if and only if status is not "parsed". If status is "refused", text is what the server or the model said instead. model
+    is the one that the reply names, or else the one that was asked. Token counts are None if the engine does not return them. As in the
+    other classes of this module, ValueError names a malformed key.
     """
 
     FILE: ClassVar[str] = "judgements.jsonl"
@@ -33,7 +44,7 @@ class Judgement:
     order: Order
     repeat: int
     choice: Choice | None
-    status: Status
+    status: str
     correct: bool
     preferred: Choice
     text: str
@@ -65,7 +76,7 @@ class Answer:
     kind: str
     sample: int
     answer: str | None
-    status: Status
+    status: str
     correct: bool
     text: str
     prompt_tokens: int | None
@@ -101,7 +112,7 @@ class Match:
     second: int
     order: Order
     choice: Choice | None
-    status: Status
+    status: str
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None

@@ -2,14 +2,13 @@
 """The commands build, inspect and validate of `critic-r1 data`. `python -m data_prep` runs the same commands."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from critic_r1_verl import cli
+from critic_r1_verl import cli, foreign
 from critic_r1_verl.cli import flags
 from critic_r1_verl.data_folder import rows_file, without_held_out
 from critic_r1_verl.training import recipe
@@ -143,22 +142,22 @@ def _build(arguments: argparse.Namespace) -> int:
     counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
     if arguments.json:
         summary = {"out": str(arguments.out), "corpora": counts, **{key: manifest[key] for key in ("splits", "files", "images")}}
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        foreign.say_json(summary)
         return 0
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
-        print(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
+        foreign.say(f"{name}: read {count['read']}, kept {count['kept']}, skipped {skipped or 'none'}")
         for layout, number in count.get("layouts", {}).items():
-            print(f"{name}: {number} read in the layout {layout}")
+            foreign.say(f"{name}: {number} read in the layout {layout}")
         if count.get("unread"):
-            print(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
+            foreign.say(f"{name}: answers not read, which --answer SPELLING=MEANING can map: {vocabulary.listing(count['unread'])}")
         if count.get("unread_prompts"):
-            print(f"{name}: prompts not read, by their headings: {vocabulary.listing(count['unread_prompts'])}")
+            foreign.say(f"{name}: prompts not read, by their headings: {vocabulary.listing(count['unread_prompts'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
-    print(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
+    foreign.say(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
     if not manifest["splits"]["val"]["rows"]:
         settings = without_held_out(str(arguments.out / rows_file("train")))
-        print(f"nothing is held out, so a training on it is not validated; it needs {settings}")
+        foreign.say(f"nothing is held out, so a training on it is not validated; it needs {settings}")
     return 0
 
 

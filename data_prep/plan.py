@@ -7,13 +7,13 @@ DIR/.build/plan.json states everything that the content of a shard depends on. F
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import critic_r1_verl
+from critic_r1_verl import foreign
 from critic_r1_verl.files import file_sha256
 from critic_r1_verl.images import Limits
 from critic_r1_verl.prompts import Template
@@ -93,7 +93,7 @@ def _keep_or_clear(work: Path, facts: str) -> None:
     if file.is_file() and file.read_text(encoding="utf-8") == facts:
         return
     if file.is_file():
-        print(f"{work}: left by a build of other data or with other flags; starting over", file=sys.stderr)
+        foreign.say(f"{work}: left by a build of other data or with other flags; starting over", stderr=True)
         # The plan is deleted first, so that a build that is killed here does not resume from the remaining shards.
         file.unlink()
     shutil.rmtree(work / "shards", ignore_errors=True)

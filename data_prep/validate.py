@@ -7,7 +7,6 @@ A row must be exactly the row that its record in records.jsonl gives, in the ord
 also checked with the reward of training (critic_r1_verl.rows.check_row), so a row that passes can be used for training.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.data_folder import MANIFEST, RECORDS, rows_file, templates_of
 from critic_r1_verl.files import file_sha256
 from critic_r1_verl.records import SPLITS, Record
@@ -62,25 +62,24 @@ def validate(folder: Path, as_json: bool = False) -> int:
 
     The text shows the first NUM_SHOWN problems and the number of all; the JSON object holds all of them.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     found: list[Problem] = []
     num_problems = 0
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=foreign.console(stderr=True), transient=True) as progress:
         task = progress.add_task("rows", total=sum(_num_rows(folder / rows_file(split)) for split in SPLITS))
         for problem in problems(folder, advance=lambda: progress.advance(task)):
             num_problems += 1
             if as_json or num_problems <= NUM_SHOWN:
                 found.append(problem)
     if as_json:
-        print(json.dumps({"folder": str(folder), "sound": not found, "problems": [asdict(problem) for problem in found]}, indent=2))
+        foreign.say_json({"folder": str(folder), "sound": not found, "problems": [asdict(problem) for problem in found]})
     else:
         for problem in found:
-            print(problem)
+            foreign.say(problem)
         if num_problems > NUM_SHOWN:
-            print(f"... and {num_problems - NUM_SHOWN} more")
-        print(f"{folder}: {f'{num_problems} problems' if num_problems else 'sound'}")
+            foreign.say(f"... and {num_problems - NUM_SHOWN} more")
+        foreign.say(f"{folder}: {f'{num_problems} problems' if num_problems else 'sound'}")
     return int(num_problems > 0)
 
 

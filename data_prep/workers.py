@@ -3,12 +3,12 @@
 
 import multiprocessing
 import os
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
+from critic_r1_verl import foreign
 from data_prep import shards
 
 
@@ -17,13 +17,12 @@ def convert_all(tasks: Sequence[shards.Task], num_workers: int) -> list[shards.C
 
     num_workers is the number of processes; with 1 the work is done in this process. ValueError if a worker was killed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     if done := sum(task.result.exists() for task in tasks):
-        print(f"resuming: {done} of {len(tasks)} shards are finished", file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+        foreign.say(f"resuming: {done} of {len(tasks)} shards are finished", stderr=True)
+    columns = ("converting", BarColumn(), MofNCompleteColumn(), "rows", TimeRemainingColumn())
+    with Progress(*columns, console=foreign.console(stderr=True)) as progress:
         bar = progress.add_task("converting", total=sum(task.stop - task.start for task in tasks))
         counts: dict[int, shards.Counts] = {}
 

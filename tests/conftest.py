@@ -39,11 +39,11 @@ FileConfigSource.load_config = lambda source, config_path: pickle.loads(loaded(s
 
 
 class Scripted:
-    """A model that writes what `reply(prompt, sample)` says, done in the order of `arrival(places)`, and remembers what it was asked."""
+    """A model that writes the text or Completion of `reply(prompt, sample)`, in the order of `arrival(places)`. asked: its requests."""
 
     name = "scripted"
 
-    def __init__(self, reply: Callable[[str, int], str], die_after: int | None = None, arrival: Callable = list) -> None:
+    def __init__(self, reply: Callable[[str, int], str | Completion], die_after: int | None = None, arrival: Callable = list) -> None:
         self.reply, self.die_after, self.arrival = reply, die_after, arrival
         self.asked: list[Request] = []
 
@@ -54,7 +54,8 @@ class Scripted:
                 raise KeyboardInterrupt
             request = taken[place]
             self.asked.append(request)
-            yield place, [Completion(self.reply(request.prompt, sample), 9, 5) for sample in range(request.sampling.samples)]
+            said = [self.reply(request.prompt, sample) for sample in range(request.sampling.samples)]
+            yield place, [each if isinstance(each, Completion) else Completion(each, 9, 5) for each in said]
 
 
 @pytest.fixture(scope="session")

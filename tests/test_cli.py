@@ -446,10 +446,6 @@ def test_eval_samples_only_when_it_repeats_or_is_told(machine, engine, words, te
         (["eval", "--benchmark", "mine.jsonl", "--out", "o", "--model", "/no/model"], "--model /no/model: neither a folder"),
         (["eval", "--benchmark", "vl_rewardbench", "--out", "o", "--model", "m", "--template", "none"], "prompt 'none': no such template"),
         (["eval", "--benchmark", "mmrb2", "--out", "o", "--model", "m", "--repeats", "2", "--temperature", "0"], "are all the same"),
-        (
-            ["eval", "--benchmark", "mine.jsonl", "--out", "o", "--base-url", "http://h/v1", "--extra-body", "[]"],
-            "not a JSON object",
-        ),
         (["judge", "--image", "none.png", "--question", "q", "--response", "a", "--response", "b"], "none.png: no such image file"),
         (["judge", "--image", "none.png", "--question", "q", "--response", "a"], "--response is given 1 time(s)"),
     ],
@@ -458,6 +454,22 @@ def test_judging_is_refused_before_the_model_is_loaded(machine, capsys, words, s
     write_pairs(machine)
     assert cli.main(words) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", ["[]", '{"secret": ', '{"secret": NaN}', "secret", "[" * 100_000])
+def test_a_body_that_is_none_is_refused_and_not_shown(machine, capsys, body):
+    with pytest.raises(SystemExit):
+        cli.main(["eval", "--benchmark", "mmrb2", "--out", "o", "--base-url", "http://h/v1", "--extra-body", body])
+    said = capsys.readouterr().err
+    assert "not a JSON object" in said and "secret" not in said
+
+
+def test_config_json_holds_no_secret_of_a_body(machine, fake):
+    fake("engines.openai_client", OpenAIEngine=lambda url, model, **options: options["body"])
+    words = ["--base-url", "http://h/v1", "--extra-body", '{"api_key": "abc", "top_k": 5}']
+    sent, facts = flags.open_engine(cli.parse(["eval", "--benchmark", "mmrb2", "--out", "o", *words]))
+    assert sent == {"api_key": "abc", "top_k": 5}
+    assert facts == {"kind": "openai", "body": {"api_key": "***", "top_k": 5}}
 
 
 @pytest.mark.parametrize(

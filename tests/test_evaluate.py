@@ -55,6 +55,22 @@ def pairs_file(path: Path, count: int = 6, preferred: str = "1") -> Path:
     return path
 
 
+def test_what_a_server_refuses_is_wrong_and_counted_apart(scripted, tmp_path: Path) -> None:
+    def reply(prompt: str, sample: int) -> Completion:
+        if "Q0?" in prompt:
+            return Completion("Answer 1 is better", end="refused")
+        return Completion(prefers_good(prompt, sample), model="stand-in" if "Q1?" in prompt else "")
+
+    found = run(scripted(reply), pairs_file(tmp_path / "mine.jsonl"), tmp_path / "out", settings(max_refused=0.2))
+    critic = found["critic"]
+    assert critic["strict"]["value"] == critic["accuracy"]["value"] == pytest.approx(5 / 6)
+    assert critic["unparsed/refused"]["value"] == pytest.approx(1 / 6)
+    assert critic["unparsed/missing"]["value"] == 0 and critic["unparsed/empty"] is None
+    assert "asked for scripted; the judgements name scripted (10), stand-in (2)" in found["notes"]
+    with pytest.raises(ValueError, match="refused: Answer 1 is better"):
+        evaluate.judge_one(scripted(lambda *_: reply("Q0?", 0)), [tmp_path / "images" / "red.png"], "Q", ("good", "bad"), settings())
+
+
 def run(model, file: Path, out: Path, settings: Settings = GREEDY, engine: dict | None = None) -> Metrics:
     (place,) = evaluate.places([str(file)], None, out)
     with evaluate.prepared(place, settings.limit):

@@ -103,7 +103,13 @@ def test_a_known_cause_is_said_before_the_kill_that_follows_from_it():
     assert explain(lost + "\nmore", 128 + signal.SIGKILL) == lost
 
 
+@pytest.mark.parametrize("status", [signal.SIGTERM, 128 + signal.SIGTERM])
+def test_a_driver_that_somebody_ended_is_no_unknown_error(status):
+    """Ray's handler of SIGTERM exits with the number of the signal."""
+    assert explain("step:3 - a:1", status).startswith("the trainer was ended by SIGTERM, which this command did not send; the last lines:")
+
+
 def test_another_signal_is_named_and_lines_of_metrics_are_cut():
     first, *rest = explain("one\nstep:3 - " + "actor/kl_loss:0.001 - " * 300, 128 + signal.SIGSEGV).splitlines()
-    assert first == "the trainer was ended by SIGSEGV; the last lines:"
+    assert first == "the trainer was ended by SIGSEGV, which this command did not send; the last lines:"
     assert rest[0] == "one" and rest[1].startswith("step:3 - actor") and rest[1].endswith(" ...") and len(rest[1]) == 204

@@ -205,7 +205,7 @@ def test_the_page_shows_prompt_responses_and_pictures_and_nothing_of_them_is_liv
     parsed = Page(page)
     assert not {"script", "i", "link", "iframe"} & set(parsed.tags)
     assert len(parsed.pictures) == 6 + 2 + 2
-    visible = HOSTILE.replace("\x01", "␁")
+    visible = HOSTILE.replace("\x01", "␁").replace("\u202e", r"\u202e")
     assert parsed.pres.count(visible) == 2
     assert any(text.startswith("<image>\nBelow are a question and two responses") and visible in text for text in parsed.pres)
     assert any(text.startswith("<image>\n<image>\n3 + 4?") for text in parsed.pres)

@@ -10,8 +10,8 @@ import pytest
 
 from critic_r1_verl import prompts
 from critic_r1_verl.critics.pairwise import PairwiseCritic
-from critic_r1_verl.engines.base import Sampling
-from critic_r1_verl.journal import Journal
+from critic_r1_verl.engines.base import Completion, Sampling
+from critic_r1_verl.journal import HOPELESS, Journal
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord
@@ -56,6 +56,54 @@ def test_a_pair_without_an_image_is_judged_like_any_other(scripted, tmp_path: Pa
     model = scripted(prefers_good)
     assert [line.correct for line in run_judge([replace(pair(0), images=(), group="")], model, tmp_path / "j.jsonl")] == [True, True]
     assert {(request.images, "<image>" in request.prompt, *map(type, request.parts())) for request in model.asked} == {((), False, str)}
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "choice", "status"),
+    [
+        ("<think>x</think> \\boxed{1}", "complete", "1", "parsed"),
+        ("<think>x</think> \\boxed{1} as", "cut_short", "1", "parsed"),
+        ("<think>x", "cut_short", None, "cut_short"),
+        ("\\boxed{1} is not for me to say", "refused", None, "refused"),
+        ("", "empty", None, "empty"),
+        ("", "tool_call", None, "tool_call"),
+    ],
+)
+def test_a_completion_without_a_verdict_is_recorded_as_what_it_is(text: str, end: str, choice: str | None, status: str) -> None:
+    line = CRITIC.judgement(pair(0), "12", 0, Completion(text, end=end, model="other"), "asked")
+    assert (line.choice, line.status, line.correct, line.text, line.model) == (choice, status, choice == "1", text, "other")
+
+
+def refusing(*numbers: int) -> Callable:
+    refused = Completion("status 400: \\boxed{1} filtered", end="refused")
+    return lambda prompt, sample: refused if any(f"Q{number}?" in prompt for number in numbers) else prefers_good(prompt, sample)
+
+
+def test_a_few_refusals_are_recorded_when_all_else_is_done(scripted, tmp_path: Path) -> None:
+    pairs, out = [pair(number) for number in range(10)], tmp_path / "j.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run_judge(pairs, scripted(refusing(0), die_after=6), out)
+    assert len(out.read_text().splitlines()) == 4
+    lines = run_judge(pairs, scripted(refusing(0)), out)
+    assert [line.pair_id for line in lines if line.status == "refused"] == [pair(0).pair_id] * 2
+    resumed = scripted(refusing(0))
+    assert run_judge(pairs, resumed, out) == lines and not resumed.asked
+
+
+def test_more_refusals_end_the_run_and_are_asked_for_again(scripted, tmp_path: Path) -> None:
+    pairs, out = [pair(number) for number in range(10)], tmp_path / "j.jsonl"
+    with pytest.raises(ValueError, match=r"4 of 20 requests were refused, .* 10 % \(--max-refused\), for example: status 400: .*filtered"):
+        run_judge(pairs, scripted(refusing(0, 1)), out)
+    again = scripted(refusing(0))
+    assert len(run_judge(pairs, again, out)) == 20
+    assert len(again.asked) == 4
+
+
+def test_a_server_that_refuses_everything_ends_the_run_soon(scripted, tmp_path: Path) -> None:
+    model = scripted(refusing(*range(50)))
+    with pytest.raises(ValueError, match=f"{HOPELESS} of {HOPELESS} requests were refused"):
+        run_judge([pair(number) for number in range(50)], model, tmp_path / "j.jsonl")
+    assert len(model.asked) == HOPELESS
 
 
 def test_repeats_have_seeds_of_their_own_and_stand_beside_each_other(scripted, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ PACKAGE = "critic_r1_verl"
 # A room (a module, or a package with all its modules) imports from layers above its own in this list, never from below or beside it; a new
 # room has to be given its place.
 LAYERS = (
-    {"_paths", "files", "images", "hub", "chat_template"},
+    {"_paths", "foreign"},
+    {"files", "images", "hub", "chat_template"},
     {"supervise", "records", "cpu"},
     {"devices", "verdict", "prompts", "tokens"},
     {"reward", "lines", "data_folder"},
@@ -44,6 +45,7 @@ HEAVY = {
     "transfer_queue",
     "openai",
     "httpx",
+    "httpx2",
 }
 # verl calls these two and the CPU backend: where they are imported, verl is there already.
 HEAVY_ALLOWED = {"dataset", "sampler", "cpu"}
@@ -132,6 +134,19 @@ def test_the_package_does_not_know_data_prep_examples_or_tests() -> None:
     # The program mounts the commands of data_prep; the library below it does not know them.
     used = {name.split(".")[0] for path in files if path != ROOT / PACKAGE / "cli" / "data.py" for name in imports(path)}
     assert used.isdisjoint({"data_prep", "examples", "tests", "recipe"})
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "data_prep", "examples"])
+def test_only_one_module_writes_to_the_terminal(folder: str) -> None:
+    """Else the text of a model, a file or a server could reach the terminal with its control characters, or as markup."""
+    names = ("print", "Console", "TextColumn", "Text", "track")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.func.id}"
+        for path in set(sources(folder)) - {ROOT / PACKAGE / "foreign.py"}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+    ]
+    assert found == []
 
 
 def test_folders_that_are_not_packages() -> None:

@@ -3,9 +3,13 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from critic_r1_verl.training import patches
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,3 +36,13 @@ print(qwen2_vl._get_input_embeds.__module__)
     )
     assert done.stdout.strip() == ("critic_r1_verl.training.patches" if applied else "verl.models.transformers.qwen2_vl")
     assert ("verl 0.9.2 is not 0.9.1" in done.stderr) is not applied
+
+
+def test_a_folder_is_made_without_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    module = SimpleNamespace()
+    patches.make_folders_without_lock_files(module)
+    for _ in range(2):
+        assert module.local_mkdir_safe("a/b") == str(tmp_path / "a/b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

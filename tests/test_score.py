@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from critic_r1_verl import cli
+from critic_r1_verl import benchmarks, cli
 from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord, write_jsonl
+from critic_r1_verl.report import figures
 from critic_r1_verl.scoring import compare, measures
 from critic_r1_verl.scoring import score as scores
 from critic_r1_verl.scoring.estimates import estimate, mcnemar
@@ -295,6 +296,22 @@ VLRB = [
     *official_lines("svit-3", 0, None, 1),
     *official_lines("svit-4", 0, 0, 0),
 ]
+WILDVISION = [
+    {
+        "question_id": f"{model} {number}",
+        "model": model,
+        "judge": "gpt-4o",
+        "games": [{"judgement": "?", "score": verdict} for verdict in games],
+    }
+    for model, number, *games in (
+        ("a", 0, "B>>A"),
+        ("a", 1, "A>B"),
+        ("a", 2, "A=B"),
+        ("a", 3, None),
+        ("b", 0, "B>A", "B>>A"),
+        ("b", 1, "A>B", "A>>B"),
+    )
+]
 MULTI_CRIT = [
     logged_multi_crit("p", "completeness", "model_a", "model_a"),
     logged_multi_crit("p", "clarity", "model_b", "model_a"),
@@ -406,6 +423,31 @@ def test_the_benchmark_that_is_named_is_tried_first(tmp_path):
     path = write_lines(tmp_path / "results.jsonl", [rewarded("a", "/data/long_texts/1.png", [1, 0])])
     assert scores.score_file(path, "mm_rlhf_rewardbench")["official"]["groups"] == {"long": 1}
     assert scores.score_file(path, "vl_rewardbench")["official"]["groups"] == {"general": 1}
+
+
+def test_wildvisions_verdicts_give_its_leaderboard(tmp_path):
+    """Of b the second game has the answers exchanged, so that one verdict of each question is for it and one against."""
+    replaced = WILDVISION[0] | {"games": [{"score": "A>>B"}]}
+    found = scores.score_file(write_lines(tmp_path / "results.jsonl", [replaced, *WILDVISION]), "wildvision-bench")
+    official = found["official"]
+    assert (official["overall"], official["groups"]) == (2 / 6, {"a": 1 / 4, "b": 1 / 2})
+    assert official["score"]["groups"] == {"a": pytest.approx(3.5 / 5), "b": pytest.approx(4 / 8)}
+    assert official["reward"]["groups"] == {"a": pytest.approx(0.5 / 4), "b": 0}
+    assert "1 rows are replaced by a later one of the same question" in found["notes"]
+    assert "a: 1 much better, 0 better, 2 tie, 1 worse, 0 much worse; 1 of the ties are no verdict" in found["notes"]
+    with pytest.raises(ValueError, match="'wildvision_bench': none of vl_rewardbench"):
+        benchmarks.module("wildvision_bench")
+
+
+def test_groups_of_others_stand_beside_the_official_ones(tmp_path):
+    rewards = {"RLHF-V-1": [1, 0], "RLAIF-V-2": [0, 1], "hallucination_pair-3": [0, 1], "mathverse_4": [1, 0], "svit-5": [0, 1]}
+    rows = [rewarded(item_id, "i.png", both) for item_id, both in rewards.items()]
+    found = scores.score_file(write_lines(tmp_path / "results.jsonl", [*rows, rows[0]]), "vl_rewardbench")
+    assert found["official"]["groups"] == {"general": 0, "hallucination": 2 / 4, "reasoning": 1}
+    assert found["official"]["case_sensitive"]["groups"] == {"general": 2 / 4, "hallucination": 0, "reasoning": 1}
+    assert any("RLHF and RLAIF, so that these count as general" in note for note in found["notes"])
+    assert "1 rows repeat an item, and each counts; the first is of RLHF-V-1" in found["notes"]
+    assert ("  case sensitive general", 1 / 2) in figures.lines_of(found["official"])
 
 
 def test_multi_crit_as_lmms_eval_logs_it(tmp_path):
@@ -538,8 +580,13 @@ def test_mmrb2_results_without_good_labels(tmp_path):
         (VLRB[0], {"meta": {"random_number": 0, "filter_choice": 3}}, r":2: key 'filter_choice': 3 is not of type str"),
         (VLRB[0], {"response": "ab"}, r":2: key 'response': 'ab' is not of type list"),
         ({"0": VLRB[0]}, {"0": 3}, r":2: key '0': 3 is not of type dict"),
-        (MM_RLHF[0], {"rewards": [1]}, r":2: key 'rewards': \[1\] is not two numbers"),
-        (MM_RLHF[0], {"rewards": [1, True]}, r":2: key 'rewards': \[1, True\] is not two numbers"),
+        (MM_RLHF[0], {"rewards": [1]}, r":2: key 'rewards': \[1\] is not two finite numbers"),
+        (MM_RLHF[0], {"rewards": [1, True]}, r":2: key 'rewards': \[1, True\] is not two finite numbers"),
+        (MM_RLHF[0], {"rewards": [1, float("nan")]}, r":2: key 'rewards': \[1, nan\] is not two finite numbers"),
+        (MM_RLHF[0], {"rewards": [float("inf"), 1]}, r":2: key 'rewards': \[inf, 1\] is not two finite numbers"),
+        (WILDVISION[0], {"games": []}, r":2: key 'games': 0 games, neither 1 nor 2"),
+        (WILDVISION[0], {"games": [{"score": 1}]}, r":2: key 'games': {'score': 1} has no text or null as its score"),
+        (WILDVISION[0], {"games": ["A>B"]}, r":2: key 'games': 'A>B' has no text or null as its score"),
         (MM_RLHF[0], {"rewards": None}, r":2: key 'rewards': None is not of type list"),
         (MM_RLHF[0], {"reverse": "False"}, r":2: key 'reverse': 'False' is not of type bool"),
         (MM_RLHF[0], {"reverse": None}, r":2: key 'reverse': None is not of type bool"),

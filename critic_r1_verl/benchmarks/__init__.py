@@ -27,6 +27,15 @@ MODULES = {
     for name in ("vl_rewardbench", "mm_rlhf_rewardbench", "multimodal_rewardbench", "multi_crit", "mmrb2", "pairs")
 }
 
+LEADERBOARDS = {"wildvision_bench": f"{__name__}.wildvision_bench"}
+"""Benchmarks of models, not of critics: they have only PAIRS, GROUPS, recognises and published."""
+
+
+def results_module(name: str) -> Any:
+    """The module, of a benchmark or a leaderboard, that reads published results. ValueError for any other name."""
+    known = name.lower().replace("-", "_")
+    return import_module(LEADERBOARDS[known]) if known in LEADERBOARDS else module(name)
+
 
 def module(name_or_path: str) -> Any:
     """The module of a benchmark by its name (dashes or underscores), or `pairs` for the path of a .jsonl file or of a data folder.

@@ -8,13 +8,12 @@ cannot be used is a ValueError that names it.
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from critic_r1_verl import hub
+from critic_r1_verl import foreign, hub
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import BadImage, check
 from critic_r1_verl.records import AnyRecord, Choice, Image, PairRecord, path_problem
@@ -91,7 +90,7 @@ def records(raw: Iterable[Row], convert: Callable[[Row], PairRecord]) -> Iterato
     if not num_rows:
         raise ValueError("the benchmark has no rows; download it again")
     if len(first) < num_rows:
-        print(f"{num_rows} items are {len(first)} different pairs; {len(contradicted)} have contradicting labels", file=sys.stderr)
+        foreign.say(f"{num_rows} items are {len(first)} different pairs; {len(contradicted)} have contradicting labels", stderr=True)
 
 
 def converted(row: Row, convert: Callable[[Row], AnyRecord]) -> AnyRecord:

@@ -5,6 +5,7 @@ Most official protocols show each pair in one order per trial, drawn at random. 
 the expectation over that draw; if it has one, that verdict counts. All scores are shares in [0, 1], None if nothing is left to count.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,9 @@ Trials = list[dict[str, str | None]]
 """The verdicts on one pair: for each repeat, the verdict of each order in the frame of the record."""
 
 OTHER = {"1": "2", "2": "1"}
+
+# No id holds a tab.
+_REPEATED = "\t#"
 
 
 def to_record(order: str, choice: str | None) -> str | None:
@@ -104,13 +108,13 @@ def rewarded(rows: Sequence[Row], keys: Sequence[str], group: Callable[[Row], st
 
     keys: the keys of a row that identify its item; the first of them is its cluster. R1-Reward (inference/ at 3693413) writes the reward of
     the better response first. Proxy-GRM (eval/ at b6cf23d) writes the rewards in the order shown, with "reverse" true if the worse response
-    was shown first. ValueError names the row if its rewards are not two numbers, or if "reverse" is no bool.
+    was shown first. ValueError names the row if its rewards are not two finite numbers, or if "reverse" is no bool.
     """
     items = []
     for name, row in zip(numbered("\t".join(map(row.value, keys)) for row in rows), rows, strict=True):
         rewards = row.value("rewards", list)
-        if len(rewards) != 2 or any(type(reward) not in (int, float) for reward in rewards):
-            raise ValueError(f"{row.where}: key 'rewards': {rewards!r:.80} is not two numbers")
+        if len(rewards) != 2 or any(type(reward) not in (int, float) or not math.isfinite(reward) for reward in rewards):
+            raise ValueError(f"{row.where}: key 'rewards': {rewards!r:.80} is not two finite numbers")
         better, worse = rewards[::-1] if "reverse" in row.values and row.value("reverse", bool) else rewards
         items.append(Item(name, group(row), row.value(keys[0]), float(better > worse)))
     return items
@@ -127,13 +131,20 @@ def logged(rows: Sequence[Row], metric: str) -> list[tuple[str, Row]]:
 
 
 def numbered(names: Iterable[str]) -> list[str]:
-    """The names, made distinct: from its second occurrence on, a name gets a number, as in "name#2"."""
+    """The names, made distinct: from its second occurrence on, a name gets a number, as in "name\\t#2"."""
     counts: Counter[str] = Counter()
     found = []
     for name in names:
         counts[name] += 1
-        found.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+        found.append(name if counts[name] == 1 else f"{name}{_REPEATED}{counts[name]}")
     return found
+
+
+def repeated_note(items: Iterable[Item]) -> list[str]:
+    """A note if several items have the same name, which numbered() has made distinct."""
+    names = [item.key.rpartition(_REPEATED)[0] for item in items if _REPEATED in item.key]
+    first = names[0].split("\t")[0] if names else ""
+    return [f"{len(names):,} rows repeat an item, and each counts; the first is of {first[:80]}"] if names else []
 
 
 def score(items: Iterable[Item]) -> Score:

@@ -7,8 +7,9 @@ Metric (vl-rewardbench/VL_RewardBench cal.py at 91b241e): an item is right, or w
 leave the denominator. The script draws 1, 3, 5, 7 and 9 of 10 trials and prints a score for each; here, K is the number of all trials,
 even if it is even. In the official format, any answer number but that of the rejected response is right.
 Published results: the lines of the official inference_hf.py; the hits of IXC-2.5-Reward (InternLM-XComposer-2.5-Reward/evaluation at
-0f70c3e); rows with rewards, scored in the official groups (their authors count RLHF-V and RLAIF-V as general); and the logs of lmms-eval
-(tasks/vl_rewardbench at 75571cf, which prints the macro average).
+0f70c3e); rows with rewards, scored in the official groups and in their authors' own (R1-Reward inference/VL-Reward-Bench/get_acc.py at
+176aba8, and Proxy-GRM, count the ids that begin with RLHF and RLAIF as general); and the logs of lmms-eval (tasks/vl_rewardbench at
+75571cf, which prints the macro average).
 """
 
 import re
@@ -69,6 +70,13 @@ def published(rows: list[Row]) -> tally.Published:
         items = _hits(rows[0])
     elif "rewards" in first:
         items = tally.rewarded(rows, ("id", "chosen", "rejected"), lambda row: _group_of(row.value("id")))
+        theirs = tally.score(item._replace(group=_case_sensitive_group(item.cluster)) for item in items)
+        of_theirs = {"case_sensitive": {name: theirs[name] for name in ("macro", "groups")}}
+        notes = [
+            "case sensitive: the groups of R1-Reward and Proxy-GRM, which look for rlhf and rlaif in small letters, while the ids begin "
+            "with RLHF and RLAIF, so that these count as general"
+        ]
+        return tally.Published(items, tally.score(items) | of_theirs, notes)
     elif _LOGGED in first:
         items = [
             tally.Item(name, _group_of(row.value("question_id")), row.value("question_id"), float(row.one_of("score", 0, 1)))
@@ -130,6 +138,12 @@ def convert(row: Row, out: Path) -> PairRecord:
 
 def _group_of(item_id: str) -> str:
     return _PREFIXES.get(re.split(r"[_-]", item_id)[0], "general")
+
+
+def _case_sensitive_group(item_id: str) -> str:
+    if "mmmu" in item_id or "mathverse" in item_id:
+        return "reasoning"
+    return "hallucination" if any(word in item_id for word in ("hallucination", "rlhf", "rlaif")) else "general"
 
 
 def _flag(choice: str | None, preferred: str) -> float | None:

@@ -3,8 +3,8 @@
 
 import argparse
 import os
-import sys
 
+from critic_r1_verl import foreign
 from critic_r1_verl.cli import data, measuring, scoring, training
 from critic_r1_verl.training.launch import end_with_make
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        print(f"critic-r1: {message(error)}", file=sys.stderr)
+        foreign.say(f"critic-r1: {message(error)}", stderr=True)
         return 1
 
 

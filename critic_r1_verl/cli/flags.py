@@ -5,10 +5,11 @@ import argparse
 import json
 import os
 import re
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.verdict import THINK_TAGS
 
 if TYPE_CHECKING:
@@ -37,6 +38,24 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
 
 
+def share(text: str) -> float:
+    """The argument type of a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The argument type of a JSON object. The error does not show the text, which may hold a secret."""
+    with suppress(ValueError, RecursionError):
+        content = json.loads(text)
+        json.dumps(content, allow_nan=False)
+        if isinstance(content, dict):
+            return content
+    raise argparse.ArgumentTypeError("not a JSON object, such as '{\"top_k\": 20}'")
+
+
 def engine() -> argparse.ArgumentParser:
     """The flags of the engine, which is a model in this process or a server, and of sampling."""
     flags = argparse.ArgumentParser(add_help=False)
@@ -54,11 +73,14 @@ def engine() -> argparse.ArgumentParser:
     server.add_argument("--base-url", metavar="URL", help="root of the API, such as http://localhost:8000/v1")
     server.add_argument("--max-concurrency", type=count, default=64, metavar="N", help="requests in flight (default: %(default)s)")
     server.add_argument("--max-retries", type=int, default=7, metavar="N", help="retries of a failed request (default: %(default)s)")
-    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit for one request (default: %(default)s)")
+    server.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit for one attempt (default: %(default)s)")
     server.add_argument(
         "--thought-opened", action="store_true", help="its chat template opens the think block and its texts begin inside, without the tag"
     )
-    server.add_argument("--extra-body", type=json.loads, default={}, metavar="JSON", help="more keys for each request; null removes a key")
+    server.add_argument("--extra-body", type=json_object, default={}, metavar="JSON", help="more keys for each request; null removes a key")
+    server.add_argument(
+        "--max-refused", type=share, default=0.1, metavar="SHARE", help="requests that the server may refuse (default: %(default)s)"
+    )
     return flags
 
 
@@ -87,10 +109,9 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
     One of these settings is thought_opened, true or missing: whether its texts begin inside a think block that the prompt opens.
     """
     if arguments.base_url:
+        from critic_r1_verl.engines import secrets
         from critic_r1_verl.engines.openai_client import OpenAIEngine
 
-        if not isinstance(arguments.extra_body, dict):
-            raise ValueError(f"--extra-body {arguments.extra_body!r}: not a JSON object")
         engine = OpenAIEngine(
             arguments.base_url,
             arguments.model,
@@ -99,7 +120,7 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
             timeout_seconds=arguments.timeout,
             body=arguments.extra_body,
         )
-        return engine, {"kind": "openai", "body": arguments.extra_body, **_thought(arguments.thought_opened)}
+        return engine, {"kind": "openai", "body": secrets.redacted(arguments.extra_body), **_thought(arguments.thought_opened)}
     if arguments.thought_opened:
         raise ValueError("--thought-opened is for --base-url: what the prompt of a model in this process opens is read from its template")
     if not arguments.model:
@@ -117,7 +138,7 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
     num_gpus = devices.gpu_count()
     if not os.environ.get("VERL_PLATFORM") and not num_gpus:
         os.environ["VERL_PLATFORM"] = "cpu"
-        print("no GPU here: the model runs on the CPU", file=sys.stderr, flush=True)
+        foreign.say("no GPU here: the model runs on the CPU", stderr=True)
     copies = arguments.data_parallel_size or max(1, num_gpus // arguments.tensor_parallel_size)
     options = {"max_model_len": arguments.max_model_len, "tensor_parallel_size": arguments.tensor_parallel_size}
     from critic_r1_verl.engines.pool import EnginePool
@@ -144,7 +165,14 @@ def settings(arguments: argparse.Namespace, *, judging: float, answering: float,
     opening, closing = arguments.think_tags
     question_template, limit = getattr(arguments, "question_template", ""), getattr(arguments, "limit", 0)
     found = Settings(
-        sampling(judging), sampling(answering, samples), arguments.template, question_template, repeats, (opening, closing), limit=limit
+        judging=sampling(judging),
+        answering=sampling(answering, samples),
+        template=arguments.template,
+        question_template=question_template,
+        repeats=repeats,
+        think_tags=(opening, closing),
+        limit=limit,
+        max_refused=arguments.max_refused,
     )
     # These raise the errors of templates and sampling before a model is loaded.
     found.critic(())

@@ -2,12 +2,12 @@
 """critic-r1 eval, select and judge: the commands that use a model."""
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.cli import flags
 
 
@@ -87,9 +87,9 @@ def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[...
             results.append(measure(engine, place, settings, facts))
             if not arguments.json:
                 terminal.show_metrics(results[-1])
-                print(f"{place.run.folder}\n")
+                foreign.say(f"{place.run.folder}\n")
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        foreign.say_json(results)
     elif len(results) > 1:
         terminal.show_summary(results)
     return 0
@@ -109,7 +109,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     first, second = arguments.response
     result = evaluate.judge_one(engine, arguments.image, arguments.question, (first, second), settings)
     if arguments.json:
-        print(json.dumps(result, indent=2))
+        foreign.say_json(result)
     else:
         terminal.show_judgement(result)
     return 0

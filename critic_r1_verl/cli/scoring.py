@@ -2,11 +2,10 @@
 """critic-r1 score, compare and report: the commands that compute numbers and pages from files, without a model."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.cli import flags
 
 
@@ -60,11 +59,11 @@ def _score(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{path}: --benchmark is only for files; a run folder knows its benchmark")
         results = [run.metrics(each) for each in run.runs_in(path)]
     elif not arguments.benchmark:
-        raise ValueError(f"{path}: give its benchmark with --benchmark: {', '.join(benchmarks.MODULES)}")
+        raise ValueError(f"{path}: give its benchmark with --benchmark: {', '.join((*benchmarks.MODULES, *benchmarks.LEADERBOARDS))}")
     else:
         results = [score.score_file(path, arguments.benchmark)]
     if arguments.json:
-        print(json.dumps(results if path.is_dir() else results[0], indent=2))
+        foreign.say_json(results if path.is_dir() else results[0])
     else:
         for result in results:
             terminal.show_metrics(result)
@@ -77,9 +76,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     results, others = compare.compare_paths(arguments.a, arguments.b)
     if others:
-        print(f"critic-r1: only in one of the two folders, not compared: {', '.join(others)}", file=sys.stderr)
+        foreign.say(f"critic-r1: only in one of the two folders, not compared: {', '.join(others)}", stderr=True)
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        foreign.say_json(results)
     else:
         for result in results:
             terminal.show_comparison(result)
@@ -95,8 +94,8 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.svg:
         page.write_chart(report, arguments.svg)
     if arguments.json:
-        print(json.dumps(collect.numbers(report), indent=2))
+        foreign.say_json(collect.numbers(report))
     else:
         terminal.show_report(report)
-        print(f"report: {out}")
+        foreign.say(f"report: {out}")
     return 0

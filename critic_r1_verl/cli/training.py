@@ -2,13 +2,12 @@
 """critic-r1 doctor, plan, train and export: the commands around verl's trainer."""
 
 import argparse
-import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.cli import flags
 
 if TYPE_CHECKING:
@@ -85,10 +84,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
         for leftover in supervise.leftovers():
             supervise.reap(leftover.run)
             pids = ", ".join(str(pid) for pid, _ in leftover.processes) or "none"
-            print(f"cleaned up after run {leftover.run}: processes {pids}, {len(leftover.segments)} segment(s)", file=sys.stderr)
+            foreign.say(f"cleaned up after run {leftover.run}: processes {pids}, {len(leftover.segments)} segment(s)", stderr=True)
     findings = doctor.examine(arguments.recipe, arguments.overrides)
     if arguments.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        foreign.say_json([asdict(finding) for finding in findings])
     else:
         doctor.show(findings)
     return int(doctor.has_fatal(findings))
@@ -100,7 +99,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     made = plan.make(arguments.recipe, arguments.overrides, gpu=arguments.gpu, run=arguments.of_run)
     if arguments.json:
-        print(json.dumps(asdict(made), indent=2))
+        foreign.say_json(asdict(made))
     else:
         table.show(made)
     return 0
@@ -139,16 +138,18 @@ def _train(arguments: argparse.Namespace) -> int:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
     if scores:
-        print(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
+        foreign.say(f"step {scores[-1]['step']}: mean score {scores[-1]['data']['critic/score/mean']:.3f}")
     elif (number := launch.last_logged_step(log_path, log_start)) is not None:
         where = launch.steps_path(log_path)
-        print(f"step {number}: see {log_path}; {where} was not written, by trainer.logger or by a trainer on another machine")
+        foreign.say(f"step {number}: see {log_path}; {where} was not written, by trainer.logger or by a trainer on another machine")
     else:
-        print("no step was left to train")
+        foreign.say("no step was left to train")
     checkpoint = export.latest_step(folder) if (folder / doctor.TRACKER).is_file() else None
-    print(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
+    foreign.say(f"checkpoint: {checkpoint or f'none was saved (trainer.save_freq={config.trainer.save_freq})'}")
     if kept := checkpoints.best(folder):
-        print(f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best")
+        foreign.say(
+            f"best checkpoint: step {kept.step}, right on {kept.accuracy:.1%} of {kept.num_rows} held-out rows; export it by --best"
+        )
     return 0
 
 
@@ -175,7 +176,7 @@ def _may_start(findings: "list[doctor.Finding]") -> bool:
     if problems := [finding for finding in findings if finding.level != "ok"]:
         doctor.show(problems, stderr=True)
     if doctor.has_fatal(findings):
-        print("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", file=sys.stderr)
+        foreign.say("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", stderr=True)
     return not doctor.has_fatal(findings)
 
 
@@ -192,14 +193,14 @@ def _for_this_machine(overrides: list[str]) -> list[str]:
         added = [word for key, word in machine.WITHOUT_FLASH_ATTN.items() if key not in keys]
         # A micro-batch is cut by its real tokens, but then padded to its longest row.
         remedy = "if memory runs out, halve actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
-        print(f"flash-attn is not installed: slower, with padding ({remedy}), by {' '.join(added) or 'your overrides'}", flush=True)
+        foreign.say(f"flash-attn is not installed: slower, with padding ({remedy}), by {' '.join(added) or 'your overrides'}")
         return added + overrides
     asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
     if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or devices.gpu_count():
         return overrides
     added = [word for key, word in (("recipe/base", "+recipe/base=tiny"), ("recipe/hardware", cpu_override)) if key not in keys]
     os.environ["VERL_PLATFORM"] = "cpu"
-    print(f"no GPU here: training the small base on the CPU, as if by VERL_PLATFORM=cpu {' '.join(added)}".rstrip(), flush=True)
+    foreign.say(f"no GPU here: training the small base on the CPU, as if by VERL_PLATFORM=cpu {' '.join(added)}".rstrip())
     return added + overrides
 
 
@@ -214,8 +215,8 @@ def _export(arguments: argparse.Namespace) -> int:
     checkpoint = checkpoints.best_folder(arguments.checkpoint) if arguments.best else arguments.checkpoint
     step = export.export(checkpoint, arguments.out)
     card.write(step, export.step_number(step), arguments.out, evals=arguments.eval)
-    print(f"model: {arguments.out}")
+    foreign.say(f"model: {arguments.out}")
     if address:
         push.upload(arguments.out, arguments.push)
-        print(f"uploaded to {address}")
+        foreign.say(f"uploaded to {address}")
     return 0

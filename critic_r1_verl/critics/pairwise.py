@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from critic_r1_verl.engines.base import Completion, Request, Sampling
-from critic_r1_verl.lines import Judgement
+from critic_r1_verl.lines import Judgement, status_of
 from critic_r1_verl.prompts import Template, critic_text
-from critic_r1_verl.records import Order, PairRecord
-from critic_r1_verl.verdict import THINK_TAGS, Verdict, as_written, parse_verdict
+from critic_r1_verl.records import Choice, Order, PairRecord
+from critic_r1_verl.verdict import THINK_TAGS, as_written, parse_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +38,28 @@ class PairwiseCritic:
         images = tuple(root / image.path for image in pair.images)
         return Request(critic_text(pair, order, self.template), images, sampling, f"pair {pair.pair_id} in order {order}")
 
-    def read(self, text: str) -> tuple[str, Verdict]:
-        """The text with its reasoning in <think> </think>, and the verdict that it contains, in the shown frame."""
-        text = as_written(text, self.think_tags, self.thought_opened)
-        return text, parse_verdict(text)
+    def read(self, completion: Completion) -> tuple[str, Choice | None, str]:
+        """The text with its reasoning in <think> </think>, the choice in the shown frame, and the status of a line (lines.py)."""
+        text = as_written(completion.text, self.think_tags, self.thought_opened)
+        verdict = parse_verdict(text)
+        status = status_of(verdict.status, completion.end)
+        return text, verdict.choice if status == "parsed" else None, status
 
     def judgement(self, pair: PairRecord, order: Order, repeat: int, completion: Completion, model: str) -> Judgement:
         """The judgement that a completion contains. A text without a verdict counts as wrong; no verdict is guessed."""
-        text, verdict = self.read(completion.text)
+        text, choice, status = self.read(completion)
         preferred = pair.shown(order).preferred
         return Judgement(
             pair_id=pair.pair_id,
             order=order,
             repeat=repeat,
-            choice=verdict.choice,
-            status=verdict.status,
-            correct=verdict.choice == preferred,
+            choice=choice,
+            status=status,
+            correct=choice == preferred,
             preferred=preferred,
             text=text,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
-            model=model,
+            model=completion.model or model,
             template_sha=self.template.sha,
         )

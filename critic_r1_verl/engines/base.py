@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from critic_r1_verl.lines import End
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -47,11 +49,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A generated text and its token counts, which are None if the server does not return them."""
+    """A generated text, its token counts, how it ended, and the model that wrote it; counts are None and the model "" if not stated.
+
+    end: cut_short at max_tokens; refused by the server or the model, and the text is then what it said instead; tool_call and empty for a
+    completion without text.
+    """
 
     text: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    end: End = "complete"
+    model: str = ""
 
 
 Done = tuple[int, list[Completion]]
@@ -73,6 +81,9 @@ class Engine(Protocol):
 
 
 def in_order(engine: Engine, requests: Sequence[Request]) -> list[list[Completion]]:
-    """The completions of all requests, in the order of the requests."""
+    """The completions of all requests, in the order of the requests. ValueError if one was refused."""
     done = dict(engine.generate(requests))
+    for number, request in enumerate(requests):
+        if refused := [completion for completion in done[number] if completion.end == "refused"]:
+            raise ValueError(f"{engine.name}, {request.name}: refused: {refused[0].text}")
     return [done[number] for number in range(len(requests))]

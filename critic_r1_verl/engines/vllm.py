@@ -102,7 +102,12 @@ class VllmEngine:
             (
                 self._indices.pop(output.request_id),
                 [
-                    Completion(choice.text, len(output.prompt_token_ids or ()), len(choice.token_ids))
+                    Completion(
+                        choice.text,
+                        len(output.prompt_token_ids or ()),
+                        len(choice.token_ids),
+                        "cut_short" if choice.finish_reason == "length" else "complete",
+                    )
                     for choice in sorted(output.outputs, key=lambda choice: choice.index)
                 ],
             )

@@ -6,8 +6,10 @@ Positions in the dot chart are percentages, so that it follows the width of the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 from math import floor, log10
+
+from critic_r1_verl.foreign import visible
 
 # The page and the chart file share one palette: :root is the html element in the page and the svg element in the file.
 PALETTE = """
@@ -42,6 +44,10 @@ class Dot:
     value: float
     low: float
     high: float
+
+
+def escape(text: str) -> str:
+    return escape_html(visible(text))
 
 
 def _at(fraction: float) -> str:

@@ -41,6 +41,10 @@ DETAILS = (
     Measure("critic", "unparsed/missing", "No box", "of all verdicts"),
     Measure("critic", "unparsed/unclosed", "Unclosed", "the reasoning or the box is not closed"),
     Measure("critic", "unparsed/ambiguous", "Ambiguous", "boxes that contradict each other"),
+    Measure("critic", "unparsed/cut_short", "Cut short", "no verdict within the limit of tokens"),
+    Measure("critic", "unparsed/refused", "Refused", "the server or the model would not judge"),
+    Measure("critic", "unparsed/tool_call", "Called a tool", "instead of judging"),
+    Measure("critic", "unparsed/empty", "Empty", "no text at all"),
     Measure("critic", "completion_tokens", "Tokens of a judgement", "a number, not percent"),
     Measure("policy", "undecided", "Undecided matches", "the two orders do not agree on a winner"),
     Measure("policy", "sample_tokens", "Tokens of the samples", "of one question; a number, not percent"),
@@ -81,10 +85,11 @@ def lines_of(score: dict[str, Any], prefix: str = "") -> list[tuple[str, float |
     lines: list[tuple[str, float | None]] = []
     for name, value in score.items():
         if name == "groups":
-            lines += [(f"{prefix}  {group}", of_group) for group, of_group in value.items()]
+            lines += [(f"  {prefix}{group}", of_group) for group, of_group in value.items()]
         elif isinstance(value, dict):
             below = lines_of(value, f"{prefix}{name.replace('_', ' ')} ".removeprefix("splits "))
-            lines += [line for line in below if "  " not in line[0]]
+            # The groups of the splits stand among those of the whole already.
+            lines += below if name != "splits" else [line for line in below if not line[0].startswith("  ")]
         else:
             lines.append((f"{prefix}{name.replace('_', ' ')}", value))
     return lines

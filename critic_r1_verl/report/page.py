@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.files import replacing
 from critic_r1_verl.images import data_uri
 from critic_r1_verl.lines import Judgement, Selection
@@ -86,15 +87,8 @@ def render(template: Path, **values: Any) -> str:
     return environment.get_template(template.name).render(style=Markup(style), **values)
 
 
-# The visible symbol of each control character except tab and newline.
-_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
-
-
 def _visible(value: object) -> object:
-    """Text that a UTF-8 page can hold: control characters become visible symbols, lone surrogates become \\udXXX."""
-    if type(value) is not str:
-        return value
-    return value.translate(_CONTROL_PICTURES).encode("utf-8", "backslashreplace").decode("utf-8")
+    return foreign.visible(value) if type(value) is str else value
 
 
 def _counts(each: Set) -> str:

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.records import to_record
 from critic_r1_verl.report import figures
 from critic_r1_verl.report.collect import Report, Set
@@ -13,7 +14,7 @@ from critic_r1_verl.scoring.run import Metrics
 
 def show_metrics(metrics: Metrics) -> None:
     """Print the numbers of one run or of published results."""
-    console = _console()
+    console = foreign.console()
     counts = metrics["counts"]
     read_by = {"own": "the benchmark's own format", "box": "the box"}.get(metrics["verdicts_read_by"] or "")
     facts = [f"{counts['items']:,} items"] if counts["items"] else []
@@ -54,12 +55,12 @@ def show_summary(results: Sequence[Metrics]) -> None:
             *(written(key, critic.get(key))[0] for key in ("position_consistency", "first_share", "unparsed")),
             written("greedy", policy.get("greedy"))[0],
         )
-    _console().print(table)
+    foreign.console().print(table)
 
 
 def show_comparison(comparison: dict[str, Any]) -> None:
     """Print a comparison (scoring/compare.py)."""
-    console = _console()
+    console = foreign.console()
     table = _table(f"{comparison['what']}, percent", "a", "b", "b - a", "95 % interval", "n")
     titles = {(measure.part, measure.key): measure.title.lower() for measure in (*HEADLINE, *DETAILS)}
     for part, measures in comparison["differences"].items():
@@ -76,7 +77,7 @@ def show_comparison(comparison: dict[str, Any]) -> None:
 
 def show_report(report: Report) -> None:
     """Print the headline numbers of a report; intervals are on separate lines, so that the widest table fits into 80 columns."""
-    console = _console()
+    console = foreign.console()
     for each in report.sets:
         table = _table(f"{each.name}: percent", *columns(report))
         for row in rows(each, HEADLINE):
@@ -117,7 +118,7 @@ def show_judgement(result: dict[str, Any]) -> None:
     """Print the result of evaluate.judge_one: the text and the verdict of each order, and whether they agree."""
     from rich.panel import Panel
 
-    console = _console()
+    console = foreign.console()
     for line in result["judgements"]:
         shown = "response 1 first" if line["order"] == "12" else "response 2 first"
         choice = to_record(line["order"], line["choice"])
@@ -139,13 +140,6 @@ def _show_scores(console: Any, metrics: Metrics) -> None:
     console.print(table)
     if baselines:
         console.print("The last columns are the official/strict scores of rules that use only the length or the position of a response.\n")
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Names and texts of models may contain what rich would take for markup or an emoji code.
-    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _table(first: str, *others: str) -> Any:

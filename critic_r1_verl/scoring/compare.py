@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares two runs or two files of results on the same items: paired differences with intervals, and the exact McNemar test."""
 
-import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.benchmarks import tally
 from critic_r1_verl.data_folder import RECORDS
 from critic_r1_verl.records import PairRecord, RecordFile
@@ -50,7 +50,7 @@ def compare_runs(a: Run, b: Run) -> Comparison:
     """The comparison of two run folders of the same set. stderr says if their models were shown different pixels."""
     before, after = (run.image_reading for run in (a, b))
     if before != after:
-        print(f"{a.name}: images were read by version {before} for a, by version {after} for b (docs/data.md)", file=sys.stderr)
+        foreign.say(f"{a.name}: images were read by version {before} for a, by version {after} for b (docs/data.md)", stderr=True)
     return compare(Side(a.name, measures_of(a)), Side(b.name, measures_of(b)))
 
 

@@ -51,7 +51,8 @@ def judged_of(judgements: Iterable[Judgement], own: tally.Parse | None) -> dict[
     """The judgements of each pair, without their texts. own: the parser of the benchmark's own verdict format, if it has one."""
     judged: dict[str, list[Judged]] = {}
     for line in judgements:
-        own_choice = own(tally.answer_part(line.text)) if own else None
+        # The text of a refusal is not a verdict, even if it reads like one.
+        own_choice = own(tally.answer_part(line.text)) if own and line.status != "refused" else None
         order, status = sys.intern(line.order), sys.intern(line.status)
         found = Judged(order, line.repeat, line.choice, own_choice, status, line.completion_tokens)
         judged.setdefault(line.pair_id, []).append(found)

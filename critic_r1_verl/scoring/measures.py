@@ -8,6 +8,7 @@ Of a critic (shares, of pairs where both orders are needed, else of judgements):
     first_share              judgements for the response shown first, of all for one of the two
     ties, unparsed           judgements with the verdict "tie"; judgements without a verdict
     unparsed/STATUS          judgements without a verdict because the box is missing, unclosed or ambiguous
+    unparsed/END             judgements without a verdict because the completion was cut_short, refused, a tool_call or empty; null if none
     accuracy_chosen_longer   accuracy on pairs whose better response is the longer one; accuracy_chosen_shorter: the shorter one
     completion_tokens        the mean number of tokens of a judgement
     strict/GROUP, accuracy/GROUP   the same within a group of the benchmark
@@ -25,7 +26,7 @@ from functools import partial
 
 from critic_r1_verl.benchmarks import tally
 from critic_r1_verl.benchmarks.tally import Case
-from critic_r1_verl.lines import STATUSES, Answer, Match, Selection
+from critic_r1_verl.lines import ENDS, STATUSES, Answer, Match, Selection
 from critic_r1_verl.records import PairRecord, QuestionRecord, to_record
 from critic_r1_verl.scoring.estimates import Values
 from critic_r1_verl.scoring.judged import ByPair, Judged, strict, voted
@@ -69,6 +70,8 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
     def in_status(status: str) -> Callable[[Judged, Case], float]:
         return lambda line, case: float(line.status == status)
 
+    ended_as = {line.status for of_pair in judged.values() for line in of_pair} & {*ENDS}
+
     def in_group(group: str) -> Callable[[Case], bool]:
         return lambda case: case.group == group
 
@@ -79,7 +82,8 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
         "first_share": partial(of_lines, first),
         "ties": partial(of_lines, lambda line, case: float(line.choice == "tie")),
         "unparsed": partial(of_lines, lambda line, case: float(line.choice is None)),
-        **{f"unparsed/{status}": partial(of_lines, in_status(status)) for status in STATUSES[1:]},
+        **{f"unparsed/{status}": partial(of_lines, in_status(status)) for status in STATUSES[1:] if status not in ENDS},
+        **{f"unparsed/{end}": partial(of_lines, in_status(end)) if end in ended_as else _nothing for end in ENDS},
         "accuracy_chosen_longer": partial(of_lines, right, lambda case: longer(case) > 0),
         "accuracy_chosen_shorter": partial(of_lines, right, lambda case: longer(case) < 0),
         "completion_tokens": partial(of_lines, lambda line, case: line.tokens, bounded=False),
@@ -128,6 +132,10 @@ def policy(
         "critique_tokens": _values(critiqued, cluster_of, bounded=False) if tokens_known else None,
     }
     return {name: partial(_itself, values) for name, values in found.items()}
+
+
+def _nothing() -> None:
+    return None
 
 
 def _itself(values: Values | None) -> Values | None:

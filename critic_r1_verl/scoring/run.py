@@ -15,6 +15,7 @@ the end, metrics.json, which can be computed again from the others. metrics.json
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,11 @@ def runs_in(folder: Path) -> list[Run]:
 def metrics(run: Run) -> Metrics:
     """All numbers of a run folder, computed from its lines. ValueError names what is missing or inconsistent."""
     critic: Metrics = {"benchmark": run.benchmark, "notes": []}
-    if run.has(Judgement):
-        critic = score(run.judgements(), run.pairs, run.benchmark)
     policy, questions, answers, config = None, run.questions, run.answers(), run.config()
+    if run.has(Judgement):
+        models: Counter[str] = Counter()
+        critic = score(_counted(run.judgements(), models), run.pairs, run.benchmark)
+        critic["notes"] += _models_note(models, str(config.get("judge", {}).get("model", "")))
     if answers:
         policy = estimates_of(measures.policy(questions, answers, run.matches(), run.selections()))
     return metrics_of(
@@ -117,6 +120,20 @@ def metrics(run: Run) -> Metrics:
         questions=len(questions) if answers else 0,
         samples=1 + max((answer.sample for answer in answers if answer.kind == "sample"), default=-1),
     )
+
+
+def _counted(judgements: Iterator[Judgement], models: Counter[str]) -> Iterator[Judgement]:
+    for line in judgements:
+        models[line.model] += 1
+        yield line
+
+
+def _models_note(models: Counter[str], asked: str) -> list[str]:
+    """A note if replies name another model than the one that was asked, or several."""
+    if len(models) == 1 and asked in ("", *models):
+        return []
+    named = ", ".join(f"{name} ({count:,})" for name, count in models.most_common(4))
+    return [f"asked for {asked}; the judgements name {named}{', ...' if len(models) > 4 else ''}"]
 
 
 def write_metrics(run: Run) -> Metrics:

@@ -58,7 +58,7 @@ def score_file(path: Path, benchmark: str) -> Score:
 
     ValueError names the file and the line of malformed input, and the pair whose judgements are missing.
     """
-    if results := published(path, benchmarks.module(benchmark)):
+    if results := published(path, benchmarks.results_module(benchmark)):
         return metrics_of(path.name, _score_published(*results))
     records = RecordFile(path.parent / RECORDS, PairRecord)
     return metrics_of(path.name, score(judging.checked(path, records), records, benchmark))
@@ -95,7 +95,7 @@ def published(path: Path, named: Any = None) -> tuple[Any, tally.Published] | No
     if first is None:
         raise ValueError(f"{path}: empty; give a run folder, judgements.jsonl, or published results")
     # The named benchmark comes first, because several may recognise the same format.
-    for module in filter(None, (named, *map(benchmarks.module, benchmarks.MODULES))):
+    for module in filter(None, (named, *map(benchmarks.results_module, (*benchmarks.MODULES, *benchmarks.LEADERBOARDS)))):
         if module.recognises(first.values):
             if named not in (None, module):
                 raise ValueError(f"{path}: these are results of {name_of(module)}, not of {name_of(named)}")
@@ -115,6 +115,7 @@ def _score_published(module: Any, results: tally.Published) -> Score:
         "notes": [
             "published results: the strict score and the measures need judgements.jsonl",
             *results.notes,
+            *tally.repeated_note(results.items),
             *_notes(module, [item.group for item in results.items]),
         ],
     }

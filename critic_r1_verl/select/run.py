@@ -7,7 +7,7 @@ from pathlib import Path
 
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
-from critic_r1_verl.journal import Journal, run_remaining
+from critic_r1_verl.journal import MAX_REFUSED, Journal, run_remaining
 from critic_r1_verl.lines import Key, Match
 from critic_r1_verl.records import ORDERS, Order, PairRecord, QuestionRecord
 from critic_r1_verl.select.methods import Knockout, Meeting, Samples, verdicts_of
@@ -18,11 +18,19 @@ _Task = tuple[QuestionRecord, Meeting, Order]
 
 
 def judge_matches(
-    questions: Mapping[str, QuestionRecord], samples: Samples, engine: Engine, critic: PairwiseCritic, out: Path, *, root: Path
+    questions: Mapping[str, QuestionRecord],
+    samples: Samples,
+    engine: Engine,
+    critic: PairwiseCritic,
+    out: Path,
+    *,
+    root: Path,
+    max_refused: float = MAX_REFUSED,
 ) -> Journal[Match]:
     """Judge the meetings of every question's knock-out, round by round and in both orders. Image paths are relative to root.
 
-    Matches that the file `out` already holds are not judged again. Returns the journal, which then holds every meeting.
+    Matches that the file `out` already holds are not judged again; max_refused as in run_remaining. Returns the
+    journal, which then holds every meeting.
     """
 
     def to_request(task: _Task) -> Request:
@@ -32,19 +40,19 @@ def judge_matches(
     def to_lines(task: _Task, completions: Sequence[Completion]) -> list[Match]:
         question, (first, second), order = task
         [completion] = completions
-        text, verdict = critic.read(completion.text)
+        text, choice, status = critic.read(completion)
         return [
             Match(
                 question_id=question.question_id,
                 first=first.sample,
                 second=second.sample,
                 order=order,
-                choice=verdict.choice,
-                status=verdict.status,
+                choice=choice,
+                status=status,
                 text=text,
                 prompt_tokens=completion.prompt_tokens,
                 completion_tokens=completion.completion_tokens,
-                model=engine.name,
+                model=completion.model or engine.name,
                 template_sha=critic.template.sha,
             )
         ]
@@ -65,7 +73,8 @@ def judge_matches(
             return journal
         number += 1
         label = f"matches, round {number}"
-        run_remaining(journal, partial(iter, tasks), engine, to_request, to_lines, label, unit=("matches", len(ORDERS)))
+        unit = ("matches", len(ORDERS))
+        run_remaining(journal, partial(iter, tasks), engine, to_request, to_lines, label, unit=unit, max_refused=max_refused)
 
 
 def pair_of(question: QuestionRecord, meeting: Meeting) -> PairRecord:

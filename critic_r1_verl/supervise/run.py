@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from critic_r1_verl import files
+from critic_r1_verl import files, foreign
 from critic_r1_verl.supervise import storage
 
 RUN = "CRITIC_R1_RUN"
@@ -245,4 +244,4 @@ def read_state(run_id: str) -> dict[str, Any] | None:
 def say(text: str) -> None:
     """Print to stderr. Errors are ignored, because the supervisor must continue after its terminal or pipe was closed."""
     with contextlib.suppress(OSError):
-        print(f"critic-r1: {text}", file=sys.stderr, flush=True)
+        foreign.say(f"critic-r1: {text}", stderr=True)

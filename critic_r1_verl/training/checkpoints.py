@@ -13,12 +13,11 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from critic_r1_verl import rows
+from critic_r1_verl import foreign, rows
 from critic_r1_verl.files import write_json
 
 BEST = "best.json"
@@ -110,4 +109,4 @@ def _link(actor: Path, to: Path) -> None:
     left_out = shutil.ignore_patterns(*(f"{start}*" for start in RESUME_ONLY))
     shutil.copytree(actor, to, ignore=left_out, copy_function=link)
     if copied:
-        print(f"{to}: copied, since this file system has no hard links", file=sys.stderr)
+        foreign.say(f"{to}: copied, since this file system has no hard links", stderr=True)

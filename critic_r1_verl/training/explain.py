@@ -28,6 +28,11 @@ CAUSES = (
         "free space on that disk; checkpoints go to trainer.default_local_dir, Ray's files to the temporary folder",
     ),
     (
+        r".*Weights only load failed.*",
+        "the checkpoint holds more than weights; if you trust who made it as you would trust a program, set "
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1",
+    ),
+    (
         PORT_TAKEN,
         "another program has that port, perhaps an earlier run: `critic-r1 doctor` lists what runs left",
     ),
@@ -87,9 +92,11 @@ def explain(log_text: str, status: int = 1) -> str:
         return _advice(_message(lines, exception), remedy)
     if found := next((text for text in texts if re.fullmatch(_DIED, text)), None):
         return _advice([found], _PERHAPS_MEMORY)
+    # Ray's driver ends with the bare number of SIGTERM.
+    number = signal.SIGTERM if status == signal.SIGTERM else status - 128
     ended = (
-        f"the trainer was ended by {signal.Signals(status - 128).name}"
-        if status - 128 in signal.valid_signals()
+        f"the trainer was ended by {signal.Signals(number).name}, which this command did not send"
+        if number in signal.valid_signals()
         else "no error that is known"
     )
     return "\n".join([f"{ended}; the last lines:", *(_shortened(text, LAST_CHARACTERS) for text in [t for t in texts if t][-LAST_LINES:])])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import cpu
+from critic_r1_verl.training.safe_load import safe_loading
 
 TRACKER = "latest_checkpointed_iteration.txt"
 """The file in which verl writes the number of the last step whose checkpoint is complete."""
@@ -33,7 +34,7 @@ def export(checkpoint: Path, out: Path) -> Path:
 
     checkpoint: a global_step_N folder, or the folder of an experiment, of which the last step is taken. The adapters of a LoRA training are
     merged into the weights, and what was written is compared with base and adapters (lora.py). ValueError for a folder without an actor,
-    and for adapters that cannot be merged.
+    for files that hold more than weights (safe_load.py), and for adapters that cannot be merged.
     """
     step = checkpoint if (checkpoint / "actor").is_dir() else latest_step(checkpoint)
     actor = step / "actor"
@@ -63,7 +64,7 @@ def export(checkpoint: Path, out: Path) -> Path:
         use_cpu_initialization=cpu.requested(),
     )
     noise = io.StringIO()
-    with contextlib.redirect_stdout(noise):
+    with contextlib.redirect_stdout(noise), safe_loading(str(actor)):
         merger = Merger(config)
         merger.merge_and_save()
         merger.cleanup()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from critic_r1_verl import supervise
+from critic_r1_verl import foreign, supervise
 from critic_r1_verl.training import cluster
 from critic_r1_verl.training.agreement import Agreement
 from critic_r1_verl.training.cluster import STEPS_PATH
@@ -52,7 +52,9 @@ def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = Fa
     with _kept_steps(steps_file):
         for start in range(1 + RESTARTS):
             if start:
-                print(f"another process took a port of the run before its first step; start {start + 1} of {1 + RESTARTS}", file=sys.stderr)
+                foreign.say(
+                    f"another process took a port of the run before its first step; start {start + 1} of {1 + RESTARTS}", stderr=True
+                )
             attempt = _Attempt(command, log_path, steps_file)
             attempt.follow(quiet, on_step or (lambda step: None))
             if not attempt.found_port_taken():
@@ -128,13 +130,13 @@ class _Attempt:
         if self._signals:
             status = 128 + self._signals[0]
             name = signal.Signals(self._signals[0]).name
-            print(f"training was stopped by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
+            foreign.say(f"training was stopped by {name}; the same command goes on from the last checkpoint", stderr=True)
         elif self._disagreement:
             status = 1
-            print(f"training was stopped: {self._disagreement}\n  log: {self._log_path}", file=sys.stderr)
+            foreign.say(f"training was stopped: {self._disagreement}\n  log: {self._log_path}", stderr=True)
         elif status:
             cause = explain(_log_text(self._log_path, self._log_start), status).replace("\n", "\n  ")
-            print(f"training failed with exit status {status}\n  {cause}\n  log: {self._log_path}", file=sys.stderr)
+            foreign.say(f"training failed with exit status {status}\n  {cause}\n  log: {self._log_path}", stderr=True)
         return status
 
 
@@ -233,12 +235,11 @@ def _progress(quiet: bool) -> Iterator[Callable[[dict, int | None], None]]:
     if quiet:
         yield lambda step, total_steps: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    text = TextColumn("{task.fields[numbers]}")
+    text = foreign.column("{task.fields[numbers]}")
     columns = ("training", BarColumn(bar_width=20), MofNCompleteColumn(), text, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=foreign.console(stderr=True)) as progress:
         task = progress.add_task("training", total=None, numbers="starting")
 
         def show(step: dict, total_steps: int | None) -> None:

@@ -5,9 +5,10 @@ Each patch waits until a process of verl imports the module that it mends, so mo
 each fault as it can be offered to verl, with a change of verl's own source; a release that has the change takes the patch out of here.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from critic_r1_verl import foreign
 
 VERL = "0.9.1"
 """The release that the patches were written for. On another one none is applied, and a line on stderr says so."""
@@ -28,7 +29,7 @@ def _on_the_release(patch: Callable[[Any], None]) -> Callable[[Any], None]:
         if (found := version("verl")) == VERL:
             patch(module)
         else:
-            print(f"critic-r1: verl {found} is not {VERL}: left as it is, without {patch.__name__}", file=sys.stderr)
+            foreign.say(f"critic-r1: verl {found} is not {VERL}: left as it is, without {patch.__name__}", stderr=True)
 
     return apply
 
@@ -87,7 +88,33 @@ def keep_rotary_frequencies(module: Any) -> None:
     module.apply_monkey_patch, module.FSDPEngine._build_module = patch_and_note, build_with_exact_frequencies
 
 
+def make_folders_without_lock_files(module: Any) -> None:
+    """Make the folder of a checkpoint without a lock.
+
+    verl names a lock file in the temporary folder after Python's hash of the path, which is another one in each process: it locks nothing,
+    and each save leaves files behind. os.makedirs is safe where several processes make one folder.
+    """
+    import os
+
+    def local_mkdir_safe(path: str) -> str:
+        path = os.path.join(os.getcwd(), path)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    module.local_mkdir_safe = local_mkdir_safe
+
+
+def load_checkpoints_safely(module: Any) -> None:
+    """Have a resumed run read its checkpoint without running code from it, although verl asks for weights_only=False."""
+    from critic_r1_verl.training import safe_load
+
+    safe_load.install()
+
+
 PATCHES = (
+    (load_checkpoints_safely, "verl.utils.checkpoint.fsdp_checkpoint_manager"),
+    (load_checkpoints_safely, "verl.trainer.ppo.v1.trainer_base"),
+    (make_folders_without_lock_files, "verl.utils.fs"),
     (accept_batches_without_an_image, "verl.models.transformers.qwen2_vl"),
     (keep_rotary_frequencies, "verl.workers.engine.fsdp.transformer_impl"),
 )

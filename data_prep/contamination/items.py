@@ -7,13 +7,12 @@ NAME or NAME:PATH        a public benchmark (critic_r1_verl/benchmarks/), from i
 CORPUS or CORPUS:PATH    a corpus, as for --corpus
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from critic_r1_verl import benchmarks
+from critic_r1_verl import benchmarks, foreign
 from critic_r1_verl.data_folder import RECORDS
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import Record, read_records
@@ -80,7 +79,7 @@ def _from_corpus(benchmark: str, converter: str, location: str, work: Path, limi
             yield from (_item(benchmark, record, work) for record in found if not isinstance(record, Skip))
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        print(f"--decontaminate {benchmark}: items left out of the comparison: {reasons}", file=sys.stderr)
+        foreign.say(f"--decontaminate {benchmark}: items left out of the comparison: {reasons}", stderr=True)
 
 
 def _item(benchmark: str, record: Record, root: Path) -> Item:

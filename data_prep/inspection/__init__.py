@@ -6,10 +6,10 @@
 All three show the numbers of figures(). Questions and responses are read from records.jsonl.
 """
 
-import json
 from contextlib import closing
 from pathlib import Path
 
+from critic_r1_verl import foreign
 from critic_r1_verl.data_folder import read_manifest
 from data_prep.inspection.display import print_tables, tables
 from data_prep.inspection.figures import figures, read_facts
@@ -24,7 +24,7 @@ def inspect(folder: Path, *, html: Path | None = None, as_json: bool = False, se
         facts = list(read_facts(folder, records))
         found = figures(facts, manifest)
         if as_json:
-            print(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+            foreign.say_json(found)
         else:
             print_tables(tables(found))
         if html:

@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from critic_r1_verl import foreign
 from critic_r1_verl.records import SPLITS
 from data_prep.inspection.figures import Figures
 
@@ -70,19 +71,17 @@ def _cell(found: Figures | None, scale: int) -> tuple[str, str]:
 
 
 def print_tables(shown: Iterable[Table]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    console = Console(highlight=False)
+    console = foreign.console()
     for table in shown:
-        console.print(f"\n[bold]{escape(table.title)}[/bold]")
+        console.print(foreign.styled(f"\n{table.title}", "bold"))
         if table.note:
-            console.print(escape(table.note), style="dim")
+            console.print(foreign.styled(table.note, "dim"))
         grid = RichTable(box=None, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
         grid.add_column(table.columns[0], overflow="fold")
         for name in table.columns[1:]:
             grid.add_column(name, justify="right", no_wrap=True)
         for row in table.rows:
-            grid.add_row(*(escape(cell if isinstance(cell, str) else "\n".join(cell)) for cell in row))
+            grid.add_row(*(cell if isinstance(cell, str) else "\n".join(cell) for cell in row))
         console.print(grid)

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from critic_r1_verl import cli
+from critic_r1_verl import cli, foreign
 from critic_r1_verl.files import write_json
 from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.launch import end_with_make
@@ -46,7 +46,7 @@ class Demo:
                 note = getattr(self, method)(*arguments)
                 done[name] = {"note": note, "seconds": round(time.monotonic() - start, 1)}
                 write_json(self.out / "stages.json", {"inputs": self.inputs, "stages": done})
-            print(f"[{number}/{len(STAGES)}] {name:<16} {done[name]['seconds']:7.1f} s  {done[name]['note']}{before}", flush=True)
+            foreign.say(f"[{number}/{len(STAGES)}] {name:<16} {done[name]['seconds']:7.1f} s  {done[name]['note']}{before}")
         return 0
 
     def draw(self) -> str:

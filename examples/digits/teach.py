@@ -21,6 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from base import IM_END, IMAGE_PAD, build
 
+from critic_r1_verl import foreign
+
 
 @dataclass(frozen=True)
 class Teaching:
@@ -182,8 +184,7 @@ def texts_of(lessons: Iterable[dict[str, str]]) -> list[str]:
 
 
 def main() -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lessons", type=Path, required=True, metavar="FILE", help="lessons.jsonl of world.py")
@@ -194,8 +195,14 @@ def main() -> int:
     except ValueError as error:
         raise SystemExit(f"critic-r1: {error}") from error
     teaching = Teaching()
-    columns = ("teaching", BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn())
-    with tempfile.TemporaryDirectory() as untaught, Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = (
+        "teaching",
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        foreign.column("loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(),
+    )
+    with tempfile.TemporaryDirectory() as untaught, Progress(*columns, console=foreign.console(stderr=True)) as progress:
         build(texts_of(lessons), Path(untaught))
         task = progress.add_task("teaching", total=teaching.steps, loss=float("nan"))
 
@@ -203,7 +210,7 @@ def main() -> int:
             progress.update(task, completed=step, loss=loss)
 
         teach(arguments.lessons, Path(untaught), arguments.out, teaching, show)
-    print(f"small base: {arguments.out}")
+    foreign.say(f"small base: {arguments.out}")
     return 0
 
 

@@ -24,6 +24,8 @@ from critic_r1_verl.records import Image, PairRecord, QuestionRecord
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import NAME, QUESTIONS, Claim, Scene, answer, picture, reading, splits
 
+from critic_r1_verl import foreign
+
 Raw = TypeVar("Raw")
 
 # The probability of each number of digits in a picture.
@@ -153,9 +155,6 @@ def _check(claim: Claim, scene: Scene) -> str:
 
 def _write_lessons(out: Path, size: Size, seed: int) -> None:
     """Write one {kind, image, prompt, response} per line, on pictures of the split "teach"; kind is "question" or "pair"."""
-    from rich.console import Console
-    from rich.progress import track
-
     templates = {"question": prompts.load("policy_short"), "pair": prompts.load("critic_short")}
     (out / "images").mkdir(parents=True, exist_ok=True)
 
@@ -184,7 +183,7 @@ def _write_lessons(out: Path, size: Size, seed: int) -> None:
 
     total = size.policy_lessons + size.critic_lessons
     with replacing(out / "lessons.jsonl") as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.writelines(track(lessons(), "lessons", total=total, console=Console(stderr=True)))
+        stream.writelines(foreign.track(lessons(), "lessons", total))
 
 
 def _distinct(stream: Iterator[Raw], key: Callable[[Raw], Hashable]) -> Iterator[Raw]:
@@ -203,7 +202,7 @@ def main() -> int:
     parser.add_argument("--random-labels", action="store_true", help="draw the labels of the training pairs at random, for the control")
     arguments = parser.parse_args()
     write(arguments.out, seed=arguments.seed, random_labels=arguments.random_labels)
-    print(f"{arguments.out}: rows.jsonl and lessons.jsonl")
+    foreign.say(f"{arguments.out}: rows.jsonl and lessons.jsonl")
     return 0
 
 

@@ -59,3 +59,25 @@ def test_a_lora_checkpoint_is_exported_as_the_trained_model(base: Path, tmp_path
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.chat_template == (base / "chat_template.jinja").read_text()
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == processor.tokenizer.eos_token_id
+
+
+class Program:
+    """Writes a file when it is read as a pickle."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return self.file.touch, ()
+
+
+def test_a_checkpoint_that_is_a_program_is_not_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+    actor = tmp_path / "global_step_3" / "actor"
+    shutil.copytree(base, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save({"weight": torch.zeros(2), "more": Program(tmp_path / "it ran")}, actor / "model_world_size_1_rank_0.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+    with pytest.raises(ValueError, match=r"actor: holds something else than weights .*set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"):
+        export(actor.parent, tmp_path / "out")
+    assert not (tmp_path / "it ran").exists()

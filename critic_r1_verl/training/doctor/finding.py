@@ -5,6 +5,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from critic_r1_verl import foreign
+
 Level = Literal["ok", "warning", "fatal"]
 
 
@@ -39,16 +41,14 @@ def has_fatal(findings: list[Finding]) -> bool:
 
 def show(findings: list[Finding], *, stderr: bool = False) -> None:
     """Print a table: the level, what was found and, below it, what to do."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     styles = {"ok": "green", "warning": "yellow", "fatal": "bold red"}
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(Text(finding.level, styles[finding.level]), Text(finding.what))
+        table.add_row(foreign.styled(finding.level, styles[finding.level]), finding.what)
         if finding.remedy:
-            table.add_row("", Text(f"-> {finding.remedy}", "cyan"))
-    Console(stderr=stderr, highlight=False).print(table)
+            table.add_row("", foreign.styled(f"-> {finding.remedy}", "cyan"))
+    foreign.console(stderr=stderr).print(table)

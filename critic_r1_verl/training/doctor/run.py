@@ -39,7 +39,11 @@ def check_name(case: Case) -> Iterator[Finding]:
         yield Finding("fatal", problem, f"resume on {gpus} in another trainer.default_local_dir")
     elif step is not None:
         total = config.trainer.total_training_steps
-        yield Finding("ok", f"resumes at {step.name.replace('global_step_', 'step ')}{f' of {total}' if total else ''} from {step.parent}")
+        yield Finding(
+            "ok",
+            f"resumes at {step.name.replace('global_step_', 'step ')}{f' of {total}' if total else ''} from {step.parent}",
+            "a checkpoint folder is code: resume only what you made, or what you would run as a program of who made it",
+        )
     elif (folder / TRACKER).is_file():
         yield Finding(
             "warning",

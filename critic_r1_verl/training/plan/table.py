@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from critic_r1_verl import foreign
 from critic_r1_verl.training.plan import Plan
 from critic_r1_verl.training.plan.memory import GIB
 
@@ -45,25 +46,23 @@ def rows(plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 def show(plan: Plan) -> None:
     """Print the table, then where its numbers come from, then what does not fit."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(overflow="fold")
     for what, number, remark in rows(plan):
-        table.add_row(Text(what), Text(number), Text(remark, "dim"))
-    console = Console(highlight=False)
+        table.add_row(what, number, foreign.styled(remark, "dim"))
+    console = foreign.console()
     console.print(table)
     for source in plan.sources:
-        console.print(Text(f"from: {source}", "dim"))
+        console.print(foreign.styled(f"from: {source}", "dim"))
     if plan.measured:
         said = f"{plan.measured.file}: {plan.measured.steps} steps up to {plan.measured.last_step}, {plan.measured.seconds:,.0f} s each"
-        console.print(Text(f"measured: {said}", "green"))
+        console.print(foreign.styled(f"measured: {said}", "green"))
     for warning in plan.warnings:
-        console.print(Text(f"warning: {warning}", "yellow"))
+        console.print(foreign.styled(f"warning: {warning}", "yellow"))
 
 
 def _short(number: float) -> str:
