@@ -64,7 +64,7 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
     items = [item for benchmark in options.decontaminate for item in contamination.load(benchmark, work / "benchmarks", limits)]
     for corpus in given:
         for line in preview.lines(corpus, files[corpus.name], options, out):
-            print(line, file=sys.stderr)
+            foreign.say(line, stderr=True)
     (out / MANIFEST).unlink(missing_ok=True)
     by_task = convert_all(tasks, options.num_workers)
     counts = [_total(found for task, found in zip(tasks, by_task, strict=True) if task.corpus == corpus.name) for corpus in given]

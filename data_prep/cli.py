@@ -134,7 +134,7 @@ def _add_build(subparsers: Any) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         for line in preview.dry_run(_corpora(arguments), _options(arguments)):
-            print(line)
+            foreign.say(line)
         return 0
     if arguments.out is None:
         raise ValueError("--out is missing: name the folder to write, or only look at the first row by --dry-run")

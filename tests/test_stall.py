@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_a_stuck_run_shows_its_stacks_and_ends(tmp_path, monkeypatch):
     assert written.count("(most recent call first)") == 2
     assert written.count("in waits_for_a_rank_that_never_comes") == 1
     explained = explain(written, 128 + signal.SIGKILL)
-    assert explained.startswith("critic-r1: the run is stuck and is ended: for 0.0 min it wrote no line and no step.")
+    assert re.match(r"critic-r1: the run is stuck and is ended: for \d\.\d min it wrote no line and no step\.", explained)
     assert explained.endswith("CRITIC_R1_STALL_SECONDS sets how long a run may be silent, 0 for ever")
 
 
