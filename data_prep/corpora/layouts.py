@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 LABELS = ("preferred", "preference", "label", "winner", "better", "chosen", "choice")
 QUESTIONS = {
-    "question": "question",
+    "question": "plain",
     "prompt": "TRL",
     "query": "ms-swift, query",
     "instruction": "LLaMA-Factory, alpaca",
@@ -38,7 +38,7 @@ MESSAGES, CONVERSATIONS = ("messages", "rejected_messages"), ("conversations", "
 ARENA = ("conversation_a", "conversation_b")
 DIALOGUES = {"messages", "conversations", *MESSAGES, *CONVERSATIONS, *ARENA}
 """Columns that hold dialogues, never texts."""
-RESPONSES = (("response_1", "response_2"), ("response_a", "response_b"), ("answer_1", "answer_2"), ("output_1", "output_2"))
+RESPONSES = tuple((f"{stem}_{one}", f"{stem}_{two}") for stem in ("response", "answer", "output") for one, two in ("12", "ab"))
 
 
 @dataclass(frozen=True, slots=True)
