@@ -129,26 +129,30 @@ def _json(path: Path) -> Reader:
         start = len(BOM_UTF8) if stream.read(len(BOM_UTF8)) == BOM_UTF8 else 0
         stream.seek(start)
         lines = (line for line in stream if line.strip())
-        first, more = next(lines, b""), next(lines, None) is not None
-    if not first:
+        line, more = next(lines, b""), next(lines, None) is not None
+    if not line:
         return 0, [], lambda start, stop: iter(())
-    is_list = first.lstrip().startswith(b"[")
-    if not is_list and more and _parses(first):
+    is_list = line.lstrip().startswith(b"[")
+    if not is_list and more and _parses(line):
         return _json_lines(path, start)
     try:
         content = _parse(path.read_bytes()[start:])
+    except RepeatedKey as error:
+        raise ValueError(f"{path}: {error}; keep the one that is meant") from error
     except (ValueError, RecursionError) as error:
-        # The line of the mistake says more than its place in the file.
-        if not is_list and (more or path.suffix.lower() != ".json"):
+        # The line of the mistake says more than its place in the file, unless an object is written over several lines.
+        if not is_list and line.strip() != b"{" and (more or path.suffix.lower() != ".json"):
             return _json_lines(path, start)
-        raise ValueError(f"{path}: not a JSON list ({error!s:.200}); it may be half-written: download or write it again") from error
+        kind = "a JSON list" if is_list else "JSON"
+        raise ValueError(f"{path}: not {kind} ({error!s:.200}); it may be half-written: download or write it again") from error
     rows = content if isinstance(content, list) else _wrapped(path, content)
 
     def read(start: int, stop: int) -> Iterator[dict[str, Any] | Skip]:
         for number in range(start, stop):
             yield _object(path, number, rows[number])
 
-    return len(rows), list(next(read(0, min(1, len(rows))), {})), read
+    first: Any = next(read(0, min(1, len(rows))), {})
+    return len(rows), list(first), read
 
 
 def _json_lines(path: Path, start: int) -> Reader:
@@ -170,7 +174,8 @@ def _json_lines(path: Path, start: int) -> Reader:
                     raise ValueError(f"{path}: row {number}: not JSON ({error!s:.200}); correct or remove the row") from error
                 yield _object(path, number, row)
 
-    return len(offsets), list(next(read(0, min(1, len(offsets))), {})), read
+    first: Any = next(read(0, min(1, len(offsets))), {})
+    return len(offsets), list(first), read
 
 
 def _parse(text: bytes) -> Any:

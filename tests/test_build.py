@@ -437,7 +437,7 @@ def test_columns_of_other_names(world: Path, capsys: pytest.CaptureFixture[str])
     words = ["build", "--corpus", f"pairs:{file}", "--out", str(world / "out"), "--no-lengths", "--num-workers", "1", "--min-pixels", "784"]
     assert command.main([*words, *(word for ours, theirs in renamed.items() for word in ("--column", f"{ours}:{theirs}"))]) == 0
     printed = capsys.readouterr().out.splitlines()
-    layout = "question, labelled (preferred, question, response_1, response_2)"
+    layout = "plain, labelled (preferred, question, response_1, response_2)"
     assert printed == [
         "pairs: read 60, kept 60, skipped none",
         f"pairs: 60 read in the layout {layout}",

@@ -190,7 +190,7 @@ def test_labels_in_words(label: Any, meaning: str | None, folder: Path) -> None:
     [
         ({"question": ASKED, "response_1": GOOD, "response_2": BAD, "preferred": 0}, "'preferred': found 0, .* --answer 0=1 --answer 1=2"),
         ({"question": ASKED, "response_1": GOOD, "response_2": BAD, "preferred": True}, "'preferred': found True"),
-        ({"question": ASKED, "prompt": "Which size?", "chosen": GOOD, "rejected": BAD}, r"read as question \(.*; or TRL \(.*differ"),
+        ({"question": ASKED, "prompt": "Which size?", "chosen": GOOD, "rejected": BAD}, r"read as plain \(.*; or TRL \(.*differ"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "preferred": "rejected"}, "'preferred': found 'rejected'"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "image": "a.png", "images": ["b.png"]}, "'images': found other images than"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "photo": "a.png"}, "'photo': found what seems .* --column image:photo"),

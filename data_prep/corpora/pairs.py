@@ -31,15 +31,16 @@ def LABEL(raw: dict[str, Any]) -> str:
 
 
 def layout(raw: dict[str, Any]) -> str:
-    """The name of the layout in which a row is read. SchemaError if there is none."""
+    """The name of the layout in which a row that is a pair was read."""
     return str(layouts.read(raw)[1])
 
 
 def convert(raw: dict[str, Any], put: Put) -> Iterable[Record | Skip]:
     """One pair."""
-    read, _ = layouts.read(raw)
-    if isinstance(read, Skip):
-        return [read]
+    try:
+        read, _ = layouts.read(raw)
+    except layouts.NoPair as error:
+        return [error.reason]
     candidate = (read.first, read.second, read.preferred)
     category = raw.get("category")
     images = list(read.images)

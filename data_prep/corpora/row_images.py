@@ -25,19 +25,20 @@ def images(row: Mapping[str, Any], in_turns: Sequence[Any], texts: frozenset[str
     places = [(name, listed(row.get(name))) for name in IMAGES] + [("the turns", listed(list(in_turns)))]
     others = [(name, listed(row.get(name))) for name in OTHER_IMAGES]
     given = [place for place in places if place[1]] or [place for place in others if place[1]]
+    found = given[0][1] if given else []
+    if (rejected := listed(row.get("rejected_images"))) and rejected != found:
+        return Skip("the two dialogues show different images")
     if not given:
         if unread := next((name for name, value in row.items() if name not in texts and _looks_like_image(value)), None):
             raise SchemaError(
                 f"key {unread!r}: found what seems to be an image, and is not read; add --column image:{unread}, or remove the column"
             )
         return ()
-    if any(found != given[0][1] for _, found in given):
+    if any(other != found for _, other in given):
         raise SchemaError(
             f"key {given[0][0]!r}: found other images than in {' and '.join(name for name, _ in given[1:])}; keep those that are meant"
         )
-    if (rejected := listed(row.get("rejected_images"))) and rejected != given[0][1]:
-        return Skip("the two dialogues show different images")
-    return tuple(given[0][1])
+    return tuple(found)
 
 
 def listed(value: Any) -> list[Any]:

@@ -55,6 +55,9 @@ def test_a_missing_file_and_a_missing_column_are_named(data: Path, tmp_path: Pat
 
     with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such data file; run `make prep`"):
         open_dataset(data / "none.parquet", tmp_path)
+    rows.write_parquet(data / "empty.parquet", [])
+    with pytest.raises(ValueError, match=r"empty\.parquet: no rows; to train without held-out rows, add data\.val_files=.*test_freq=-1"):
+        open_dataset(data / "empty.parquet", tmp_path)
     table = pq.read_table(data / "train.parquet").drop_columns(["images"])
     pq.write_table(table, data / "columns.parquet")
     with pytest.raises(ValueError, match=r"columns\.parquet: no column 'images'"):
