@@ -120,7 +120,7 @@ def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Picture.new("RGB", (4, 4)).save(tmp_path / "a.png")
     picture = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
     monkeypatch.setenv(secrets.KEY, "secret")
-    server = serve(lambda body, _: said("first", "second"))
+    server = serve(lambda body, _: said("first", "second"), models=(404, {}))
     engine = OpenAIEngine(server.url, "judge", body={"top_k": 5, "top_p": 0.8, "seed": None})
     asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
     assert list(engine.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]

@@ -411,6 +411,7 @@ def test_result_files_of_others(tmp_path, benchmark, lines, overall, groups):
     assert (official["overall"], official["groups"]) == (pytest.approx(overall), groups)
     if lines is MM_RLHF:
         assert official["acc_plus"]["groups"] == {"mcq": 0, "video": 1}
+        assert {("  acc plus mcq", 0), ("  acc plus video", 1)} <= set(figures.lines_of(official))
     with pytest.raises(ValueError, match=f"these are results of {benchmark}, not of mmrb2"):
         scores.score_file(path, "mmrb2")
     # No benchmark is named here.
@@ -448,6 +449,14 @@ def test_groups_of_others_stand_beside_the_official_ones(tmp_path):
     assert any("RLHF and RLAIF, so that these count as general" in note for note in found["notes"])
     assert "1 rows repeat an item, and each counts; the first is of RLHF-V-1" in found["notes"]
     assert ("  case sensitive general", 1 / 2) in figures.lines_of(found["official"])
+
+
+def test_what_stands_twice_is_said_or_refused(tmp_path):
+    notes = scores.score_file(write_lines(tmp_path / "results.jsonl", [*MULTI_CRIT, MULTI_CRIT[0]]), "multi_crit")["notes"]
+    assert "2 rows repeat a question, of which the first row counts" in notes
+    (tmp_path / "twice.jsonl").write_text('{"id": "a", "chosen": "c", "rejected": "r", "rewards": [1, 0], "rewards": [0, 1]}\n')
+    with pytest.raises(ValueError, match=r"twice\.jsonl:1: not JSON \(the key 'rewards' stands twice in one object\)"):
+        scores.score_file(tmp_path / "twice.jsonl", "vl_rewardbench")
 
 
 def test_multi_crit_as_lmms_eval_logs_it(tmp_path):

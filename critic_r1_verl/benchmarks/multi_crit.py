@@ -63,8 +63,10 @@ def published(rows: list[Row]) -> tally.Published:
     cases: dict[str, tally.Case] = {}
     trials: dict[str, tally.Trials] = {}
     labels = {"model_a": "1", "model_b": "2"}
+    num_repeated = 0
     for row in rows if rows[0].values.keys() >= _ANSWERS else [row for _, row in tally.logged(rows, "overall")]:
         question = row.value("question_id")
+        num_repeated += question in cases
         if "critic" in row.values:
             group, verdict = _group_of(row, "split"), parse(tally.answer_part(row.value("critic")))
             prompt = row.value("prompt_id") if "prompt_id" in row.values else question.removesuffix(f"__{row.value('criterion')}")
@@ -73,7 +75,8 @@ def published(rows: list[Row]) -> tally.Published:
         preferred = row.preferred("preference", *labels)
         cases.setdefault(question, tally.Case(question, question, group, f"{group.split('/')[0]}/{prompt}", preferred, (0, 0)))
         trials.setdefault(question, [{"12": verdict}])
-    return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())))
+    notes = [f"{num_repeated:,} rows repeat a question, of which the first row counts"] if num_repeated else []
+    return tally.Published(_items(trials, list(cases.values())), official(trials, list(cases.values())), notes)
 
 
 def _items(trials: Mapping[str, tally.Trials], cases: Sequence[tally.Case]) -> list[tally.Item]:
