@@ -2,8 +2,11 @@
 """What all tests share: a model, faked at the one seam critic_r1_verl.generate, and a faster way to compose the recipe."""
 
 import functools
+import gc
+import importlib.metadata
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import omegaconf
@@ -14,9 +17,14 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from critic_r1_verl.engines.base import Completion, Done, Request
 from critic_r1_verl.training.compose import compose
 
+# Looking for entry points reads the metadata of all that is installed.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+# A composed configuration is ten thousand small objects; looking for garbage among them again and again takes a third of these tests' time.
+gc.set_threshold(100_000)
 # Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same. Neither files nor
 # interpolations change while the tests run, so each is parsed once.
 yaml.SafeLoader = yaml.CSafeLoader
+RECIPES = Path(__file__).resolve().parents[1] / "recipe"
 parse_once = functools.cache(omegaconf.grammar_parser.parse)
 omegaconf.base.parse = omegaconf._utils.parse = parse_once
 load_config = FileConfigSource.load_config
@@ -55,13 +63,21 @@ def scripted() -> type[Scripted]:
 
 
 @functools.cache
-def composed(recipe: str, groups: tuple[str, ...]) -> bytes:
-    return pickle.dumps(compose(recipe, list(groups)))
+def composed(recipe: str, groups: tuple[str, ...] = ()) -> bytes:
+    """Hydra composes the recipe alone; a file of recipe/ is then merged on top, as Hydra does it (tests/test_recipe.py compares)."""
+    if not groups:
+        return pickle.dumps(compose(recipe, []))
+    config = pickle.loads(composed(recipe, groups[:-1]))
+    with omegaconf.open_dict(config):
+        config.merge_with(omegaconf.OmegaConf.load(RECIPES / f"{groups[-1].removeprefix('+recipe/').replace('=', '/')}.yaml"))
+    return pickle.dumps(config)
 
 
 def compose_quickly(recipe: str, overrides: list[str]) -> Any:
-    """What compose returns, where every override that names no group sets an existing key: Hydra would take half a second each time."""
-    config = pickle.loads(composed(recipe, tuple(word for word in overrides if word.startswith("+"))))
+    """What compose returns for overrides like KEY=VALUE, +KEY=VALUE and +recipe/KIND=NAME, which take Hydra half a second each time."""
+    config = pickle.loads(composed(recipe, tuple(word for word in overrides if word.startswith("+recipe/"))))
+    with omegaconf.open_dict(config):
+        config.merge_with_dotlist([word.lstrip("+") for word in overrides if word.startswith("+") and not word.startswith("+recipe/")])
     config.merge_with_dotlist([word for word in overrides if not word.startswith("+")])
     return config
 

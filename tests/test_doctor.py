@@ -206,10 +206,10 @@ def test_a_recipe_without_its_package_line(real_world):
     only(doctor.examine("mine", [f"hydra.searchpath=[file://{real_world.root}]"]), "fatal", "not applied", "# @package _global_")
 
 
-def test_a_recipe_that_leaves_the_method_out(real_world):
-    (real_world.root / "recipe").mkdir()
-    (real_world.root / "recipe" / "mine.yaml").write_text("# @package _global_\nalgorithm:\n  adv_estimator: grpo\n")
-    only(doctor.examine("mine", [f"hydra.searchpath=[file://{real_world.root}]"]), "fatal", "does not include critic_r1", "defaults list")
+def test_a_recipe_that_leaves_the_method_out(world):
+    case = world.case()
+    del case.config.critic_r1
+    only(list(recipe.check_recipe(case)), "fatal", "does not include critic_r1", "defaults list")
 
 
 @pytest.mark.parametrize(

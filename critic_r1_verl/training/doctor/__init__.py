@@ -47,6 +47,8 @@ def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Fin
     except ValueError as error:
         remedy = "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key"
         return [Finding("fatal", str(error), remedy), *check_versions(Case(recipe, overrides, None, deep))]
+    # The name ends in a digest over the whole configuration, and the folders hold the name: it is computed once, not at each use.
+    config.trainer.experiment_name = str(config.trainer.experiment_name)
     case = Case(recipe, overrides, config, deep)
     applied = list(check_recipe(case))
     if has_fatal(applied):
