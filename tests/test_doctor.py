@@ -685,6 +685,19 @@ def test_space_on_gpus(gpu_world, monkeypatch, overrides, disk_gib, shm_gib, wro
     assert all(what in finding.what and finding.remedy for finding, (_, what) in zip(findings, wrong, strict=True))
 
 
+def test_a_resumed_run_needs_the_disk_for_what_it_adds(gpu_world, monkeypatch):
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100 * GIB}))
+    case = gpu_world.case("trainer.total_training_steps=100", f"trainer.default_local_dir={gpu_world.checkpoints}")
+    assert bad(list(space.check_space(case)))
+    for step in (10, 20, 30):
+        actor = gpu_world.checkpoints / f"global_step_{step}" / "actor"
+        actor.mkdir(parents=True)
+        with (actor / "optim_world_size_8_rank_0.pt").open("wb") as file:
+            # Nothing is written.
+            file.truncate(90 * GIB)
+    assert bad(list(space.check_space(case))) == []
+
+
 # A Ray cluster
 
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """When the patches of verl are applied; what they do is in e2e/test_patches.py, on the real modules."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from critic_r1_verl.training import patches
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,3 +36,34 @@ print(qwen2_vl._get_input_embeds.__module__)
     )
     assert done.stdout.strip() == ("critic_r1_verl.training.patches" if applied else "verl.models.transformers.qwen2_vl")
     assert ("verl 0.9.2 is not 0.9.1" in done.stderr) is not applied
+
+
+class Manager:
+    """verl's rotation with two to keep: FSDPCheckpointManager.save_checkpoint with the two methods that it calls around its writing."""
+
+    def __init__(self) -> None:
+        self.previous_saved_paths: list[str] = []
+
+    def save_checkpoint(self, local_path: str, hdfs_path: None = None, global_step: int = 0, max_ckpt_to_keep: int = 2) -> None:
+        while len(self.previous_saved_paths) >= max_ckpt_to_keep:
+            shutil.rmtree(self.previous_saved_paths.pop(0))
+        Path(local_path).mkdir(parents=True, exist_ok=True)
+        self.previous_saved_paths.append(local_path)
+
+
+def test_a_resumed_training_removes_what_it_saved_before(tmp_path: Path) -> None:
+    module = SimpleNamespace(FSDPCheckpointManager=type("Manager", (Manager,), {}))
+    patches.rotate_after_a_resume(module)
+    for start in (8, 11):
+        # The manager of the resumed training is a new one.
+        manager = module.FSDPCheckpointManager()
+        for step in range(start, start + 3):
+            manager.save_checkpoint(f"{tmp_path}/global_step_{step}/actor", None, step, max_ckpt_to_keep=2)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/actor")) == ["global_step_12", "global_step_13"]
+
+
+def test_later_steps_and_other_folders_are_left(tmp_path: Path) -> None:
+    for name in ("global_step_2/actor", "global_step_10/actor", "global_step_9/critic", "global_step_30/actor", "best_step_2/actor"):
+        (tmp_path / name).mkdir(parents=True)
+    earlier = patches._earlier_steps(tmp_path / "global_step_20" / "actor")
+    assert earlier == [f"{tmp_path}/global_step_2/actor", f"{tmp_path}/global_step_10/actor"]

@@ -39,13 +39,15 @@ def check_space(case: Case) -> Iterator[Finding]:
     folder = Path(config.trainer.default_local_dir).absolute()
     disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
     size, on_disk = _checkpoints(config)
+    # A resumed run removes its old checkpoints as it writes new ones.
+    there = sum(file.stat().st_size for file in folder.glob("global_step_*/actor/*.pt"))
     checkpoints = f" for {on_disk / size:.0f} checkpoint(s) of {size / GIB:.1f} GiB" if size > GIB else ""
     needs: list[tuple[Level, str, float, float, str]] = [
         (
             "fatal" if on_cpu or disk < size else "warning",
             f"free on the disk of {config.trainer.default_local_dir}",
             disk,
-            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + on_disk / GIB,
+            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + max(0, on_disk - there) / GIB,
             "free space, name another disk by trainer.default_local_dir, or keep fewer checkpoints by trainer.max_actor_ckpt_to_keep",
         )
     ]
@@ -137,7 +139,8 @@ class _Weights(NamedTuple):
 
 def _checkpoints(config: Any) -> tuple[float, float]:
     """Bytes of one checkpoint, and of all that lie on the disk at once; 0 where the base is not known."""
-    path, weights = str(config.actor_rollout_ref.model.path), None
+    path = str(config.actor_rollout_ref.model.path)
+    weights: job.Weights | None = None
     if config.trainer.device != "cpu" and (devices.gpu_count() or cluster_address(config)):
         weights = base_sizes(path)
     elif folder := base_folder(path):
