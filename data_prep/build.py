@@ -8,7 +8,6 @@ and seed, so the same input gives the same bytes with any number of workers.
 """
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import critic_r1_verl
-from critic_r1_verl import prompts, rows, tokens
+from critic_r1_verl import foreign, prompts, rows, tokens
 from critic_r1_verl.data_folder import FILES, MANIFEST, RECORDS
 from critic_r1_verl.files import file_sha256, locked, replacing, write_json
 from critic_r1_verl.images import Limits

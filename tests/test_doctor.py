@@ -18,6 +18,7 @@ from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
 from critic_r1_verl.training.doctor import base, cluster, machine, recipe, space
+from critic_r1_verl.training.plan import sizes
 
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
 LORA = ("actor_rollout_ref.model.lora_rank=64", "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16")
@@ -591,14 +592,7 @@ def test_the_shape_of_a_base(tmp_path):
     header = json.dumps({"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": [5]}}).encode()
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     found = shape.read(folder)
-    assert (found.parameters, found.heads, found.head_size, found.vocabulary, found.tied) == (17, 4, 64, 640, None)
-    # Keys and values, two bytes, two layers, two heads of 64.
-    assert found.cache_bytes(10) == 2 * 2 * 2 * 2 * 64 * 10
-    assert [shape.by_name(name).parameters for name in ("Qwen/Qwen2.5-VL-7B-Instruct", "a/MiMo-VL-7B-RL-2508", "b/tiny")] == [
-        7e9,
-        7e9,
-        None,
-    ]
+    assert (found.parameters, found.heads, found.key_value_heads, found.tied) == (17, 4, 2, None)
 
 
 # What a run takes of a GPU machine
@@ -609,22 +603,43 @@ SMALL = ("+recipe/base=qwen2_5_vl_3b", "+recipe/method=lora", "+recipe/hardware=
 MODEL = "actor_rollout_ref.model.path=Qwen/Qwen2.5-VL-{}B-Instruct"
 
 
+@pytest.fixture
+def gpu_world(world, monkeypatch):
+    """A machine with GPUs, and models whose sizes the planner has counted."""
+    golden = json.loads((Path(__file__).parent / "golden" / "model_sizes.json").read_text())
+    models = {f"Qwen/Qwen2.5-VL-{size}B-Instruct": sizes.Sizes(**golden[f"qwen2_5_vl_{size.lower()}b"]) for size in ("3", "7")}
+    monkeypatch.setattr(devices, "gpu_count", lambda: 8)
+    monkeypatch.setattr(space, "available_memory", lambda: 2000 * GIB)
+    monkeypatch.setattr(space, "gpu_memory", lambda: 80 * GIB)
+    monkeypatch.setattr(space, "base_sizes", models.get)
+    return world
+
+
 @pytest.mark.parametrize(
-    "overrides, groups, card_gib, what",
+    "overrides, groups, card_gib, level, what",
     [
-        ([], (), 80, "a GPU's memory holds the base"),
-        ([], SMALL, 24, "a GPU's memory holds the base"),
-        ([MODEL.format(7)], SMALL, 20, "vLLM is given 0.6 of 20 GiB"),
-        (ONE_GPU, (), 80, "an update holds 104 GiB"),
-        ([*ONE_GPU, MODEL.format(3)], (), 80, "a GPU's memory holds the base"),
-        ([*ONE_GPU, "actor_rollout_ref.actor.fsdp_config.offload_policy=true"], (), 80, "a GPU's memory holds the base"),
+        ([], (), 80, "ok", "update 45 of 80 GiB"),
+        ([], SMALL, 24, "ok", "planned for each GPU"),
+        ([MODEL.format(7)], SMALL, 20, "fatal", "KV cache: rollout.gpu_memory_utilization=0.6 leaves room for 0 tokens"),
+        (ONE_GPU, (), 80, "fatal", "GPU memory of the update: 153 GiB are needed, a GPU has 80; the largest part is optimiser"),
+        ([], (), 40, "warning", "GPU memory of the update: 45 GiB are needed, a GPU has 40"),
+        ([MODEL.format(9)], (), 80, None, ""),
+        (["trainer.device=cpu"], (), 80, None, ""),
     ],
 )
-def test_gpu_memory(world, monkeypatch, overrides, groups, card_gib, what):
+def test_gpu_memory(gpu_world, monkeypatch, overrides, groups, card_gib, level, what):
     monkeypatch.setattr(space, "gpu_memory", lambda: card_gib * GIB)
-    (finding,) = space.check_gpu_memory(world.case(*groups, *overrides))
-    assert what in finding.what
-    assert (finding.level == "fatal") == ("holds the base" not in what) == bool(finding.remedy)
+    findings = list(space.check_memory(gpu_world.case(*groups, *overrides)))
+    assert max((finding.level for finding in findings), key=["ok", "warning", "fatal"].index, default=None) == level
+    assert not level or any(what in finding.what and finding.level == level for finding in findings), findings
+    assert all(bool(finding.remedy) == (finding.level != "ok") for finding in findings)
+
+
+@pytest.mark.parametrize(("there_gib", "level"), [(300, "ok"), (190, "warning"), (150, "fatal")])
+def test_host_memory(gpu_world, monkeypatch, there_gib, level):
+    monkeypatch.setattr(space, "available_memory", lambda: there_gib * GIB)
+    (finding,) = space.check_memory(gpu_world.case())
+    assert finding.level == level and ("agent.num_workers" in finding.remedy) == (level != "ok")
 
 
 @pytest.mark.parametrize(
@@ -653,23 +668,34 @@ def test_a_containers_cpus_count(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "overrides, memory_gib, disk_gib, shm_gib, wrong",
+    "overrides, disk_gib, shm_gib, wrong",
     [
-        ([], 200, 400, 16, []),
-        ([], 100, 400, 16, [("fatal", "memory available, 144 GiB are needed")]),
-        ([], 200, 240, 16, [("warning", "255 GiB are needed for 3 checkpoint(s) of 78.2 GiB")]),
-        ([], 200, 70, 16, [("fatal", "255 GiB are needed")]),
-        (["trainer.max_actor_ckpt_to_keep=null"], 200, 400, 16, [("warning", "for 10 checkpoint(s)")]),
-        ([], 200, 400, 0.06, [("warning", "0.1 GiB free in /dev/shm, 8 GiB")]),
+        ([], 400, 16, []),
+        ([], 240, 16, [("warning", "298 GiB are needed for 3 checkpoint(s) of 92.7 GiB")]),
+        ([], 70, 16, [("fatal", "298 GiB are needed")]),
+        (["trainer.max_actor_ckpt_to_keep=null"], 400, 16, [("warning", "for 10 checkpoint(s)")]),
+        ([], 400, 0.06, [("warning", "0.1 GiB free in /dev/shm, 8 GiB")]),
     ],
 )
-def test_space_on_gpus(world, monkeypatch, overrides, memory_gib, disk_gib, shm_gib, wrong):
+def test_space_on_gpus(gpu_world, monkeypatch, overrides, disk_gib, shm_gib, wrong):
     free = {space.SHM: shm_gib}
-    monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free.get(path, disk_gib) * GIB}))
-    findings = bad(list(space.check_space(world.case("trainer.total_training_steps=100", *overrides))))
+    findings = bad(list(space.check_space(gpu_world.case("trainer.total_training_steps=100", *overrides))))
     assert [finding.level for finding in findings] == [level for level, _ in wrong]
     assert all(what in finding.what and finding.remedy for finding, (_, what) in zip(findings, wrong, strict=True))
+
+
+def test_a_resumed_run_needs_the_disk_for_what_it_adds(gpu_world, monkeypatch):
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100 * GIB}))
+    case = gpu_world.case("trainer.total_training_steps=100", f"trainer.default_local_dir={gpu_world.checkpoints}")
+    assert bad(list(space.check_space(case)))
+    for step in (10, 20, 30):
+        actor = gpu_world.checkpoints / f"global_step_{step}" / "actor"
+        actor.mkdir(parents=True)
+        with (actor / "optim_world_size_8_rank_0.pt").open("wb") as file:
+            # Nothing is written.
+            file.truncate(90 * GIB)
+    assert bad(list(space.check_space(case))) == []
 
 
 # A Ray cluster

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When the patches of verl are applied; what they do is in e2e/test_patches.py, on the real modules."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,3 +47,34 @@ def test_a_folder_is_made_without_a_lock_file(tmp_path: Path, monkeypatch: pytes
     for _ in range(2):
         assert module.local_mkdir_safe("a/b") == str(tmp_path / "a/b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class Manager:
+    """verl's rotation with two to keep: FSDPCheckpointManager.save_checkpoint with the two methods that it calls around its writing."""
+
+    def __init__(self) -> None:
+        self.previous_saved_paths: list[str] = []
+
+    def save_checkpoint(self, local_path: str, hdfs_path: None = None, global_step: int = 0, max_ckpt_to_keep: int = 2) -> None:
+        while len(self.previous_saved_paths) >= max_ckpt_to_keep:
+            shutil.rmtree(self.previous_saved_paths.pop(0))
+        Path(local_path).mkdir(parents=True, exist_ok=True)
+        self.previous_saved_paths.append(local_path)
+
+
+def test_a_resumed_training_removes_what_it_saved_before(tmp_path: Path) -> None:
+    module = SimpleNamespace(FSDPCheckpointManager=type("Manager", (Manager,), {}))
+    patches.rotate_after_a_resume(module)
+    for start in (8, 11):
+        # The manager of the resumed training is a new one.
+        manager = module.FSDPCheckpointManager()
+        for step in range(start, start + 3):
+            manager.save_checkpoint(f"{tmp_path}/global_step_{step}/actor", None, step, max_ckpt_to_keep=2)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/actor")) == ["global_step_12", "global_step_13"]
+
+
+def test_later_steps_and_other_folders_are_left(tmp_path: Path) -> None:
+    for name in ("global_step_2/actor", "global_step_10/actor", "global_step_9/critic", "global_step_30/actor", "best_step_2/actor"):
+        (tmp_path / name).mkdir(parents=True)
+    earlier = patches._earlier_steps(tmp_path / "global_step_20" / "actor")
+    assert earlier == [f"{tmp_path}/global_step_2/actor", f"{tmp_path}/global_step_10/actor"]

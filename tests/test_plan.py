@@ -13,7 +13,7 @@ import pytest
 
 from critic_r1_verl import cli
 from critic_r1_verl.training import plan
-from critic_r1_verl.training.plan import gpus, job, measured, memory, sizes, table, timing
+from critic_r1_verl.training.plan import checks, gpus, job, measured, memory, sizes, table, timing
 
 TESTS = Path(__file__).parent
 MODELS = {name: sizes.Sizes(**found) for name, found in json.loads((TESTS / "golden" / "model_sizes.json").read_text()).items()}
@@ -299,14 +299,25 @@ def test_lengths_of_the_data(tmp_path: Path, settings: Settings) -> None:
     assert job.steps(config, None) is None
 
 
-def test_a_base_that_is_not_here_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"hf download nobody/nothing config\.json"):
-        sizes.config_file("nobody/nothing")
-    with pytest.raises(ValueError, match=r"config\.json is missing"):
-        sizes.config_file(str(tmp_path))
-    with pytest.raises(ValueError, match="neither a folder nor a hub id"):
+def test_the_config_of_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming a hub id asks for its config.json, through the one place that downloads (tests/test_hub.py)."""
+    asked = []
+    monkeypatch.setattr(sizes.hub, "fetch", lambda name, what, files: asked.append((name, what, files)) or tmp_path)
+    with pytest.raises(ValueError, match=r"base some/model: config\.json is missing"):
+        sizes.config_file("some/model")
+    (tmp_path / "config.json").touch()
+    assert sizes.config_file("some/model") == tmp_path / "config.json"
+    assert asked[0] == ("some/model", "base", ["config.json"])
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"base a/b/c: no such file or folder, and no hub id"):
         sizes.config_file("a/b/c")
-    assert sizes.config_file(str(TESTS / "fixtures" / "model_configs" / "qwen2_5_vl_7b")).name == "config.json"
+
+
+def test_the_remedy_for_host_memory_is_not_what_is_set_already(settings: Settings) -> None:
+    for width, says in (("float32", "ref.fsdp_config.model_dtype=bfloat16"), ("bfloat16", "recipe/method=lora")):
+        config = settings(actor_rollout_ref__ref__fsdp_config__model_dtype=width)
+        (lack,) = checks.host({"reference": 2.0, "processes": 1.0}, 1.0, job.read(config, SEVEN, LENGTHS))
+        assert says in lack.remedy and lack.certain
 
 
 def test_the_gpu_to_plan_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ each fault as it can be offered to verl, with a change of verl's own source; a r
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import foreign
@@ -111,10 +112,38 @@ def load_checkpoints_safely(module: Any) -> None:
     safe_load.install()
 
 
+def rotate_after_a_resume(module: Any) -> None:
+    """Let a resumed training remove the checkpoints that it saved before it was interrupted, as trainer.max_actor_ckpt_to_keep says.
+
+    verl keeps the list of what it saved in memory only. Before its first save the list is read from the folder that this run writes to:
+    the earlier steps there, and no checkpoint of another folder, from which a run may be resumed too.
+    """
+    save = module.FSDPCheckpointManager.save_checkpoint
+
+    def save_and_rotate(self: Any, local_path: str | None, *arguments: Any, **options: Any) -> Any:
+        if local_path is not None and not self.previous_saved_paths:
+            self.previous_saved_paths = _earlier_steps(Path(local_path))
+        return save(self, local_path, *arguments, **options)
+
+    module.FSDPCheckpointManager.save_checkpoint = save_and_rotate
+
+
+def _earlier_steps(folder: Path) -> list[str]:
+    """The folders of the same name, as actor, in global_step_N of each step N before that of this one, in order."""
+
+    def number(step: Path) -> int:
+        digits = step.name.removeprefix("global_step_")
+        return int(digits) if digits.isdecimal() else -1
+
+    saved = sorted((step for step in folder.parent.parent.glob("global_step_*") if number(step) >= 0), key=number)
+    return [str(step / folder.name) for step in saved if number(step) < number(folder.parent) and (step / folder.name).is_dir()]
+
+
 PATCHES = (
     (load_checkpoints_safely, "verl.utils.checkpoint.fsdp_checkpoint_manager"),
     (load_checkpoints_safely, "verl.trainer.ppo.v1.trainer_base"),
     (make_folders_without_lock_files, "verl.utils.fs"),
     (accept_batches_without_an_image, "verl.models.transformers.qwen2_vl"),
     (keep_rotary_frequencies, "verl.workers.engine.fsdp.transformer_impl"),
+    (rotate_after_a_resume, "verl.utils.checkpoint.fsdp_checkpoint_manager"),
 )

@@ -3,7 +3,8 @@
 
 Each module here has the checks of one topic: recipe.py, machine.py, cluster.py (a Ray cluster that is there already), space.py (memory,
 disk and CPUs), data.py, base.py (the base model) and run.py (the run's name, and the checkpoint that it would resume). The configuration
-is composed from the installed verl's own YAML with the same overrides as the run; verl and torch are not imported.
+is composed from the installed verl's own YAML with the same overrides as the run. verl and torch are not imported, but for the memory of a
+run on GPUs.
 """
 
 from critic_r1_verl.training.compose import compose
@@ -14,7 +15,7 @@ from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fat
 from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
 from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
-from critic_r1_verl.training.doctor.space import check_cpus, check_gpu_memory, check_space
+from critic_r1_verl.training.doctor.space import check_cpus, check_memory, check_space
 
 __all__ = ["CHECKS", "CLAIM", "TRACKER", "Case", "Finding", "Level", "claim", "examine", "has_fatal", "show"]
 
@@ -30,7 +31,7 @@ CHECKS = (
     check_name,
     check_batches,
     check_cpus,
-    check_gpu_memory,
+    check_memory,
     check_space,
     check_ports,
     check_leftovers,

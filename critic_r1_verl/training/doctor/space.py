@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of what a run takes of the machine: GPU memory, memory, shared memory, disk over the whole run, and CPUs.
 
-On GPUs each figure is what the run takes at least, from the size of the base and from the settings. Activations, images on their way and
-fragments come on top.
+On GPUs each figure is the planner's (critic-r1 plan). It is an estimate, so what exceeds the machine by little is a warning. On a CPU,
+where only small bases train, the figures are fixed ones, and nothing heavy is imported.
 """
 
 import os
@@ -15,11 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from critic_r1_verl import devices
 from critic_r1_verl.training import shape
 from critic_r1_verl.training.doctor.base import base_folder
 from critic_r1_verl.training.doctor.cluster import cluster_address
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level
-from critic_r1_verl.training.plan import job, memory
+from critic_r1_verl.training.plan import checks, job, memory, sizes
 
 GIB = 2**30
 CPU_MEMORY_GIB, CPU_SHM_GIB, CPU_DISK_GIB = 6, 2, 5
@@ -27,27 +28,26 @@ CPU_MEMORY_GIB, CPU_SHM_GIB, CPU_DISK_GIB = 6, 2, 5
 GPU_DISK_GIB = 20
 # NCCL and Ray's object store use it; a container has 64 MB by default.
 GPU_SHM_GIB = 8
-# A process that has imported verl, and a worker that also holds a CUDA context.
-PROCESS_GIB, RANK_GIB = 0.6, 3
 SHM = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
-BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 
 
 def check_space(case: Case) -> Iterator[Finding]:
     """Whether there is enough disk for all checkpoints of the run, and enough memory and shared memory for its start."""
-    config, base = case.config, base_shape(case.config)
+    config = case.config
     on_cpu = config.trainer.device == "cpu"
     folder = Path(config.trainer.default_local_dir).absolute()
     disk = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
-    size, on_disk = _checkpoints(config, base)
+    size, on_disk = _checkpoints(config)
+    # A resumed run removes its old checkpoints as it writes new ones.
+    there = sum(file.stat().st_size for file in folder.glob("global_step_*/actor/*.pt"))
     checkpoints = f" for {on_disk / size:.0f} checkpoint(s) of {size / GIB:.1f} GiB" if size > GIB else ""
     needs: list[tuple[Level, str, float, float, str]] = [
         (
             "fatal" if on_cpu or disk < size else "warning",
             f"free on the disk of {config.trainer.default_local_dir}",
             disk,
-            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + on_disk / GIB,
+            (CPU_DISK_GIB if on_cpu else GPU_DISK_GIB) + max(0, on_disk - there) / GIB,
             "free space, name another disk by trainer.default_local_dir, or keep fewer checkpoints by trainer.max_actor_ckpt_to_keep",
         )
     ]
@@ -60,11 +60,7 @@ def check_space(case: Case) -> Iterator[Finding]:
             ("fatal", "free in /dev/shm", shm, CPU_SHM_GIB, more_shm),
         ]
     elif not cluster_address(config):
-        more = "take more nodes or another base, add +recipe/method=lora, or lower actor_rollout_ref.rollout.agent.num_workers"
-        needs += [
-            ("fatal", "of memory available", available_memory(), host_bytes(config, base) / GIB, more),
-            ("warning", "free in /dev/shm", shm, GPU_SHM_GIB, more_shm),
-        ]
+        needs.append(("warning", "free in /dev/shm", shm, GPU_SHM_GIB, more_shm))
     for level, what, free, needed_gib, remedy in needs:
         enough = free >= needed_gib * GIB
         reason = checkpoints if "disk" in what else ""
@@ -72,41 +68,30 @@ def check_space(case: Case) -> Iterator[Finding]:
         yield Finding("ok", text) if enough else Finding(level, f"{text}, {needed_gib:.0f} GiB are needed{reason}", remedy)
 
 
-def check_gpu_memory(case: Case) -> Iterator[Finding]:
-    """Whether a GPU holds the weights beside the cache of the rollout, and all states beside the logits of an update."""
-    config, base = case.config, base_shape(case.config)
-    card = gpu_memory()
-    if config.trainer.device == "cpu" or not card or base.parameters is None or cluster_address(config):
+def check_memory(case: Case) -> Iterator[Finding]:
+    """Whether GPUs and host hold what the planner says of each phase of a step; nothing where there is no GPU to start on."""
+    config = case.config
+    if config.trainer.device == "cpu" or not devices.gpu_count() or cluster_address(config) or not (planned := _planned(config)):
         return
-    rollout, sound = config.actor_rollout_ref.rollout, True
-    share = rollout.gpu_memory_utilization * card
-    needed = base.parameters * BYTES.get(str(rollout.dtype), 2) / rollout.tensor_model_parallel_size
-    cache_bytes = base.cache_bytes(rollout.max_model_len or 0) or 0
-    needed += cache_bytes / min(rollout.tensor_model_parallel_size, base.key_value_heads or 1)
-    smaller = (
-        "take a smaller base (+recipe/base=qwen2_5_vl_3b), more GPUs, or a larger actor_rollout_ref.rollout.tensor_model_parallel_size"
-    )
-    if needed > share:
-        sound = False
+    model, lengths = planned
+    work, card, there = job.read(config, model, lengths), gpu_memory(), available_memory()
+    host = memory.host_bytes(config, model, lengths)
+    lacks = list(checks.host(host, there, work))
+    phases: dict[str, dict[str, float]] = {}
+    if card:
+        phases = memory.gpu_phases(work, model, lengths, card)
+        lacks += [*checks.gpu(phases, card), *checks.cache(work, memory.kv_tokens(work, model, card))]
+    for lack in lacks:
+        yield Finding("fatal" if lack.certain else "warning", f"{lack.what} (critic-r1 plan shows each part)", lack.remedy)
+    if not lacks:
+        parts = [
+            f"{phase} {sum(max(0.0, number) for number in part.values()) / GIB:.0f} of {card / GIB:.0f} GiB"
+            for phase, part in phases.items()
+        ]
         yield Finding(
-            "fatal",
-            f"weights and the cache of one longest row take {needed / GIB:.1f} GiB, and vLLM is given "
-            f"{rollout.gpu_memory_utilization} of {card / GIB:.0f} GiB",
-            f"{smaller}; actor_rollout_ref.rollout.gpu_memory_utilization can rise to about 0.85",
+            "ok",
+            f"planned for each GPU: {', '.join(parts) or 'unknown'}; for the host {sum(host.values()) / GIB:.0f} of {there / GIB:.0f} GiB",
         )
-    update = update_bytes(config, base)
-    if update > card:
-        sound = False
-        yield Finding(
-            "fatal",
-            f"an update holds {update / GIB:.0f} GiB on each GPU at least (weights, gradients, optimiser states, logits), "
-            f"which has {card / GIB:.0f} GiB",
-            "train an adapter by +recipe/method=lora, take a smaller base or more GPUs, or leave the states on the host by "
-            "actor_rollout_ref.actor.fsdp_config.offload_policy=true, which is slow",
-        )
-    if sound:
-        what = f"rollout {needed / GIB:.1f} of {share / GIB:.1f} GiB, update {update / GIB:.1f} of {card / GIB:.0f} GiB, at least"
-        yield Finding("ok", f"a GPU's memory holds the base: {what}")
 
 
 def check_cpus(case: Case) -> Iterator[Finding]:
@@ -127,63 +112,51 @@ def check_cpus(case: Case) -> Iterator[Finding]:
         )
 
 
-def base_shape(config: Any) -> shape.Shape:
-    """The shape of the base in its folder or in the hub's cache, else what its name says."""
-    path = str(config.actor_rollout_ref.model.path)
-    folder = base_folder(path)
+@cache
+def base_sizes(path: str) -> sizes.Sizes | None:
+    """The base in the planner's numbers; None where they cannot be had, of which check_base says why. This imports torch, in seconds."""
     try:
-        return shape.read(folder) if folder else shape.by_name(path)
+        return sizes.of_base(path)
+    except ValueError:
+        return None
+
+
+def _planned(config: Any) -> tuple[sizes.Sizes, job.Lengths] | None:
+    model = base_sizes(str(config.actor_rollout_ref.model.path))
+    try:
+        return (model, job.lengths(config, model)) if model else None
     except (ValueError, OSError):
-        # check_base reports what is wrong with the folder.
-        return shape.by_name(path)
+        # check_data reports what is wrong with the data.
+        return None
 
 
 class _Weights(NamedTuple):
-    """plan.job.Weights: adapters, whose layers are not known here, are small and count as nothing."""
+    """job.Weights of a base on the CPU, from the heads of its weight files; adapters count as nothing."""
 
     parameters: int
     linears: Mapping[str, int] = MappingProxyType({})
 
 
-def _checkpoints(config: Any, base: shape.Shape) -> tuple[float, float]:
+def _checkpoints(config: Any) -> tuple[float, float]:
     """Bytes of one checkpoint, and of all that lie on the disk at once; 0 where the base is not known."""
-    if base.parameters is None:
+    path = str(config.actor_rollout_ref.model.path)
+    weights: job.Weights | None = None
+    if config.trainer.device != "cpu" and (devices.gpu_count() or cluster_address(config)):
+        weights = base_sizes(path)
+    elif folder := base_folder(path):
+        try:
+            weights = _Weights(shape.read(folder).parameters or 0)
+        except (ValueError, OSError):
+            # check_base reports what is wrong with the folder.
+            return 0.0, 0.0
+    if weights is None:
         return 0.0, 0.0
     files = config.data.train_files
     local = [Path(file) for file in ([files] if isinstance(files, str) else files or ())]
     # check_data reports a file that is missing.
     rows = sum(job.num_rows(file) for file in local if file.is_file()) if local else None
     steps = job.steps(config, rows)
-    weights = _Weights(base.parameters)
     return memory.checkpoint_bytes(config, weights), memory.disk_bytes(config, weights, steps or 1)
-
-
-def host_bytes(config: Any, base: shape.Shape) -> float:
-    """Bytes of a node's memory at least: what is offloaded to it, the reference, and the processes."""
-    trainer, model, actor = config.trainer, config.actor_rollout_ref.model, config.actor_rollout_ref.actor
-    parameters, width = base.parameters or 0, BYTES.get(str(actor.fsdp_config.model_dtype), 4)
-    states = 0.0
-    if actor.fsdp_config.param_offload or actor.fsdp_config.offload_policy:
-        states += parameters * width
-    if (actor.fsdp_config.optimizer_offload or actor.fsdp_config.offload_policy) and not model.lora_rank:
-        states += 2 * parameters * width
-    if (actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not model.lora_rank:
-        # verl keeps a reference on the host whatever the settings say.
-        states += parameters * BYTES.get(str(config.actor_rollout_ref.ref.fsdp_config.model_dtype), 4)
-    queue = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
-    others = config.actor_rollout_ref.rollout.agent.num_workers + config.reward.num_workers + queue
-    return (states + others * PROCESS_GIB * GIB) / trainer.nnodes + trainer.n_gpus_per_node * RANK_GIB * GIB
-
-
-def update_bytes(config: Any, base: shape.Shape) -> float:
-    """Bytes of one GPU's memory in an update at least: its share of the states, and logits with their gradient in half precision."""
-    actor, trainer = config.actor_rollout_ref.actor, config.trainer
-    parameters, width = base.parameters or 0, BYTES.get(str(actor.fsdp_config.model_dtype), 4)
-    trained = 0 if config.actor_rollout_ref.model.lora_rank else 3
-    states = 0 if actor.fsdp_config.offload_policy else parameters * width * (1 + trained) / (trainer.nnodes * trainer.n_gpus_per_node)
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else (actor.ppo_micro_batch_size_per_gpu or 1) * longest
-    return states + 2 * 2 * tokens * (base.vocabulary or 0)
 
 
 @cache

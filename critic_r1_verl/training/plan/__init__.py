@@ -94,7 +94,7 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
         *(() if kv_tokens is None else checks.cache(work, kv_tokens)),
         *(() if on_cpu else checks.micro_batches(config, work)),
         *checks.validation(config, _val_rows(config) * lengths.pixels * memory.PIXEL_BYTES, memory.queue_bytes(work, lengths)),
-        *_machine(config, sum(host.values()), disk),
+        *_machine(config, work, host, disk),
     ]
     mfu = found.mfu if found else timing.mfu(work, model, lengths, gpu, seconds["update_actor"]) if seconds else 0.0
     name = "no GPU" if on_cpu else f"{gpu.name} {gpu.memory:.0f} GiB ({whence})"
@@ -123,7 +123,7 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
         hours=hours,
         measured=found,
         sources=(*lengths.sources, *([] if on_cpu else [f"GPU {name}"])),
-        warnings=tuple(warnings),
+        warnings=tuple(str(warning) for warning in warnings),
     )
 
 
@@ -156,7 +156,7 @@ def _val_rows(config: Any) -> int:
     return sum(pq.ParquetFile(name).metadata.num_rows for name in names if Path(name).is_file())
 
 
-def _machine(config: Any, host: float, disk: float | None) -> list[str]:
+def _machine(config: Any, work: job.Job, host: dict[str, float], disk: float | None) -> list[checks.Lack]:
     """What this machine has too little of; nothing of a Ray cluster that is already there is known from here."""
     if os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address"):
         return []
@@ -168,11 +168,10 @@ def _machine(config: Any, host: float, disk: float | None) -> list[str]:
         "use fewer transfer_queue.backend.SimpleStorage.num_data_storage_units, or a machine with more CPUs: verl waits for them for ever"
     )
     rotate = "keep fewer checkpoints by trainer.max_actor_ckpt_to_keep, or name another disk by trainer.default_local_dir"
-    offload = "offload less, or set ref.fsdp_config.model_dtype=bfloat16"
     return [
         *checks.enough(
             "CPUs that verl reserves from Ray", memory.ray_cpus(config), cpus * config.trainer.nnodes, fewer, unit="CPUs", size=1
         ),
-        *checks.enough("host memory", host, memory_here, offload),
+        *checks.host(host, memory_here, work),
         *checks.enough(f"disk of {config.trainer.default_local_dir}", disk or 0, free, rotate),
     ]

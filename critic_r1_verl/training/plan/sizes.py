@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import hub
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
@@ -55,29 +57,15 @@ class Sizes:
 
 
 def config_file(base: str) -> Path:
-    """config.json of a model folder, or of a hub id in the local cache. ValueError says how to get it: nothing is downloaded here."""
-    folder = Path(base)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"base {base}: config.json is missing in this folder; give the folder of a model in Hugging Face format")
-        return folder / "config.json"
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(base, "config.json")
-    except HFValidationError as error:
-        raise ValueError(f"base {base}: neither a folder nor a hub id (owner/name)") from error
-    if not isinstance(found, str):
-        raise ValueError(
-            f"base {base} is not in the hub's cache, and the plan needs its config.json, a small file: "
-            f"get it with `hf download {base} config.json`, or set actor_rollout_ref.model.path to a model's folder"
-        )
-    return Path(found)
+    """config.json of a model's folder or, by a hub id, from the hub or its cache. ValueError, with the remedy, if it cannot be had."""
+    folder = hub.fetch(base, "base", files=["config.json"])
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"base {base}: config.json is missing in this folder; give the folder of a model in Hugging Face format")
+    return folder / "config.json"
 
 
 def of_base(base: str) -> Sizes:
-    """The Sizes of a model folder, or of a hub id in the local cache. ValueError if its config.json is missing or not understood."""
+    """The Sizes of a model's folder, or of a hub id. ValueError if its config.json is missing or not understood."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
