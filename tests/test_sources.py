@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from critic_r1_verl import hub
-from data_prep import sources, tables
+from data_prep import archives, sources, tables
 from data_prep.corpus import SchemaError
 
 CORPUS = types.SimpleNamespace(NAME="mine", HUB=None, CONFIG=None, SPLIT="train", REVISION="")
@@ -178,11 +178,14 @@ LINE = b'{"a": 1}\n'
         (lambda path: with_flag(zip_of(path, [("p.jsonl", LINE)]), 6, 1), "encrypted"),
         (lambda path: with_flag(zip_of(path, [("p.jsonl", LINE)]), 8, 77), "compression method"),
         (lambda path: zip_of(path, [("p.jsonl", LINE)], zipfile.ZIP_STORED).replace(LINE, LINE.upper()), "Bad CRC-32"),
-        (lambda path: zip_of(path, [("p.jsonl", bytes(80 * 2**20))]), "unpacks to more than 200 times its packed size"),
+        (lambda path: zip_of(path, [("p.jsonl", bytes(2**21))]), "unpacks to more than 200 times its packed size"),
         (lambda path: zip_of(path, [("p.jsonl", LINE)])[:-9], "not a zip file"),
     ],
 )
-def test_what_is_wrong_with_an_archive_is_one_message(tmp_path: Path, harm: Callable[[Path], bytes], message: str) -> None:
+def test_what_is_wrong_with_an_archive_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], bytes], message: str
+) -> None:
+    monkeypatch.setattr(archives, "SMALL_BYTES", 2**20)
     path = tmp_path / "rows.zip"
     path.write_bytes(harm(path))
     with pytest.raises(ValueError, match=r"rows\.zip: cannot be unpacked .*; download it again, or unpack it") as error:
