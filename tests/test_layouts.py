@@ -87,6 +87,7 @@ LAYOUTS = {
     "VL-RewardBench": {"image": "a.png", "query": ASKED, "response": [BAD, GOOD], "human_ranking": [1, 0]},
     "labelled": {"image": "a.png", "prompt": ASKED, "response_a": BAD, "response_b": GOOD, "winner": "model_b"},
     "labelled by chosen": {"image": "a.png", "question": ASKED, "answer_1": GOOD, "answer_2": BAD, "chosen": "answer_1"},
+    "labelled by the text": {"image": "a.png", "question": ASKED, "output_a": BAD, "output_b": GOOD, "chosen": GOOD},
     "turns as columns": PICTURE | {"messages": {"role": ["user"], "content": [ASKED]}, "chosen": GOOD, "rejected": BAD},
     "turns as JSON in CSV": {
         "images": "['a.png']",
@@ -191,6 +192,7 @@ def test_labels_in_words(label: Any, meaning: str | None, folder: Path) -> None:
         ({"question": ASKED, "response_1": GOOD, "response_2": BAD, "preferred": 0}, "'preferred': found 0, .* --answer 0=1 --answer 1=2"),
         ({"question": ASKED, "response_1": GOOD, "response_2": BAD, "preferred": True}, "'preferred': found True"),
         ({"question": ASKED, "prompt": "Which size?", "chosen": GOOD, "rejected": BAD}, r"read as plain \(.*; or TRL \(.*differ"),
+        ({"question": ASKED, "response_1": "2", "response_2": "1", "chosen": "1"}, "'chosen': found '1', which is also the text"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "preferred": "rejected"}, "'preferred': found 'rejected'"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "image": "a.png", "images": ["b.png"]}, "'images': found other images than"),
         ({"question": ASKED, "chosen": GOOD, "rejected": BAD, "photo": "a.png"}, "'photo': found what seems .* --column image:photo"),
@@ -218,6 +220,7 @@ def test_what_is_ambiguous_is_refused_with_its_candidates(row: dict[str, Any], m
             PICTURE | {"messages": [USER, said(GOOD)], "rejected_messages": [USER, said(BAD)], "rejected_images": ["b.png"]},
             "different images",
         ),
+        ({"question": ASKED, "response_1": GOOD, "response_2": BAD, "preferred": "both", "label": 1}, "answer not read"),
         (PICTURE | {"query": ASKED, "response": [GOOD, BAD], "human_ranking": [0, 0]}, "no label"),
     ],
 )

@@ -38,6 +38,7 @@ MESSAGES, CONVERSATIONS = ("messages", "rejected_messages"), ("conversations", "
 ARENA = ("conversation_a", "conversation_b")
 DIALOGUES = {"messages", "conversations", *MESSAGES, *CONVERSATIONS, *ARENA}
 """Columns that hold dialogues, never texts."""
+SIDES: tuple[Choice, Choice] = ("1", "2")
 RESPONSES = tuple((f"{stem}_{one}", f"{stem}_{two}") for stem in ("response", "answer", "output") for one, two in ("12", "ab"))
 
 
@@ -97,7 +98,8 @@ def read(row: Row) -> tuple[Read, Layout]:
             found.append((layout.read(row), layout))
         except NoPair as error:
             problem = problem or error
-    if problem and not found:
+    # Another column does not take the place of a label that was not read.
+    if problem and (not found or problem.reason.spelling):
         raise problem
     first, layout = found[0]
     if any((one.question(), _pair(one)) != (first.question(), _pair(first)) for one, _ in found[1:]):
@@ -112,22 +114,25 @@ def _pair(one: Read) -> tuple[str, str, str]:
 
 
 def choice(row: Row, column: str, names: tuple[str, str]) -> Choice:
-    """The meaning of the label in a column: a number, word or letter, or a column's name of the two in names. A guess is not made.
+    """The meaning of the label in a column: a number, word or letter, or the name or the text of one of the two columns in names.
 
-    NoPair for a row without a label, or with one that is not read; SchemaError for 0, true and false, since 1 then means something else
-    than it says.
+    A guess is not made. NoPair for a row without a label, or with one that is not read; SchemaError for 0, true and false, since 1 then
+    means something else than it says, and for the text of one response that says the other.
     """
     value = row.get(column)
     if value is None or value == "" or value != value:
         raise NoPair(Skip("no label"))
     word = vocabulary.spelling(value) if isinstance(value, str | int | float) else ""
+    repeated = [choice for name, choice in zip(names, SIDES, strict=True) if isinstance(value, str) and row.get(name) == value]
     if word in ("0", "true", "false"):
         what = f"key {column!r}: found {value!r:.20}, and so 1 may not mean the first response"
         raise SchemaError(f"{what}; say what each means, such as --answer 0=1 --answer 1=2")
-    if word in names:
-        return "1" if word == names[0] else "2"
-    if found := verdict(word.removeprefix("model_"), lettered=True):
-        return found
+    found = SIDES[names.index(word)] if word in names else verdict(word.removeprefix("model_"), lettered=True)
+    if found and len(repeated) == 1 and repeated != [found]:
+        what = f"key {column!r}: found {value!r:.80}, which is also the text of the other response"
+        raise SchemaError(f"{what}; write {names[0]} or {names[1]} instead")
+    if found or len(repeated) == 1:
+        return found or repeated[0]
     raise NoPair(vocabulary.unread(value))
 
 
