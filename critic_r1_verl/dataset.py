@@ -27,13 +27,13 @@ class CriticDataset(RLHFDataset):
         for file in self.original_data_files:
             if "://" not in str(file) and not Path(file).is_file():
                 raise FileNotFoundError(f"{file}: no such data file; run `make prep`, or set data.train_files and data.val_files")
+            if str(file).endswith(".parquet") and _is_empty(str(file)):
+                raise ValueError(f"{file}: no rows; to train without held-out rows, add {without_held_out('TRAIN.parquet')}")
         super()._download(use_origin_parquet)
 
     def _read_files_and_tokenize(self) -> None:
         super()._read_files_and_tokenize()
         files = ", ".join(str(file) for file in self.data_files)
-        if not len(self.dataframe):
-            raise ValueError(f"{files}: no rows; to train without held-out rows, add {without_held_out('TRAIN.parquet')}")
         if missing := [name for name in COLUMNS if name not in self.dataframe.column_names]:
             raise ValueError(
                 f"{files}: no column {missing[0]!r} (found {', '.join(self.dataframe.column_names)}); build it with `make prep`"
@@ -71,3 +71,14 @@ class CriticDataset(RLHFDataset):
             if path.is_file():
                 return path
         raise ValueError(f"image {image!r} does not exist")
+
+
+def _is_empty(file: str) -> bool:
+    """Whether a parquet file on this machine has no rows, which `datasets` would not say; it names a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return "://" not in file and not pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError):
+        return False
