@@ -4,6 +4,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import PairRecord, Record
@@ -33,8 +34,9 @@ def lines(corpus: Corpus, files: Sequence[sources.File], options: Options, work:
     module, table = corpus.module, Table(files[0].path, corpus.columns)
     table.check_columns(module.COLUMNS, corpus.name)
     store = ImageStore(work, Limits(*options.pixels), files[0].images, options.allow_remote)
+    name = f"{files[0].archive}: {unquote(files[0].path.name)}" if files[0].archive else str(files[0].path)
     more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
-    yield f"{corpus.name}: {files[0].path}{more}, {len(table)} rows{' in the first' if more else ''}"
+    yield f"{corpus.name}: {_line(name)}{more}, {len(table)} rows{' in the first' if more else ''}"
     for number, raw in enumerate(table.rows(0, MAX_ROWS)):
         if corpus.answers:
             raw = vocabulary.mapped(raw, module.LABEL, corpus.answers)

@@ -180,4 +180,6 @@ def _with_archives(files: list[File], work: Path) -> list[File]:
             continue
         folder = archives.folder(work, file.identity())
         result += [File(folder / name, file.images, file.path) for name in archives.names(file.path)]
+    if not result:
+        raise ValueError(f"{files[0].path}: holds no data file ({', '.join(KINDS)})")
     return result

@@ -253,6 +253,12 @@ def test_an_archive_is_unpacked_once_and_its_pictures_stay(tmp_path: Path) -> No
         sources.find(str(tmp_path / "bad.zip"), CORPUS, None, tmp_path)
 
 
+def test_an_archive_of_pictures_alone_is_named(tmp_path: Path) -> None:
+    zip_of(tmp_path / "rows.zip", [("pictures/1.png", b"not read")])
+    with pytest.raises(ValueError, match=r"rows\.zip: holds no data file \(\.parquet, "):
+        sources.find(str(tmp_path / "rows.zip"), CORPUS, None, tmp_path / "work")
+
+
 def test_members_of_similar_names_are_different_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
         for name, number in (("a/b.jsonl", 1), ("a_b.jsonl", 2)):
