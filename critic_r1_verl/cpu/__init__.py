@@ -5,6 +5,7 @@ It is active only if the environment variable VERL_PLATFORM is "cpu". A missing 
 cluster may have no GPU either.
     platform.py     the "cpu" platform for verl's device layer
     patches.py      registers the platform and patches verl; called by training/verl_plugin.py
+    loopback.py     keeps what listens away from the network
     vllm_plugin.py  entry point vllm.general_plugins: patches vLLM's worker for seeds and, in training, for weight sync
 VERSIONS are the versions that the patches were written for and tested with.
 """

@@ -4,6 +4,7 @@
 import os
 
 from critic_r1_verl import cpu
+from critic_r1_verl.cpu import loopback
 
 ENVIRONMENT = {
     # Trainer and rollout use the cores in turn, and a model this small gains nothing from more threads.
@@ -23,6 +24,7 @@ def install() -> None:
 
     if problems := cpu.version_problems():
         raise RuntimeError("; ".join(problems))
+    loopback.install()
     PlatformRegistry.register(platform="cpu")(CpuPlatform)
     _patch_distributed()
     _patch_vllm_version()

@@ -8,12 +8,14 @@ from typing import Any
 import wrapt
 
 from critic_r1_verl import cpu
+from critic_r1_verl.cpu import loopback
 
 
 def register() -> None:
     """Make seeds work on the CPU and, in a verl training, make the running engine receive new weights from the trainer."""
     if not cpu.requested():
         return
+    loopback.install()
     wrapt.when_imported("vllm.v1.worker.gpu_model_runner")(_restart_seeds)
     # Without weight sync, as in evaluation, vLLM keeps its fast linear layers.
     if cpu.WEIGHT_SYNC in os.environ:

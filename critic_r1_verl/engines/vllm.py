@@ -26,6 +26,7 @@ class VllmEngine:
         import os
 
         from critic_r1_verl import cpu, hub, supervise
+        from critic_r1_verl.cpu import loopback
 
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # stdout is reserved for output that other programs read.
@@ -35,6 +36,7 @@ class VllmEngine:
             # vLLM then starts no second process, which could survive when this one is killed.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             cpu.set_vllm_environment()
+            loopback.install()
             # float32 because the small model makes errors in half precision. Steps of more than 1024 tokens are no faster on a CPU, and
             # their larger buffers fragment the heap of glibc, so that about 0.1 MiB for each pair is never freed.
             options = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 1024}

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +27,7 @@ from critic_r1_verl.records import PairRecord, RecordFile
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 STEPS = 2
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
 
@@ -117,6 +120,15 @@ def wait_until(condition, seconds: float, process: subprocess.Popen, mine: Path)
         time.sleep(0.5)
 
 
+def listening(of: int) -> set[tuple[str, str]]:
+    """The processes below this one that listen, and on which address."""
+    found = set()
+    for process in psutil.Process(of).children(recursive=True):
+        with suppress(psutil.Error):
+            found |= {(process.name(), place.laddr.ip) for place in process.net_connections("tcp") if place.status == psutil.CONN_LISTEN}
+    return found
+
+
 def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path, hub: StandInHub) -> None:
     here = {"HF_HOME": str(mine / "hub"), "HF_ENDPOINT": hub.endpoint}
     evaluate = ("eval", "--data", "data", "--max-tokens", "16", "--model")
@@ -126,8 +138,10 @@ def test_a_killed_training_resumes_and_its_checkpoint_is_measured(mine: Path, hu
     # From here on offline. The pickled weights were left on the hub, and nobody misses them.
     shared_memory, files = set(os.listdir("/dev/shm")), set(os.listdir(mine))
     process = subprocess.Popen(command(mine), env=environment() | here, cwd=mine)
+    listeners: set[tuple[str, str]] = set()
     # verl logs a step after it has saved its checkpoint.
-    wait_until(lambda: steps(mine), 900, process, mine)
+    wait_until(lambda: listeners.update(listening(process.pid)) or steps(mine), 900, process, mine)
+    assert listeners and {address for _, address in listeners} <= LOOPBACK, listeners
     (driver,) = drivers(process.pid)
     os.kill(driver, signal.SIGKILL)
     assert process.wait(timeout=120) != 0
