@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from critic_r1_verl import devices, hub, prompts, rows, supervise
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
+from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor import base, cluster, machine, recipe, space
 from critic_r1_verl.training.plan import sizes
 
@@ -194,6 +196,13 @@ def test_a_bad_override_is_one_line(real_world, override, said):
     assert "\n" not in findings[0].what
 
 
+def test_a_path_that_needs_quotes(real_world):
+    """The remedy is what a shell takes, and composes."""
+    (finding,) = bad(doctor.examine("critic_r1", ["data.train_files=/a b/c,d=1.parquet"]))
+    words = shlex.split(finding.remedy.partition("shell: ")[2])
+    assert compose("critic_r1", words).data.train_files == "/a b/c,d=1.parquet"
+
+
 def test_a_recipe_that_hydra_takes_for_a_plain_key(real_world, monkeypatch):
     from hydra_plugins.critic_r1_searchpath import CriticR1SearchPath
 
@@ -233,6 +242,8 @@ def test_a_recipe_that_leaves_the_method_out(world):
             "recipe/method=lora",
         ),
         (["data.return_multi_modal_inputs=false"], "warning", "return_multi_modal_inputs", "leave it out"),
+        (["data.image_key=image"], "fatal", "no picture would reach the model", "leave data.image_key out"),
+        (["data.prompt_key=question"], "fatal", "fail at the first row", "leave data.prompt_key out"),
         (["algorithm.filter_groups.enable=true"], "fatal", "filter_groups", "custom_sampler.path=null"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
         (["data.train_batch_size=20"], "fatal", "not a multiple", "change"),
@@ -450,6 +461,15 @@ def test_a_row_with_more_images_than_vllm_is_told(world):
     assert len(findings) == 2
     assert all("row 0 has 1 images, and vLLM is told to expect 0" in finding.what for finding in findings)
     assert {finding.remedy for finding in findings} == {"add critic_r1.max_images=1"}
+
+
+def test_prompts_that_are_longer_than_the_limit(world):
+    manifest = json.loads((world.data / "manifest.json").read_text())
+    write_json(world.data / "manifest.json", {**manifest, "corpora": {}, "templates": {}, "lengths": {"median": 90, "max": 117}})
+    findings = bad(world.examine("data.max_prompt_length=60"))
+    assert len(findings) == 2 and all("the longest prompt of" in finding.what and "117 tokens" in finding.what for finding in findings)
+    assert findings[0].remedy.startswith("add data.max_prompt_length=117")
+    assert bad(world.examine("data.max_prompt_length=117")) == []
 
 
 def test_a_missing_manifest_is_a_warning(world):

@@ -18,6 +18,22 @@ def test_explain(case):
     assert explain("\n".join(case["log"])) == "\n".join(case["explained"])
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("ValueError: Multimodal prompt produced 117 tokens, exceeding rollout.prompt_length=60. Truncating", "set data.max_prompt_length"),
+        ("KeyError: 'question'", "rebuild them"),
+    ],
+)
+def test_the_reason_for_which_each_prompt_failed(reason, remedy):
+    """verl goes on when a prompt fails, and ends with another message when all of a step have."""
+    worker = "(AgentLoopWorkerTQ pid=4801) "
+    failed = [worker + "ERROR:Error in _run_prompt for uid=1", worker + "Traceback (most recent call last):", worker + reason, worker]
+    log = [*failed * 128, "RuntimeError: Sync replay buffer selected terminal groups with no materializable trajectories. Enable trainer.x"]
+    first, advice = explain("\n".join(log)).split("\n")
+    assert first.startswith(reason) and remedy in advice
+
+
 def test_explain_is_short_and_quick_for_a_long_log():
     log = ("(WorkerDict pid=1) " * 5 + "x" * 200 + "\n") * 20_000 + "ValueError: " + "y" * 10_000
     started = time.process_time()

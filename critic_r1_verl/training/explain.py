@@ -37,6 +37,10 @@ CAUSES = (
         "another program has that port, perhaps an earlier run: `critic-r1 doctor` lists what runs left",
     ),
     (
+        r"ValueError: Multimodal prompt produced \d+ tokens, exceeding .*",
+        "set data.max_prompt_length to that number at least, or build the data with the limit (--max-prompt-tokens)",
+    ),
+    (
         r"[\w.]+: .*(is not a local folder|couldn't connect to|Repo id must|requested files in the local cache|offline mode is enabled|"
         r"cached snapshot for .* is incomplete).*",
         "actor_rollout_ref.model.path must be the folder of a model in Hugging Face format or, with access to a hub, a model's id",
@@ -71,6 +75,8 @@ _SOMETHING_ELSE = re.compile(
 _CONSEQUENCES = re.compile(
     r"^(?:\w+\.)*(?:RayTaskError|ActorDiedError|RayActorError|ActorUnavailableError|WorkerCrashedError|EngineDeadError|CancelledError|BrokenPipeError)"
     r"|^BufferError: cannot close exported pointers exist|Engine core initialization failed"
+    # Each prompt of the step has failed, and the reason of each stands above.
+    r"|^RuntimeError: Sync replay buffer selected terminal groups"
 )
 
 

@@ -7,6 +7,9 @@ is composed from the installed verl's own YAML with the same overrides as the ru
 run on GPUs.
 """
 
+import re
+import shlex
+
 from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor.base import check_base
 from critic_r1_verl.training.doctor.cluster import check_cluster
@@ -46,7 +49,9 @@ def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Fin
     try:
         config = compose(recipe, overrides)
     except ValueError as error:
-        remedy = "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key"
+        remedy = _quoting(overrides) or (
+            "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key"
+        )
         return [Finding("fatal", str(error), remedy), *check_versions(Case(recipe, overrides, None, deep))]
     # The name ends in a digest over the whole configuration, and the folders hold the name: it is computed once, not at each use.
     config.trainer.experiment_name = str(config.trainer.experiment_name)
@@ -56,3 +61,15 @@ def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Fin
         # Without the recipe, the other checks would examine verl's defaults.
         return [*applied, *check_versions(case)]
     return [*applied, *(finding for check in CHECKS[1:] for finding in check(case))]
+
+
+def _quoting(overrides: list[str]) -> str:
+    """How to write the overrides with characters that mean something to Hydra; "" if there is none."""
+    words = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        # Lists, dictionaries, interpolations and texts in quotes are Hydra's own.
+        if re.search(r"[,=:\s()%]", value) and value[0] not in "[{'\"$" and not key.startswith("+recipe"):
+            escaped = value.replace('"', '\\"')
+            words.append(shlex.quote(f'{key}="{escaped}"'))
+    return f"quote a value with commas, equals signs or spaces once for Hydra and once for the shell: {' '.join(words)}" if words else ""

@@ -25,6 +25,14 @@ def check_data(case: Case) -> Iterator[Finding]:
             findings, rows_here = _examine_file(f"data.{key}", str(file), case.deep, case.config.critic_r1.max_images)
             num_rows += rows_here
             yield from findings
+            longest = _longest_prompt(Path(file))
+            if longest > data.max_prompt_length:
+                yield Finding(
+                    "fatal",
+                    f"data.max_prompt_length={data.max_prompt_length}, but the longest prompt of {file} has {longest} tokens: verl "
+                    "would lose each longer prompt with all its rollouts",
+                    f"add data.max_prompt_length={longest}, or build the data with that limit (--max-prompt-tokens)",
+                )
         limit = data.get("train_max_samples", -1)
         used = min(num_rows, limit) if limit > 0 else num_rows
         if key == "train_files" and 0 < used < data.train_batch_size:
@@ -65,6 +73,19 @@ def _examine_file(key: str, name: str, deep: bool, max_images: int) -> tuple[lis
     if len(problems) > 3:
         findings.append(Finding("fatal", f"{name}: {len(problems) - 3} more problems in {len(positions)} sampled rows", rebuild))
     return findings or [Finding("ok", f"{name}: {len(table)} rows; the {len(positions)} that were sampled are sound")], len(table)
+
+
+def _longest_prompt(file: Path) -> int:
+    """Tokens of the longest prompt of a build, as its manifest says; 0 where they were not measured."""
+    from critic_r1_verl import data_folder
+
+    try:
+        lengths = data_folder.read_manifest(file.parent).get("lengths")
+    except ValueError:
+        # _manifest_problems reports it.
+        return 0
+    longest = lengths.get("max") if isinstance(lengths, dict) else None
+    return longest if isinstance(longest, int) else 0
 
 
 def _manifest_problems(file: Path) -> list[Finding]:

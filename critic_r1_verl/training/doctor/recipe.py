@@ -82,6 +82,18 @@ def check_keys(case: Case) -> Iterator[Finding]:
             "actor_rollout_ref.nccl_timeout is read nowhere in verl: collectives keep PyTorch's own limit, 10 minutes for NCCL",
             "leave it out; put checkpoints on a fast disk by trainer.default_local_dir, since a slow save is what usually exceeds it",
         ),
+        *(
+            (
+                config.data.custom_cls.get("name") == "CriticDataset" and config.data[key] != column,
+                "fatal",
+                f"data.{key}={config.data[key]}, but the rows have {what} in the column {column!r}: {effect}",
+                f"leave data.{key} out",
+            )
+            for key, column, what, effect in (
+                ("prompt_key", "prompt", "their chat", "verl would fail at the first row"),
+                ("image_key", "images", "their images", "no picture would reach the model, without an error"),
+            )
+        ),
         (
             bool(config.algorithm.filter_groups.enable) and custom_sampler,
             "fatal",
