@@ -39,7 +39,7 @@ def training(machine, monkeypatch):
         examined=None, trained=None, log=None, status=0, steps=[1, 2], findings=SOUND, claimed={}, printed="", kept=[]
     )
 
-    def examine(recipe, overrides, deep=True):
+    def examine(recipe, overrides, *, first_rows):
         seen.examined = (recipe, overrides, os.environ.get("VERL_PLATFORM"))
         return seen.findings
 
@@ -97,7 +97,7 @@ def test_wrong_arguments(argv, capsys):
 
 @pytest.mark.parametrize("findings, status", [(SOUND, 0), ([*SOUND, Finding("warning", "hm", "so")], 0), (FATAL, 1)])
 def test_doctor(machine, monkeypatch, capsys, findings, status):
-    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: findings)
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides, first_rows: findings)
     assert cli.main(["doctor"]) == status
     assert all(finding.what in capsys.readouterr().out for finding in findings[-1:])
     assert cli.main(["doctor", "--json"]) == status
@@ -106,7 +106,7 @@ def test_doctor(machine, monkeypatch, capsys, findings, status):
 
 def test_overrides_may_stand_around_the_flags(machine, monkeypatch):
     seen = []
-    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: seen.append((recipe, overrides)) or SOUND)
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides, first_rows: seen.append((recipe, overrides)) or SOUND)
     for argv in (
         ["+a=1", "b=2", "--recipe", "r", "~c", "++d=4"],
         ["--recipe=r", "+a=1", "b=2", "~c", "++d=4"],
@@ -120,7 +120,7 @@ def test_doctor_cleans_up_first(machine, monkeypatch, capsys):
     left, done = [supervise.Leftover("abc", ((17, "ray::WorkerDict"),), ("psm_1",), None)], []
     monkeypatch.setattr(supervise, "leftovers", lambda: left)
     monkeypatch.setattr(supervise, "reap", lambda run: done.append(run) or left.clear())
-    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides: SOUND if done else FATAL)
+    monkeypatch.setattr(doctor, "examine", lambda recipe, overrides, first_rows: SOUND if done else FATAL)
     assert cli.main(["doctor", "--clean"]) == 0
     assert done == ["abc"]
     assert "processes 17, 1 segment(s)" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
 from critic_r1_verl.training.compose import compose
-from critic_r1_verl.training.doctor import base, cluster, machine, recipe, space
+from critic_r1_verl.training.doctor import base, cluster, first_rows, machine, recipe, space
 from critic_r1_verl.training.plan import sizes
 
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
@@ -481,6 +481,41 @@ def test_a_missing_manifest_is_a_warning(world):
 def test_not_deep_opens_no_row(world):
     break_label(world)
     assert bad(doctor.examine("critic_r1", world.overrides(), deep=False)) == []
+
+
+# What the model will see
+
+ROW = {"tokens": 76, "image_tokens": 8, "images": 1, "sizes": ["112 x 56"], "text": "<|im_start|>user\nWhich?", "answer": "2", "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "level", "what"),
+    [
+        (
+            {},
+            [],
+            "ok",
+            "the model will see of row 0 76 tokens, 8 of them of 1 image(s) (112 x 56), and earn 1 for '2': <|im_start|>user Which?",
+        ),
+        ({"images": 0, "image_tokens": 0}, [], "ok", "see of row 0 76 tokens, and earn"),
+        ({"image_tokens": 0}, [], "fatal", "training row 0: its 1 image(s) do not reach the model"),
+        ({}, ["data.max_prompt_length=60"], "fatal", "training row 0: 76 tokens, more than data.max_prompt_length=60"),
+        ({"score": 0.1}, [], "fatal", "training row 0: its own answer '2' earns 0.1, not 1"),
+    ],
+)
+def test_the_first_rows(world, monkeypatch, change, overrides, level, what):
+    """As they were told by the process that loads them (tests/e2e/test_dataset.py runs it)."""
+    told = f"Using dataset class: CriticDataset\nfirst rows: {json.dumps([ROW | change])}\n"
+    monkeypatch.setattr(first_rows.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, told, ""))
+    findings = doctor.examine("critic_r1", world.overrides(*overrides), first_rows=True)
+    assert findings[-1].level == level and what in findings[-1].what
+    assert all(finding.level == "ok" for finding in findings[:-1])
+
+
+def test_first_rows_that_cannot_be_read(world, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "Using dataset class\n", "Traceback\nKeyError: 'question'\n")
+    monkeypatch.setattr(first_rows.subprocess, "run", lambda *_, **__: failed)
+    only(doctor.examine("critic_r1", world.overrides(), first_rows=True), "fatal", "KeyError: 'question'", "correct the key")
 
 
 # Base model

@@ -92,3 +92,23 @@ def test_the_report_draws_what_training_logs() -> None:
 
     logged = reward_metrics([{"acc": 1.0, "format": 1.0, "parsed": 1.0}])
     assert {metric for metric, *_ in page.CURVES if metric.startswith("reward/")} == logged.keys()
+
+
+def test_what_the_model_will_see(world: Path, monkeypatch: pytest.MonkeyPatch, quick_compose) -> None:
+    """The doctor's first rows: the picture is in the prompt with its tokens, and without a word it is not under another image_key."""
+    from critic_r1_verl.training.doctor import first_rows
+
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    overrides = ["+recipe/base=tiny", "+recipe/hardware=cpu", f"actor_rollout_ref.model.path={world / 'base'}"]
+    overrides += [f"data.{name}_files={world / 'data' / name}.parquet" for name in ("train", "val")]
+    seen = first_rows.look("critic_r1", overrides)
+    assert len(seen) == first_rows.NUM_ROWS
+    for row in seen:
+        assert row["images"] == 1 and row["sizes"] == ["112 x 56"] and row["image_tokens"] == 8 and row["score"] == 1
+        assert "<|image_pad|>" in row["text"] and row["answer"] in ("1", "2") and row["tokens"] > 8
+    config = quick_compose("critic_r1", [*overrides, f"data.max_prompt_length={seen[0]['tokens'] - 1}"])
+    assert any("more than data.max_prompt_length" in finding.what for finding in first_rows.judge(seen, config))
+    blind = first_rows.look("critic_r1", [*overrides, "data.image_key=image"])
+    assert [finding.level for finding in first_rows.judge(blind, config)].count("fatal") >= len(blind)
+    with pytest.raises(KeyError, match="question"):
+        first_rows.look("critic_r1", [*overrides, "data.prompt_key=question"])

@@ -2,9 +2,9 @@
 """Examines a training run before it starts, and reports what would otherwise fail late or go wrong without an error message.
 
 Each module here has the checks of one topic: recipe.py, machine.py, cluster.py (a Ray cluster that is there already), space.py (memory,
-disk and CPUs), data.py, base.py (the base model) and run.py (the run's name, and the checkpoint that it would resume). The configuration
-is composed from the installed verl's own YAML with the same overrides as the run. verl and torch are not imported, but for the memory of a
-run on GPUs.
+disk and CPUs), data.py, base.py (the base model), first_rows.py (what the model will see) and run.py (the run's name, and the checkpoint
+that it would resume). The configuration is composed from the installed verl's own YAML with the same overrides as the run. verl and torch
+are not imported, but for the memory of a run on GPUs, and in a process of its own for the first rows.
 """
 
 import re
@@ -15,6 +15,7 @@ from critic_r1_verl.training.doctor.base import check_base
 from critic_r1_verl.training.doctor.cluster import check_cluster
 from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
+from critic_r1_verl.training.doctor.first_rows import check_first_rows
 from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
 from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
@@ -41,10 +42,11 @@ CHECKS = (
 )
 
 
-def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Finding]:
+def examine(recipe: str, overrides: list[str], *, deep: bool = True, first_rows: bool = False) -> list[Finding]:
     """What `python -m verl.trainer.main_ppo +recipe=RECIPE OVERRIDES...` would run into if it started here and now, in the order of CHECKS.
 
-    deep: also open the data files and check a sample of their rows. Nothing is changed or written.
+    deep: also open the data files and check a sample of their rows. first_rows: if nothing else is fatal, also load the first rows as verl
+    does, in some ten seconds. Nothing is changed or written.
     """
     try:
         config = compose(recipe, overrides)
@@ -60,7 +62,8 @@ def examine(recipe: str, overrides: list[str], *, deep: bool = True) -> list[Fin
     if has_fatal(applied):
         # Without the recipe, the other checks would examine verl's defaults.
         return [*applied, *check_versions(case)]
-    return [*applied, *(finding for check in CHECKS[1:] for finding in check(case))]
+    findings = [*applied, *(finding for check in CHECKS[1:] for finding in check(case))]
+    return [*findings, *(check_first_rows(case) if first_rows and not has_fatal(findings) else ())]
 
 
 def _quoting(overrides: list[str]) -> str:
