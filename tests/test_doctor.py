@@ -726,8 +726,8 @@ def test_a_containers_cpus_count(tmp_path, monkeypatch):
     "overrides, disk_gib, shm_gib, wrong",
     [
         ([], 400, 16, []),
-        ([], 240, 16, [("warning", "298 GiB are needed for 3 checkpoint(s) of 92.7 GiB")]),
-        ([], 70, 16, [("fatal", "298 GiB are needed")]),
+        ([], 240, 16, [("warning", "329 GiB are needed for 3 checkpoint(s) of 92.7 GiB")]),
+        ([], 70, 16, [("fatal", "329 GiB are needed")]),
         (["trainer.max_actor_ckpt_to_keep=null"], 400, 16, [("warning", "for 10 checkpoint(s)")]),
         ([], 400, 0.06, [("warning", "0.1 GiB free in /dev/shm, 8 GiB")]),
     ],

@@ -65,21 +65,23 @@ def test_published_sizes(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "checkpoints"),
+    ("changes", "checkpoints", "best"),
     [
-        ({"trainer__max_actor_ckpt_to_keep": None}, 234),
-        ({}, 3),
+        ({"trainer__max_actor_ckpt_to_keep": None}, 234, False),
+        ({}, 3, True),
+        ({"trainer__test_freq": -1}, 3, False),
         # verl removes the only one after the next is complete.
-        ({"trainer__max_actor_ckpt_to_keep": 1}, 2),
-        ({"trainer__save_freq": -1}, 0),
+        ({"trainer__max_actor_ckpt_to_keep": 1}, 2, True),
+        ({"trainer__save_freq": -1}, 0, False),
         # The last step is saved too.
-        ({"trainer__save_freq": 2000}, 2),
+        ({"trainer__save_freq": 2000}, 2, False),
     ],
 )
-def test_disk(changes: dict, checkpoints: int, settings: Settings) -> None:
+def test_disk(changes: dict, checkpoints: int, best: bool, settings: Settings) -> None:
     config = settings(**changes)
     assert memory.checkpoint_bytes(config, SEVEN) == pytest.approx(100e9, rel=0.01)
-    assert plan.disk_bytes(config, SEVEN, 2340) == checkpoints * memory.checkpoint_bytes(config, SEVEN)
+    # Of those that verl removes, the best keeps its weights.
+    assert plan.disk_bytes(config, SEVEN, 2340) == checkpoints * memory.checkpoint_bytes(config, SEVEN) + 4 * SEVEN.parameters * best
 
 
 @pytest.mark.parametrize(

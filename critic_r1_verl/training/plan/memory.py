@@ -130,10 +130,9 @@ def checkpoint_bytes(config: Any, sizes: Weights) -> float:
     """Bytes of one checkpoint of verl's FSDP engine: what actor.checkpoint.save_contents names, in the type the model is kept in."""
     actor = config.actor_rollout_ref.actor
     width, contents = BYTES[actor.fsdp_config.model_dtype], actor.checkpoint.save_contents
-    adapters = adapter_parameters(config, sizes)
-    trained = adapters if config.actor_rollout_ref.model.lora_rank else sizes.parameters
+    trained = adapter_parameters(config, sizes) if config.actor_rollout_ref.model.lora_rank else sizes.parameters
     per_content = {
-        "model": (sizes.parameters + adapters) * width,
+        "model": _shard_bytes(config, sizes),
         "optimizer": 2 * trained * width,
         "hf_model": 2 * sizes.parameters,
     }
@@ -141,14 +140,24 @@ def checkpoint_bytes(config: Any, sizes: Weights) -> float:
 
 
 def disk_bytes(config: Any, sizes: Weights, steps: int) -> float:
-    """Bytes of all checkpoints that lie on the disk at once during a run of so many steps: those kept, and the one being written."""
+    """Bytes of all checkpoints that lie on the disk at once during a run of so many steps: those kept, the one being written, and the best.
+
+    The best (training/checkpoints.py) has hard links to the weights alone, which count once verl has removed the original.
+    """
     every, kept = config.trainer.save_freq, config.trainer.max_actor_ckpt_to_keep
     if every <= 0 or not config.actor_rollout_ref.actor.checkpoint.save_contents:
         return 0
     # verl also saves after the last step.
     saved = steps // every + (steps % every > 0)
     # With one to keep, verl removes it only after the next is complete; with more, it makes room first.
-    return checkpoint_bytes(config, sizes) * (saved if not kept else min(saved, max(kept, 2)))
+    at_once = saved if not kept else min(saved, max(kept, 2))
+    best = _shard_bytes(config, sizes) if saved > at_once and config.trainer.test_freq > 0 else 0
+    return checkpoint_bytes(config, sizes) * at_once + best
+
+
+def _shard_bytes(config: Any, sizes: Weights) -> float:
+    """Bytes of the weights in a checkpoint, adapters included."""
+    return (sizes.parameters + adapter_parameters(config, sizes)) * BYTES[config.actor_rollout_ref.actor.fsdp_config.model_dtype]
 
 
 def ray_cpus(config: Any) -> int:
