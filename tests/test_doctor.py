@@ -230,6 +230,12 @@ def test_a_recipe_that_leaves_the_method_out(world):
         (["custom_reward_function.path=/x.py"], "fatal", "top level is ignored", "reward.custom_reward_function"),
         (["reward_model.model.path=/x"], "fatal", "reward_model.model.path", "reward.reward_model"),
         (["actor_rollout_ref.actor.freeze_vision_tower=true"], "fatal", "freeze_vision_tower", "recipe/method=lora"),
+        (
+            ["actor_rollout_ref.actor.fsdp_config.dtype=float16"],
+            "warning",
+            "which computes in bfloat16",
+            "mixed_precision={param_dtype:float16}",
+        ),
         (["actor_rollout_ref.nccl_timeout=3600"], "warning", "nccl_timeout is read nowhere", "leave it out"),
         (
             [

@@ -315,6 +315,16 @@ def test_the_config_of_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         sizes.config_file("a/b/c")
 
 
+def test_what_is_computed_in_is_what_verl_reads(settings: Settings) -> None:
+    key = "actor_rollout_ref__actor__fsdp_config__"
+    for changes, width in (
+        ({}, 2),
+        ({key + "dtype": "float32"}, 2),
+        ({key + "mixed_precision": {"param_dtype": "fp32"}}, 4),
+    ):
+        assert job.read(settings(**changes), SEVEN, LENGTHS).compute_bytes == width
+
+
 def test_the_remedy_for_host_memory_is_not_what_is_set_already(settings: Settings) -> None:
     for width, says in (("float32", "ref.fsdp_config.model_dtype=bfloat16"), ("bfloat16", "recipe/method=lora")):
         config = settings(actor_rollout_ref__ref__fsdp_config__model_dtype=width)

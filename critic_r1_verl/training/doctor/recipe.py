@@ -38,7 +38,8 @@ def check_keys(case: Case) -> Iterator[Finding]:
     """Whether keys are set that verl 0.9.1 accepts without an error and then ignores, or reads under another name."""
     config, sound = case.config, True
     custom_sampler = bool(config.trainer.v1.sampler.custom_sampler.get("path"))
-    mode = config.trainer.v1.trainer_mode
+    mode, fsdp = config.trainer.v1.trainer_mode, config.actor_rollout_ref.actor.fsdp_config
+    computed = str(fsdp.dtype)
     table: tuple[tuple[bool, Level, str, str], ...] = (
         (
             config.algorithm.adv_estimator != "grpo",
@@ -93,6 +94,12 @@ def check_keys(case: Case) -> Iterator[Finding]:
                 ("prompt_key", "prompt", "their chat", "verl would fail at the first row"),
                 ("image_key", "images", "their images", "no picture would reach the model, without an error"),
             )
+        ),
+        (
+            computed not in ("bfloat16", "bf16") and not fsdp.get("mixed_precision"),
+            "warning",
+            f"actor_rollout_ref.actor.fsdp_config.dtype={computed} is not read by verl's FSDP engine, which computes in bfloat16",
+            f"leave it out, or add +actor_rollout_ref.actor.fsdp_config.mixed_precision={{param_dtype:{computed}}}, and the same for ref",
         ),
         (
             bool(config.algorithm.filter_groups.enable) and custom_sampler,

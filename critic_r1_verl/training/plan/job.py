@@ -147,7 +147,8 @@ def read(config: Any, sizes: Sizes, lengths: Lengths) -> Job:
         updates=config.data.train_batch_size // actor.ppo_mini_batch_size,
         epochs=actor.ppo_epochs,
         parameter_bytes=BYTES[fsdp.model_dtype],
-        compute_bytes=BYTES[fsdp.dtype],
+        # verl's FSDP engine reads nothing else for it.
+        compute_bytes=BYTES[(fsdp.get("mixed_precision") or {}).get("param_dtype", "bf16")],
         reference_bytes=BYTES[ref.fsdp_config.model_dtype],
         trained=adapter_parameters(config, sizes) if adapters else sizes.parameters,
         adapters=adapters,
