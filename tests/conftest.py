@@ -38,6 +38,10 @@ def loaded(path: str, config_path: str) -> bytes:
 FileConfigSource.load_config = lambda source, config_path: pickle.loads(loaded(source.path, config_path))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hunt-seconds", type=float, default=0.5, help="how long test_grading.py hunts for the slowest answer")
+
+
 class Scripted:
     """A model that writes the text or Completion of `reply(prompt, sample)`, in the order of `arrival(places)`. asked: its requests."""
 

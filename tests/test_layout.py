@@ -18,7 +18,7 @@ PACKAGE = "critic_r1_verl"
 LAYERS = (
     {"_paths", "foreign"},
     {"files", "images", "hub", "chat_template"},
-    {"supervise", "records", "cpu"},
+    {"supervise", "records", "cpu", "grading"},
     {"devices", "verdict", "prompts", "tokens"},
     {"reward", "lines", "data_folder"},
     {"benchmarks", "rows", "engines"},

@@ -109,9 +109,9 @@ def test_no_answer_makes_maths_raise(content):
 @pytest.mark.parametrize(
     "content",
     [
-        "9" * 1_000_000,
-        "(" * 100_000,
-        r"\frac{1}{" * 50_000 + "1" + "}" * 50_000,
+        "9" * 200_000,
+        "(" * 30_000,
+        r"\frac{1}{" * 10_000 + "1" + "}" * 10_000,
         r"\sqrt" * 100_000,
         "x^" * 100_000 + "2",
         "9^{9^{9^{9}}}",
@@ -144,11 +144,13 @@ def test_powers_of_brackets_are_not_expanded(content, truth):
     assert time.process_time() - start < 1.0
 
 
-def test_maths_works_in_the_threads_that_verl_uses():
-    texts = [rf"<think>a</think> \boxed{{\frac{{{number}}}{{2}}}}" for number in range(40)]
+@pytest.mark.parametrize(("content", "truth", "right"), [(r"\frac{%d}{2}", "3.5", 7), (r"\sin %d^\circ", r"\frac{1}{2}", 30)])
+def test_maths_works_in_the_threads_that_verl_uses(content, truth, right):
+    numbers = range(right - 4, right + 5)
+    texts = [rf"<think>a</think> \boxed{{{content % number}}}" for number in numbers]
     with ThreadPoolExecutor(8) as pool:
-        rewards = list(pool.map(lambda text: compute_score("demo", text, "3.5", {"style": "math"}), texts))
-    assert [reward["acc"] for reward in rewards] == [float(number == 7) for number in range(40)]
+        rewards = list(pool.map(lambda text: compute_score("demo", text, truth, {"style": "math"}), texts))
+    assert [reward["acc"] for reward in rewards] == [float(number == right) for number in numbers]
 
 
 def test_import_is_light():

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Responses per second: compute_score, with the very parser of training, against the official reward's way, in one run.
 
+Two styles are measured: verdicts, and plain answers to questions (numbers, options and words, half of them right) after a short thought.
+
     python tests/bench/bench_reward.py [--json]
 
 Both grade the same texts: a reasoned thought and a boxed verdict, half of them right, the rest wrong or malformed ("all"), and each kind
@@ -17,6 +19,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from mathruler.grader import extract_boxed_content, grade_answer
 
@@ -38,6 +41,12 @@ SENTENCES = (
     "Weighing the two errors, the miscounted plate matters less than the wrong side.",
 )
 OFFICIAL_FORMAT = re.compile(r"<think>.*</think>.*\\boxed\{.*\}.*", re.DOTALL)
+PLAIN_ANSWERS = (
+    ("7", "12", "-5", "3.5", "1000"),
+    ("A", "B", "C", "D"),
+    ("left", "a triangle", "blue", "yes"),
+    ("12 cm", "30^\\circ", "\\frac{1}{2}"),
+)
 Scorer = Callable[[str, str], object]
 
 
@@ -48,9 +57,9 @@ def official(text: str, label: str) -> dict[str, float]:
     return {"overall": 0.9 * acc + 0.1 * form, "format": form, "accuracy": acc}
 
 
-def ours(text: str, label: str) -> dict[str, float]:
+def ours(text: str, label: str, style: str = "verdict") -> dict[str, float]:
     """The reward as verl calls it."""
-    return compute_score(data_source="bench", solution_str=text, ground_truth=label, extra_info={"style": "verdict"})
+    return compute_score(data_source="bench", solution_str=text, ground_truth=label, extra_info={"style": style})
 
 
 def cases(num_tokens: int) -> dict[str, list[tuple[str, str]]]:
@@ -75,6 +84,17 @@ def cases(num_tokens: int) -> dict[str, list[tuple[str, str]]]:
     return kinds
 
 
+def answers() -> list[tuple[str, str]]:
+    """(text, truth) pairs of plain answers: each truth once with itself in the box, once with another answer of its kind."""
+    thought = " ".join(SENTENCES[:4])
+    return [
+        (f"<think>{thought}</think>\n\n\\boxed{{{answer}}}", kind[number])
+        for kind in PLAIN_ANSWERS
+        for number in range(len(kind))
+        for answer in (kind[number], kind[number - 1])
+    ]
+
+
 def seconds(scorer: Scorer, pairs: list[tuple[str, str]], num_rounds: int) -> float:
     """Processor seconds that one response takes."""
     start = time.process_time()
@@ -84,9 +104,10 @@ def seconds(scorer: Scorer, pairs: list[tuple[str, str]], num_rounds: int) -> fl
     return (time.process_time() - start) / (num_rounds * len(pairs))
 
 
-def compare(pairs: list[tuple[str, str]]) -> dict[str, float]:
+def compare(pairs: list[tuple[str, str]], style: str = "verdict") -> dict[str, float]:
     """Median responses per second of both, and the median ratio of the turns."""
-    turns = [(seconds(ours, pairs, 20), seconds(official, pairs, 1)) for _ in range(NUM_TURNS)]
+    own_way = partial(ours, style=style)
+    turns = [(seconds(own_way, pairs, 20), seconds(official, pairs, 1)) for _ in range(NUM_TURNS)]
     return {
         "ours_per_second": round(1 / statistics.median(own for own, _ in turns)),
         "official_per_second": round(1 / statistics.median(theirs for _, theirs in turns)),
@@ -101,6 +122,7 @@ def measure() -> dict[str, dict[str, dict[str, float]]]:
         kinds = cases(num_tokens)
         everything = [pair for pairs in kinds.values() for pair in pairs]
         results[str(num_tokens)] = {kind: compare(pairs) for kind, pairs in {"all": everything, **kinds}.items()}
+    results["150"] = {"plain answers": compare(answers(), "math")}
     return results
 
 
