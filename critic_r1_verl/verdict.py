@@ -7,12 +7,16 @@ The expected format is a think block and a box, `<think>why</think> \boxed{1}`:
   before it (chat templates may put that into the prompt), all text before it belongs to a think block.
 * A block or a box that is never closed makes the status `unclosed`, and boxes with different contents make it `ambiguous`. Without a box,
   or if the content of the box is not usable, the status is `missing`. No choice is ever guessed.
-* `format` is true only if the text is one think block with visible content, then one box, and otherwise only white space.
+* A box that the words beside it deny ("not \boxed{1}", "\boxed{1} is wrong") makes the status `ambiguous`. A box that no reader of the
+  rendered text would see does not count: in an HTML or a LaTeX comment, in `\iffalse`, in `\phantom`. Other prose is not interpreted.
+* `format` is true only if the text is one think block with visible content, then one box, and otherwise only white space. A choice in a
+  spelling that is clear, but not one that the prompt asks for, as `\boxed{(2)}`, is read without the format.
 
 All functions accept every `str` and take time linear in its length.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,23 +28,39 @@ THINK_TAGS = ("<think>", "</think>")
 
 _THINK, _END_THINK = THINK_TAGS
 _BOX = "\\boxed{"
+_BOX_START = re.compile(r"\\boxed\s*\{")
 # An escaped character, such as a brace, does not open or close anything.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _CHOICES: dict[str, Choice] = {"1": "1", "2": "2", "tie": "tie", "response 1": "1", "response 2": "2"}
 _COMMANDS = ("\\text{", "\\mathrm{", "\\textbf{")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"))
-# Allows signs, digits, brackets, single letters, fractions, roots and exponents of one digit, but no words, factorials or nested powers.
-_PLAIN_MATHS = re.compile(
-    r"(?:[A-Za-z]\s*=)?"
-    r"(?:\\(?:[dt]?frac|sqrt|pi|infty|cup|pm|cdot|times|div|left|right|circ|[{}%,;! ])"
-    r"|[\d\s.,+\-*/()\[\]{}%|]"
-    r"|\^(?:\{-?\d\}|\d(?!\d)|\\circ|\{\\circ\})"
-    r"|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))+",
-    re.ASCII,
+# Spellings of a choice that are beyond doubt, beside those of _CHOICES. A longer text is none.
+_MAX_CHOICE_CHARS = 200
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+_LOOK = re.compile(
+    r"\\(?:text(?:bf|rm|it|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|boldsymbol|bm|emph|underline|mbox|hbox|operatorname"
+    r"|rm|bf|it|sf|tt|tiny|small|normalsize|large|Large|LARGE|huge|Huge|displaystyle|textstyle|left|right)(?![A-Za-z])"
+    r"|\\(?:textcolor|color)\{[a-zA-Z]+\}|\\[()\[\]#]|(?<!\\)[{}$*`\"'“”‘’]"
 )
-_MAX_MATHS_CHARS, _MAX_POWERS, _MAX_ROOTS, _MAX_UNKNOWNS = 64, 3, 2, 2
-# Together with a root, a decimal or a power of anything but a letter can take sympy minutes, as in \sqrt[5]{0.5/\sqrt{99}}.
-_HEAVY_BESIDE_ROOT = re.compile(r"[^A-Za-z]\^\{?-?\d|\.")
+_SPACE = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|[~\s]")
+_CLEAR_CHOICE = re.compile(
+    r"(?:(?:the |my )?(?:final )?(?:answer|verdict|choice|decision|judge?ment|winner|result)(?: is|:| is:)? ?)?"
+    r"(?:(?:the )?(?:response|answer) ?[#:]? ?)?(?:([12])|\(([12])\)|\[([12])\]|(?:a )?(tie)|\((tie)\)|\[(tie)\])",
+    re.IGNORECASE | re.ASCII,
+)
+# Words that deny the box beside them; nearly all texts have none of them, which is known at once.
+_DENIAL = re.compile("n[o'’]t|never|neither|wrong|incorrect|false", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(r"(?:\b(?:not|never|neither|cannot)|n['’]t)(?: be| the answer)?[\s$*:(\[\\]*\Z", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"[\s$*)\]\\,]*(?:(?:is|was|would be|seems) (?:wrong|incorrect|false)"
+    r"|(?:(?:is|was|would be|seems) not|(?:is|was)n['’]t|cannot be|can['’]t be) (?:right|correct|true|the (?:answer|right)))\b",
+    re.IGNORECASE,
+)
+_DENIAL_CHARS = 40
+_UNSEEN = re.compile(r"<!--|\\iffalse(?![A-Za-z])|\\begin\{comment\}|^[ \t]*%|\\[hv]?phantom\s*\{", re.MULTILINE)
+_UNSEEN_UNTIL = {"<!--": "-->", "\\iffalse": "\\fi", "\\begin{comment}": "\\end{comment}"}
+# Characters of the visible categories that show nothing: fillers, the empty Braille pattern, a null note head.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159")
 # Real boxes have one or two layers, as in `$\text{1}$.`. The limit keeps the time linear for any nesting.
 _MAX_LAYERS = 4
 
@@ -71,16 +91,20 @@ def parse_verdict(text: str) -> Verdict:
     r"""Parse the choice from a critic's output.
 
     The choices are `1`, `2`, `tie`, `Response 1` and `Response 2`, in any case, also inside the wrappings that `normalise` removes.
-    If several boxes contain the same choice, the status is `parsed` and `format` is false.
+    Other spellings that are beyond doubt, as `(2)`, `Answer: 2`, `**2**` or `\large 1`, and several boxes with the same choice have the
+    status `parsed` too, and `format` is false.
     """
     contents, closed, well_formed = _read_boxes(text)
     if not closed:
         return Verdict(None, "unclosed", False)
-    choices = {_CHOICES.get(content) or _CHOICES.get(" ".join(normalise(content).lower().split())) for content in contents}
+    asked = [_CHOICES.get(content) or _CHOICES.get(" ".join(normalise(content).lower().split())) for content in contents]
+    choices = {choice or _clear_choice(content) for choice, content in zip(asked, contents, strict=True)}
     if len(choices) > 1:
         return Verdict(None, "ambiguous", False)
     choice = choices.pop() if choices else None
-    return Verdict(None, "missing", False) if choice is None else Verdict(choice, "parsed", well_formed)
+    if choice is None:
+        return Verdict(None, "missing", False)
+    return Verdict(choice, "parsed", well_formed and None not in asked)
 
 
 def parse_answer(text: str) -> Answer:
@@ -110,17 +134,14 @@ def normalise(content: str) -> str:
     return content
 
 
-def is_plain_maths(answer: str) -> bool:
-    r"""Whether an answer is a mathematical expression that is simple enough for a symbolic comparison within about a second.
-
-    Words do not count, because as products of letters "no" would equal "on".
-    """
-    if len(answer) > _MAX_MATHS_CHARS or answer.count("^") > _MAX_POWERS or answer.count("\\sqrt") > _MAX_ROOTS or "**" in answer:
-        return False
-    if "\\sqrt" in answer and _HEAVY_BESIDE_ROOT.search(answer):
-        return False
-    unknowns = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", answer))
-    return len(unknowns) <= _MAX_UNKNOWNS and _PLAIN_MATHS.fullmatch(answer) is not None
+def _clear_choice(content: str) -> Choice | None:
+    """The choice in a spelling that the prompt does not ask for, if it is beyond doubt."""
+    content = content.strip()
+    if len(content) > _MAX_CHOICE_CHARS:
+        return None
+    content = _LOOK.sub("", _SPACE.sub(" ", content.translate(_FULL_WIDTH)))
+    match = _CLEAR_CHOICE.fullmatch(" ".join(content.split()).removesuffix("."))
+    return _CHOICES[next(filter(None, match.groups())).lower()] if match else None
 
 
 def _unwrapped(content: str) -> str:
@@ -143,16 +164,41 @@ def _read_boxes(text: str) -> tuple[list[str], bool, bool]:
     for part in parts:
         if part in (_THINK, _END_THINK):
             thinking = part == _THINK
-        elif not thinking:
-            start = part.find(_BOX)
-            while start != -1:
-                start += len(_BOX)
-                end = _closing_brace(part, start)
+        elif not thinking and "\\boxed" in part:
+            part = _seen(part)
+            may_deny = _DENIAL.search(part) is not None
+            box = _BOX_START.search(part)
+            while box:
+                end = _closing_brace(part, box.end())
                 if end == -1:
                     return [], False, False
-                contents.append(part[start:end])
-                start = part.find(_BOX, end)
+                contents.append(part[box.end() : end])
+                if may_deny and _is_denied(part, box.start(), end + 1):
+                    # A box that is also denied counts as two boxes with different contents.
+                    contents.append("")
+                box = _BOX_START.search(part, end)
     return contents, not thinking, len(contents) == 1 and _is_well_formed(parts, contents[0])
+
+
+def _is_denied(text: str, start: int, end: int) -> bool:
+    """Whether the words right before or right after a box say that it is not the answer."""
+    before, after = text[max(0, start - _DENIAL_CHARS) : start], text[end : end + _DENIAL_CHARS]
+    return _DENIED_BEFORE.search(before) is not None or _DENIED_AFTER.match(after) is not None
+
+
+def _seen(text: str) -> str:
+    """The text without what a reader of the rendered text would not see."""
+    shown, place = [], 0
+    while match := _UNSEEN.search(text, place):
+        shown.append(text[place : match.start()])
+        if match[0].endswith("{"):
+            end, length = _closing_brace(text, match.end()), 1
+        else:
+            closing = _UNSEEN_UNTIL.get(match[0], "\n")
+            end, length = text.find(closing, match.end()), len(closing)
+        # What is not closed hides the rest.
+        place = len(text) if end == -1 else end + length
+    return "".join([*shown, text[place:]])
 
 
 def _split_at_tags(text: str) -> list[str]:
@@ -172,7 +218,7 @@ def _is_well_formed(parts: list[str], content: str) -> bool:
     """Whether a text with a single box is a think block with visible content, then the box, and only white space around them."""
     if parts[1::2] != [_THINK, _END_THINK] or parts[0].strip() or parts[4].strip() != f"{_BOX}{content}}}":
         return False
-    return any(char.isprintable() and not char.isspace() for char in parts[2])
+    return any(unicodedata.category(char)[0] in "LNPS" and char not in _BLANK for char in parts[2])
 
 
 def _closing_brace(text: str, start: int) -> int:

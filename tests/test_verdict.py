@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from critic_r1_verl.verdict import Answer, Verdict, is_plain_maths, normalise, parse_answer, parse_verdict
+from critic_r1_verl.verdict import Answer, Verdict, normalise, parse_answer, parse_verdict
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "verdicts.json").read_text(encoding="utf-8"))
 
@@ -37,22 +37,25 @@ ANSWERS = [
 ]
 
 HOSTILE = {
-    "open boxes": r"\boxed{" * 50_000,
-    "closed boxes": r"\boxed{1}" * 30_000,
-    "deep braces": r"<think>a</think> \boxed{" + "{" * 30_000 + "1" + "}" * 30_001,
-    "nested commands": r"<think>a</think> \boxed{" + r"\text{" * 30_000 + "1" + "}" * 30_001,
-    "nested dollars": r"<think>a</think> \boxed{" + "$" * 300_000 + "}",
-    "full stops": r"<think>a</think> \boxed{1" + "." * 300_000 + "}",
-    "think tags": "<think>" * 50_000,
-    "think blocks": "<think>a</think>" * 20_000,
-    "closing tags": "</think>" * 40_000,
-    "half tags": "<think" * 50_000,
-    "backslashes": "\\" * 300_000,
-    "spaces": "<think>" + " " * 300_000 + r"</think> \boxed{" + " " * 300_000 + "}",
-    "invisible thought": "<think>" + "\u200b" * 300_000 + r"</think> \boxed{1}",
+    "open boxes": r"\boxed{" * 15_000,
+    "closed boxes": r"\boxed{1}" * 10_000,
+    "deep braces": r"<think>a</think> \boxed{" + "{" * 10_000 + "1" + "}" * 10_001,
+    "nested commands": r"<think>a</think> \boxed{" + r"\text{" * 10_000 + "1" + "}" * 10_001,
+    "nested dollars": r"<think>a</think> \boxed{" + "$" * 100_000 + "}",
+    "full stops": r"<think>a</think> \boxed{1" + "." * 100_000 + "}",
+    "think tags": "<think>" * 15_000,
+    "think blocks": "<think>a</think>" * 7_000,
+    "closing tags": "</think>" * 15_000,
+    "half tags": "<think" * 15_000,
+    "backslashes": "\\" * 100_000,
+    "spaces": "<think>" + " " * 100_000 + r"</think> \boxed{" + " " * 100_000 + "}",
+    "invisible thought": "<think>" + "\u200b" * 100_000 + r"</think> \boxed{1}",
     "surrogates": "<think>\ud800</think> \\boxed{\udfff}",
     "controls": "".join(map(chr, range(32))) + "\x7f\x85\u2028\u202e\ufeff",
-    "combining": "<think>a" + "\u0301" * 30_000 + r"</think> \boxed{1" + "\u0301" * 30_000 + "}",
+    "combining": "<think>a" + "\u0301" * 10_000 + r"</think> \boxed{1" + "\u0301" * 10_000 + "}",
+    "denials": r"not \boxed{1} is wrong" * 10_000,
+    "comments": "<!-- " * 15_000 + r"\boxed{1}",
+    "phantoms": r"\phantom{" * 10_000 + r"\boxed{1}" + "}" * 10_000,
 }
 FRAGMENTS = [
     "<think>",
@@ -95,7 +98,7 @@ def test_answers_share_the_structure_of_the_golden_table():
         assert answer.format or not verdict.format, case["name"]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(texts)
 def test_every_text_has_a_consistent_reading(text):
     verdict, answer = parse_verdict(text), parse_answer(text)
@@ -106,14 +109,14 @@ def test_every_text_has_a_consistent_reading(text):
     assert answer.status == "parsed" or not answer.format
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts.filter(lambda text: "think>" not in text), st.sampled_from(["1", "2", "tie"]))
 def test_what_is_thought_never_decides(thought, choice):
     verdict = parse_verdict(f"<think>so {thought}</think>\n\\boxed{{{choice}}}")
     assert verdict == Verdict(choice, "parsed", True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts.filter(str.strip))
 def test_more_text_never_keeps_the_format_and_never_changes_the_choice(more):
     good = THOUGHT + r"\boxed{1}"
@@ -134,7 +137,26 @@ def test_hostile_texts_are_read(name):
     assert parse_answer(HOSTILE[name]).status in ("parsed", "missing", "unclosed", "ambiguous")
 
 
-UNITS = [r"\boxed{", r"\boxed{1}", "{", "}", "<think>", "</think>", "<think>a</think>", "<think", "\\", "$", ".", " ", r"\text{", "\u200b"]
+UNITS = [
+    r"\boxed{",
+    r"\boxed{1}",
+    "{",
+    "}",
+    "<think>",
+    "</think>",
+    "<think>a</think>",
+    "<think",
+    "\\",
+    "$",
+    ".",
+    " ",
+    r"\text{",
+    "\u200b",
+    "<!--",
+    r"\phantom{",
+    r"\iffalse",
+    "not ",
+]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -153,12 +175,4 @@ def test_time_is_linear_in_the_length(prefix, unit):
         return best
 
     # Below a millisecond the clock and the caches decide, not the algorithm.
-    assert seconds(20_000) < 40 * max(seconds(2_000), 1e-3)
-
-
-NO_PLAIN_MATHS = ["", "no", "ten", "4=5", "9**9", "9!", "9^{9^9}", "9^99", "9^9^9^9^9", "a+b+c", r"\sum x", "1" * 65, "\ud800", "１"]
-
-
-@pytest.mark.parametrize("answer", [*NO_PLAIN_MATHS, r"\sqrt{9^9}", r"\sqrt{(x+1)^9}"])
-def test_no_plain_maths(answer):
-    assert not is_plain_maths(answer)
+    assert seconds(10_000) < 40 * max(seconds(1_000), 1e-3)
