@@ -96,6 +96,7 @@ def _build(out: Path, work: Path, given: Sequence[Corpus], files: Mapping[str, S
         "splits": {name: summary.counts() for name, summary in written.items()},
         "preferred_first": writing.preferred_first(written),
         "ties": ties,
+        "paid_in_one_notation": sum(summary.num_one_notation for summary in written.values()),
         "lengths": {
             "tokenizer": options.base,
             "max_prompt_tokens": options.max_prompt_tokens if meter else None,

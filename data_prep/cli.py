@@ -141,8 +141,8 @@ def _build(arguments: argparse.Namespace) -> int:
     manifest = build.build(arguments.out, _corpora(arguments), _options(arguments))
     counts = {name: corpus["counts"] for name, corpus in manifest["corpora"].items()}
     if arguments.json:
-        summary = {"out": str(arguments.out), "corpora": counts, **{key: manifest[key] for key in ("splits", "files", "images")}}
-        foreign.say_json(summary)
+        shown = ("splits", "paid_in_one_notation", "files", "images")
+        foreign.say_json({"out": str(arguments.out), "corpora": counts, **{key: manifest[key] for key in shown}})
         return 0
     for name, count in counts.items():
         skipped = ", ".join(f"{number} {reason}" for reason, number in count["skipped"].items())
@@ -155,6 +155,8 @@ def _build(arguments: argparse.Namespace) -> int:
             foreign.say(f"{name}: prompts not read, by their headings: {vocabulary.listing(count['unread_prompts'])}")
     splits = ", ".join(f"{name} {split['rows']} rows" for name, split in manifest["splits"].items())
     foreign.say(f"{arguments.out}: {splits}, {manifest['images']['count']} images")
+    if number := manifest["paid_in_one_notation"]:
+        foreign.say(f"{number} answers are paid in their own notation only: critic-r1 data validate {arguments.out} names them")
     if not manifest["splits"]["val"]["rows"]:
         settings = without_held_out(str(arguments.out / rows_file("train")))
         foreign.say(f"nothing is held out, so a training on it is not validated; it needs {settings}")

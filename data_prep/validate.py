@@ -21,6 +21,7 @@ from critic_r1_verl.records import SPLITS, Record
 from critic_r1_verl.rows import KINDS, Row, check_row, kind_of, record_row, stream_rows
 from data_prep import manifest_check
 from data_prep.merge import shared_things
+from data_prep.notations import unpaid
 from data_prep.stored_records import StoredRecords
 
 NUM_SHOWN = 20
@@ -45,6 +46,11 @@ class Problem:
         return f"{self.file}{row}{f' ({self.key})' if self.key else ''}: {self.what}"
 
 
+@dataclass(frozen=True, slots=True)
+class Note(Problem):
+    """Something that a folder may have and still be sound."""
+
+
 @dataclass
 class _Folder:
     """What the checks share: the records (None if they cannot be read), the manifest, templates by kind, and what was seen so far."""
@@ -60,31 +66,39 @@ class _Folder:
 def validate(folder: Path, as_json: bool = False) -> int:
     """Print the problems of a data folder, and return the exit status: 0 if there are none, else 1.
 
-    The text shows the first NUM_SHOWN problems and the number of all; the JSON object holds all of them.
+    The text shows the first NUM_SHOWN problems and notes and the number of all; the JSON object holds all of them.
     """
     from rich.progress import Progress
 
     found: list[Problem] = []
-    num_problems = 0
+    notes: list[Problem] = []
+    num_problems = num_notes = 0
     with Progress(console=foreign.console(stderr=True), transient=True) as progress:
         task = progress.add_task("rows", total=sum(_num_rows(folder / rows_file(split)) for split in SPLITS))
         for problem in problems(folder, advance=lambda: progress.advance(task)):
-            num_problems += 1
-            if as_json or num_problems <= NUM_SHOWN:
-                found.append(problem)
+            is_note = isinstance(problem, Note)
+            num_notes += is_note
+            num_problems += not is_note
+            if as_json or (num_notes if is_note else num_problems) <= NUM_SHOWN:
+                (notes if is_note else found).append(problem)
     if as_json:
-        foreign.say_json({"folder": str(folder), "sound": not found, "problems": [asdict(problem) for problem in found]})
+        shown = {"problems": [asdict(problem) for problem in found], "notes": [asdict(note) for note in notes]}
+        foreign.say_json({"folder": str(folder), "sound": not found, **shown})
     else:
         for problem in found:
             foreign.say(problem)
         if num_problems > NUM_SHOWN:
             foreign.say(f"... and {num_problems - NUM_SHOWN} more")
+        for note in notes:
+            foreign.say(f"note: {note}")
+        if num_notes > NUM_SHOWN:
+            foreign.say(f"... and {num_notes - NUM_SHOWN} more notes")
         foreign.say(f"{folder}: {f'{num_problems} problems' if num_problems else 'sound'}")
     return int(num_problems > 0)
 
 
 def problems(folder: Path, advance: Callable[[], object] = lambda: None) -> Iterator[Problem]:
-    """Yield the problems of a data folder one by one; advance is called after each row.
+    """Yield the problems of a data folder, and notes, one by one; advance is called after each row.
 
     Memory use: a few hundred bytes for each record and each image.
     """
@@ -140,6 +154,11 @@ def _split_problems(data: _Folder, split: str, advance: Callable[[], object]) ->
                 found = _row_problems(data, row, record, split, number)
                 if row["reward_model"]["style"] == KINDS["pair"][0]:
                     seen.labels[row["reward_model"]["ground_truth"]] += 1
+                elif not found and (notations := unpaid(row["reward_model"]["ground_truth"])):
+                    what = (
+                        f"answer {row['reward_model']['ground_truth']!r:.80} does not earn acc 1 when it is written {', '.join(notations)}"
+                    )
+                    yield Note(file, number, _record_id(row), what)
             seen.num_rows += 1
             seen.sound = seen.sound and not found
             yield from (Problem(file, number, _record_id(row), what) for what in found)

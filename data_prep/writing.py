@@ -14,6 +14,7 @@ from critic_r1_verl import rows
 from critic_r1_verl.data_folder import rows_file
 from critic_r1_verl.prompts import Template
 from critic_r1_verl.records import PairRecord, Record
+from data_prep.notations import unpaid
 
 CHECKED_ROWS = 8
 
@@ -23,9 +24,13 @@ Entry = tuple[Record, Sequence[str], Mapping[str, int]]
 
 @dataclass
 class Written:
-    """What was written for one split: rows, records by kind, images {path: sha256}, prompt tokens, labels as stored and as shown."""
+    """What was written for one split: rows, records by kind, images {path: sha256}, prompt tokens, labels as stored and as shown.
+
+    num_one_notation: the questions whose answer is not paid in a common other notation (notations.py).
+    """
 
     num_rows: int = 0
+    num_one_notation: int = 0
     records: Counter[str] = field(default_factory=Counter)
     images: dict[str, str] = field(default_factory=dict)
     tokens: array = field(default_factory=lambda: array("L"))
@@ -57,6 +62,8 @@ def write_split(out: Path, split: str, entries: Iterable[Entry], templates: Mapp
                 yield row
             if isinstance(record, PairRecord):
                 written.stored[record.preferred] += 1
+            elif unpaid(record.answer):
+                written.num_one_notation += 1
             written.tokens.extend(tokens[order] for order in orders if tokens)
 
     rows.write_parquet(out / rows_file(split), stream())

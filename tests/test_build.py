@@ -292,6 +292,7 @@ def test_pairs_and_questions_in_one_build(world: Path) -> None:
         }
         for number in range(8)
     ]
+    questions[0]["answer"] = r"\dfrac{1}{2}" + "+1" * 300
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -301,7 +302,9 @@ def test_pairs_and_questions_in_one_build(world: Path) -> None:
     assert sum(split["questions"] for split in manifest["splits"].values()) == manifest["corpora"]["geometry3k"]["counts"]["kept"] == 8
     train, val, test = ({path for row in split for path in row["images"]} for split in read(world / "out").values())
     assert not train & val and not train & test and not val & test
-    assert [str(problem) for problem in validate.problems(world / "out")] == []
+    assert manifest["paid_in_one_notation"] == 1
+    (note,) = validate.problems(world / "out")
+    assert isinstance(note, validate.Note) and note.what.endswith("does not earn acc 1 when it is written \\frac for \\dfrac")
 
 
 def test_a_full_disk_stops_the_build_and_the_next_goes_on(
@@ -589,6 +592,6 @@ def test_each_command_answers_in_json(world: Path, capsys: pytest.CaptureFixture
     summary = json.loads(capsys.readouterr().out)
     assert counts(summary) == {"read": 60, "kept": 60, "skipped": {}} and summary["splits"]["test"]["rows"] == 6
     assert command.main(["validate", str(world / "out"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"folder": str(world / "out"), "sound": True, "problems": []}
+    assert json.loads(capsys.readouterr().out) == {"folder": str(world / "out"), "sound": True, "problems": [], "notes": []}
     assert command.main(["inspect", str(world / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sources"]["pairs"]["rows"] == {"train": 48, "val": 6, "test": 6}

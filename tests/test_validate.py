@@ -2,6 +2,7 @@
 """A sound data folder passes; each way to break it is named with its file and row."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,6 +83,18 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "data"))
+
+
+def test_answers_that_are_paid_in_one_notation_are_notes(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(validate, "unpaid", lambda answer: ["in one line"])
+    assert validate.validate(folder) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("note: train.parquet row 4 (")
+    assert first.endswith("): answer '7' does not earn acc 1 when it is written in one line")
+    assert last == f"{folder}: sound"
+    assert validate.validate(folder, as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["sound"], len(shown["problems"]), len(shown["notes"])) == (True, 0, 3)
 
 
 def all_records(folder: Path) -> list[Record]:
