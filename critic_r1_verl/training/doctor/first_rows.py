@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from critic_r1_verl import foreign
 from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.doctor.base import base_folder
 from critic_r1_verl.training.doctor.finding import Case, Finding
@@ -77,7 +78,7 @@ def judge(rows: list[dict[str, Any]], config: Any) -> Iterator[Finding]:
 
 def tell() -> None:
     """In the process of its own: print what the first rows become."""
-    print(_MARK + json.dumps(look(sys.argv[1], sys.argv[2:])), flush=True)
+    foreign.say(_MARK + json.dumps(look(sys.argv[1], sys.argv[2:])))
 
 
 def look(recipe: str, overrides: list[str]) -> list[dict[str, Any]]:
