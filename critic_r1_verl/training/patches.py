@@ -139,7 +139,28 @@ def _earlier_steps(folder: Path) -> list[str]:
     return [str(step / folder.name) for step in saved if number(step) < number(folder.parent) and (step / folder.name).is_dir()]
 
 
+def divide_position_ids_of_equal_length(module: Any) -> None:
+    """Keep the rows of three-dimensional position ids apart where all rows of a batch have the same number of tokens.
+
+    The queue joins such rows, each (3 or 4, tokens), along their first dimension, because no dimension differs between them. verl then
+    declares the second to be the one that differs, and the next selection of rows fails. They are joined again along the second.
+    """
+    fix = module.maybe_fix_3d_position_ids
+
+    def divide_and_fix(data: Any) -> None:
+        ids = data.get("position_ids", None)
+        if ids is not None and ids.is_nested and ids.dim() == 3:
+            values, offsets = ids.values(), ids.offsets()
+            if int(offsets[-1]) == len(values):
+                rows = list(values.split(offsets.diff().tolist()))
+                data["position_ids"] = module.nested_tensor_from_tensor_list(rows, ragged_idx=2)
+        fix(data)
+
+    module.maybe_fix_3d_position_ids = divide_and_fix
+
+
 PATCHES = (
+    (divide_position_ids_of_equal_length, "verl.utils.tensordict_utils"),
     (load_checkpoints_safely, "verl.utils.checkpoint.fsdp_checkpoint_manager"),
     (load_checkpoints_safely, "verl.trainer.ppo.v1.trainer_base"),
     (make_folders_without_lock_files, "verl.utils.fs"),

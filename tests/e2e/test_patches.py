@@ -83,3 +83,19 @@ def test_rotary_frequencies_stay_exact_in_half_precision(base: Path, monkeypatch
     assert {weight.dtype for weight in built.parameters()} == {torch.bfloat16}
     frequencies = {name: buffer for name, buffer in built.named_buffers() if "inv_freq" in name}
     assert frequencies and all(torch.equal(buffer, exact[name]) for name, buffer in frequencies.items())
+
+
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (4, 4, 4), (5, 7, 5), (5,)])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_rows_of_equal_length_keep_their_position_ids(axes: int, lengths: tuple[int, ...]) -> None:
+    from tensordict import TensorDict
+    from verl.utils import tensordict_utils
+
+    rows = [torch.arange(axes * length).view(axes, length) + number for number, length in enumerate(lengths)]
+    # As the queue joins what it was given.
+    data = TensorDict({"position_ids": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}, batch_size=len(rows))
+    for _ in range(2):
+        # verl asks for it before each use of a batch.
+        tensordict_utils.maybe_fix_3d_position_ids(data)
+    selected = tensordict_utils.index_select_tensor_dict(data, list(range(len(rows)))[::-1])["position_ids"].unbind()
+    assert all(map(torch.equal, selected, rows[::-1]))
