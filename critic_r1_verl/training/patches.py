@@ -107,9 +107,28 @@ def make_folders_without_lock_files(module: Any) -> None:
 
 def load_checkpoints_safely(module: Any) -> None:
     """Have a resumed run read its checkpoint without running code from it, although verl asks for weights_only=False."""
-    from critic_r1_verl.training import safe_load
+    from critic_r1_verl.training.safe_load import safe_loading
 
-    safe_load.install()
+    load = module.FSDPCheckpointManager.load_checkpoint
+
+    def load_safely(self: Any, local_path: str, *arguments: Any, **options: Any) -> Any:
+        with safe_loading(local_path):
+            return load(self, local_path, *arguments, **options)
+
+    module.FSDPCheckpointManager.load_checkpoint = load_safely
+
+
+def load_the_place_in_the_data_safely(module: Any) -> None:
+    """The same for the file in which the trainer keeps its place in the training data."""
+    from critic_r1_verl.training.safe_load import safe_loading
+
+    load = module.PPOTrainer._load_checkpoint
+
+    def load_safely(self: Any) -> None:
+        with safe_loading(str(self.config.trainer.default_local_dir)):
+            load(self)
+
+    module.PPOTrainer._load_checkpoint = load_safely
 
 
 def rotate_after_a_resume(module: Any) -> None:
@@ -162,7 +181,7 @@ def divide_position_ids_of_equal_length(module: Any) -> None:
 PATCHES = (
     (divide_position_ids_of_equal_length, "verl.utils.tensordict_utils"),
     (load_checkpoints_safely, "verl.utils.checkpoint.fsdp_checkpoint_manager"),
-    (load_checkpoints_safely, "verl.trainer.ppo.v1.trainer_base"),
+    (load_the_place_in_the_data_safely, "verl.trainer.ppo.v1.trainer_base"),
     (make_folders_without_lock_files, "verl.utils.fs"),
     (accept_batches_without_an_image, "verl.models.transformers.qwen2_vl"),
     (keep_rotary_frequencies, "verl.workers.engine.fsdp.transformer_impl"),

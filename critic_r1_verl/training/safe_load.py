@@ -11,36 +11,36 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-"""torch's own switch; it outweighs weights_only=False of the caller."""
+FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+"""torch's own switches; they outweigh weights_only=False of the caller."""
 
 
 @contextlib.contextmanager
 def safe_loading(what: str) -> Iterator[None]:
     """Within the block, torch.load makes only tensors and the other classes of verl's checkpoints. ValueError says what it refused.
 
-    A user's own setting of the switch, or of TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, which reads the file as verl would, is kept.
+    Only within it, because the processes of a run read messages to each other by torch.load too. A user's own setting of the switch, or
+    of TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, which reads the file as verl would, is kept.
     """
     import pickle
 
-    install()
+    import torch
+
+    torch.serialization.add_safe_globals(_known())
+    switched = FORCE not in os.environ and os.environ.get(FORBID, "0") == "0"
+    if switched:
+        os.environ[FORCE] = "1"
     try:
         yield
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
             f"{what}: holds something else than weights ({reason:.200}); if you trust who made it as you would trust a program, "
-            "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+            f"set {FORBID}=1"
         ) from error
-
-
-def install() -> None:
-    """Make the safe form the form of this process and its children."""
-    import torch
-
-    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") == "0":
-        os.environ.setdefault(FORCE, "1")
-    torch.serialization.add_safe_globals(_known())
+    finally:
+        if switched:
+            os.environ.pop(FORCE, None)
 
 
 def _known() -> list[Any]:
