@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files so that they appear only when complete, hash them, and lock folders."""
+"""Write files so that they appear only when complete, read JSON of which nothing vanishes, hash files, and lock folders."""
 
 import hashlib
 import json
@@ -28,6 +28,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class RepeatedKey(ValueError):
+    """A JSON object has a key twice, of which a parser would keep the last value alone."""
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    Raises RepeatedKey if a key stands twice in one object, else ValueError or RecursionError as json.loads does.
+    """
+    return json.loads(text, object_pairs_hook=_unrepeated)
+
+
+def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        raise RepeatedKey(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} stands twice in one object")
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:

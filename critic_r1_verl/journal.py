@@ -142,7 +142,7 @@ def run_remaining(
             if new_refused := sum(map(_is_refused, new)):
                 held += new
                 num_refused += new_refused
-                if num_refused == num_lines >= HOPELESS:
+                if num_refused == num_lines >= HOPELESS and max_refused < 1:
                     break
             else:
                 journal.append(new)

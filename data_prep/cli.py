@@ -78,10 +78,10 @@ def _add_build(subparsers: Any) -> None:
     )
     sources.add_argument(
         "--max-unread",
-        type=_percent,
+        type=flags.share,
         default=Options.max_unread,
-        metavar="PERCENT",
-        help="stop if more of the rows of a corpus have an answer, or a prompt, that cannot be read (default: %(default)s)",
+        metavar="SHARE",
+        help="rows of a corpus whose answer, or whose prompt, may be unreadable (default: %(default)s)",
     )
     sources.add_argument(
         "--quota", action="append", default=[], metavar="NAME:N", help="take at most N records of a corpus, chosen by hash"
@@ -239,15 +239,6 @@ def _number(flag: str, kind: Callable[[str], Any], text: str) -> Any:
         return kind(text)
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ValueError(f"--{flag}: {error}") from error
-
-
-def _percent(text: str) -> float:
-    try:
-        if 0 <= (value := float(text)) <= 100:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
 
 
 def _count_or_none(text: str) -> int:

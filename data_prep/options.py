@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep import corpora
-from data_prep.vocabulary import MAX_PERCENT
+from data_prep.vocabulary import MAX_UNREAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Options:
     pixels: (least, most) pixels of a stored image. limit: raw rows to read of each corpus. val, test: records in these splits (None: the
     defaults, but at most a tenth of the records). base: the model whose processor measures prompts; None: prompts are not measured.
     ties: "keep", "drop", or the largest share of ties among the records of a corpus, in [0, 1). max_unread: the largest share of the rows
-    of a corpus, in percent, that may be lost to labels, or to prompts, that were not read.
+    of a corpus, in [0, 1], that may be lost to labels, or to prompts, that were not read.
     """
 
     pixels: tuple[int, int]
@@ -58,7 +58,7 @@ class Options:
     base: str | None = None
     max_prompt_tokens: int = 0
     allow_remote: bool = False
-    max_unread: float = MAX_PERCENT
+    max_unread: float = MAX_UNREAD
     template: str = "critic"
     question_template: str = "policy"
     num_workers: int = 1

@@ -18,6 +18,8 @@ from data_prep.tables import Table
 MAX_CHARS = 200
 MAX_ROWS = 100
 """How many rows are looked at to find one that is not skipped."""
+MAX_SKIPPED = 3
+"""How many rows are named that are skipped before it."""
 
 
 def dry_run(corpora: Sequence[Corpus], options: Options) -> Iterator[str]:
@@ -37,18 +39,24 @@ def lines(corpus: Corpus, files: Sequence[sources.File], options: Options, work:
     name = f"{files[0].archive}: {unquote(files[0].path.name)}" if files[0].archive else str(files[0].path)
     more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
     yield f"{corpus.name}: {_line(name)}{more}, {len(table)} rows{' in the first' if more else ''}"
+    skipped = 0
     for number, raw in enumerate(table.rows(0, MAX_ROWS)):
         if corpus.answers:
             raw = vocabulary.mapped(raw, module.LABEL, corpus.answers)
         for one in convert_row(module, raw, store, f"{corpus.name}: {files[0].path}: row {number}"):
             if isinstance(one, Skip):
-                yield f"  row {number} is skipped: {one.reason}{f': {one.spelling}' if one.spelling else ''}"
+                if (skipped := skipped + 1) <= MAX_SKIPPED:
+                    yield f"  row {number} is skipped: {one.reason}{f': {one.spelling}' if one.spelling else ''}"
                 continue
+            if skipped > MAX_SKIPPED:
+                yield f"  {skipped - MAX_SKIPPED} more are skipped"
             if hasattr(module, "layout") and not isinstance(raw, Skip):
                 yield f"  layout: {module.layout(raw)}"
             yield f"  row {number} is read as"
             yield from _shown(one, store)
             return
+    if skipped:
+        yield f"  none of the first {min(len(table), MAX_ROWS)} rows can be used; {skipped} times something was skipped"
 
 
 def _shown(record: Record, store: ImageStore) -> Iterator[str]:
@@ -64,6 +72,6 @@ def _shown(record: Record, store: ImageStore) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """The beginning of a text on one line, without characters that a terminal would obey."""
-    shown = "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text[: MAX_CHARS + 1])
-    return shown if len(text) <= MAX_CHARS else f"{shown[:MAX_CHARS]} ... ({len(text)} characters)"
+    """The beginning of a text on one line."""
+    shown = " ".join(text[:MAX_CHARS].split())
+    return shown if len(text) <= MAX_CHARS else f"{shown} ... ({len(text)} characters)"

@@ -6,7 +6,6 @@ file are held whole, in each process that reads them, so a large corpus should b
 """
 
 import csv
-import json
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl.files import RepeatedKey, parse_json
 from data_prep.corpus import SchemaError, Skip
 
 NOT_UTF8 = Skip("text is not valid UTF-8")
@@ -180,7 +180,7 @@ def _json_lines(path: Path, start: int) -> Reader:
 
 def _parse(text: bytes) -> Any:
     # A byte that is not UTF-8 becomes a lone surrogate; converters skip and count such texts.
-    return json.loads(text.decode("utf-8", "surrogateescape"), object_pairs_hook=_no_key_twice)
+    return parse_json(text.decode("utf-8", "surrogateescape"))
 
 
 def _parses(text: bytes) -> bool:
@@ -191,18 +191,6 @@ def _parses(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-class RepeatedKey(ValueError):
-    """A JSON object has a key twice, of which a parser would keep the last."""
-
-
-def _no_key_twice(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) < len(items):
-        names = [name for name, _ in items]
-        raise RepeatedKey(f"the key {next(name for name in names if names.count(name) > 1)!r:.80} stands twice in one object")
-    return found
 
 
 def _wrapped(path: Path, content: Any) -> list[Any]:

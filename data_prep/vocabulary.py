@@ -18,8 +18,8 @@ from typing import Any
 from critic_r1_verl.records import PairRecord, Record
 from data_prep.corpus import Skip
 
-MAX_PERCENT = 2
-"""The largest share of the rows of a corpus, in percent, that a build loses to labels, or to prompts, that were not read."""
+MAX_UNREAD = 0.02
+"""The largest share of the rows of a corpus that a build loses to labels, or to prompts, that were not read."""
 
 MEANINGS = ("1", "2", "tie", "skip")
 UNREAD = "answer not read"
@@ -131,7 +131,7 @@ def listing(spellings: Mapping[str, int]) -> str:
 
 
 def check(name: str, counts: Mapping[str, Any], most: float) -> None:
-    """ValueError if more than `most` percent of the rows of a corpus would be lost because their labels, or prompts, were not read.
+    """ValueError if more than the share `most` of the rows of a corpus would be lost because their labels, or prompts, were not read.
 
     counts: those of the corpus (shards.Counts).
     """
@@ -141,22 +141,23 @@ def check(name: str, counts: Mapping[str, Any], most: float) -> None:
 
 def _check_prompts(name: str, read: int, forms: Mapping[str, int], first: str, most: float) -> None:
     lost = sum(forms.values())
-    if 100 * lost <= most * read:
+    if not lost or lost / read <= most:
         return
+    share = math.ceil(100 * lost / read) / 100
     raise ValueError(
-        f"{name}: the prompts of {lost} of {read} rows cannot be divided into question and responses, more than {most:g} %. By their "
+        f"{name}: the prompts of {lost} of {read} rows cannot be divided into question and responses, more than {100 * most:g} %. By their "
         f"headings: {listing(forms)}. The first is {first}. Look at such rows, then divide them in a converter of your own (--corpus "
-        f"mine.py:PATH, see docs/data.md), or leave them out: the same command with --max-unread {math.ceil(100 * lost / read)} goes on"
+        f"mine.py:PATH, see docs/data.md), or leave them out: the same command with --max-unread {share:g} goes on"
     )
 
 
 def _check_labels(name: str, read: int, read_as: Mapping[str, int], unread: Mapping[str, int], most: float) -> None:
     lost = sum(unread.values())
-    if 100 * lost <= most * read:
+    if not lost or lost / read <= most:
         return
     example = shlex.quote(f"{next(iter(unread))}=1")
     raise ValueError(
-        f"{name}: the answers of {lost} of {read} rows cannot be read without a guess, more than {most:g} %: {listing(unread)}. "
+        f"{name}: the answers of {lost} of {read} rows cannot be read without a guess, more than {100 * most:g} %: {listing(unread)}. "
         f"Read were: {listing(read_as) or 'none'}. Look at such rows, then run the same command with --answer {example} and so on, "
         f"SPELLING=MEANING for each spelling; the meanings are {', '.join(MEANINGS)}"
     )

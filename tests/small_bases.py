@@ -56,7 +56,7 @@ def template(family: Family) -> str:
 def build(name: str, texts: Iterable[str], out: Path, seed: int = 0, likely: Sequence[str] = ()) -> Path:
     """Write a random base of the family FAMILIES[name], with a tokenizer made for texts, to the folder out.
 
-    likely: texts that are one token each and that the base writes often, so that a reward can differ from rollout to rollout.
+    likely: texts that are one token each and that the base writes here and there, so that a reward differs from rollout to rollout.
     """
     import torch
     from transformers import GenerationConfig
@@ -69,13 +69,24 @@ def build(name: str, texts: Iterable[str], out: Path, seed: int = 0, likely: Seq
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     model = _model(family, len(tokenizer), ids)
     with torch.no_grad():
-        # Nearly the same large row for each: all of them are likely in the same places, one about as likely as another.
-        rows = model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))]
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] = rows + 20 * rows[-1:]
+        if likely:
+            _make_likely(model, tokenizer.convert_tokens_to_ids(list(likely)))
     model.generation_config = GenerationConfig(eos_token_id=ids[IM_END], pad_token_id=ids[PAD])
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
+
+
+def _make_likely(model: Any, ids: list[int]) -> None:
+    """Give the tokens a tenth of the probability on average: more in some places, less in others, and one about as much as another.
+
+    The first number of each hidden state becomes about the same everywhere, so that a weight for it adds a constant to a logit.
+    """
+    model.model.language_model.embed_tokens.weight[:, 0] = 2
+    head = model.lm_head.weight
+    head[:, 0] = 0
+    head[ids] += 20 * head[ids[-1:]]
+    head[ids, 0] = 0.35
 
 
 def _tokenizer(texts: Iterable[str], chat_template: str) -> Any:

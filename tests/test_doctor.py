@@ -491,7 +491,8 @@ def test_not_deep_opens_no_row(world):
 
 # What the model will see
 
-ROW = {"tokens": 76, "image_tokens": 8, "images": 1, "sizes": ["112 x 56"], "text": "<|im_start|>user\nWhich?", "answer": "2", "score": 1.0}
+ROW = {"tokens": 76, "image_tokens": 8, "images": 1, "sizes": ["112 x 56"], "text": "<|im_start|>user\nWhich?"}
+ROW |= {"answer": "2", "score": 1.0, "right": True}
 
 
 @pytest.mark.parametrize(
@@ -506,7 +507,7 @@ ROW = {"tokens": 76, "image_tokens": 8, "images": 1, "sizes": ["112 x 56"], "tex
         ({"images": 0, "image_tokens": 0}, [], "ok", "see of row 0 76 tokens, and earn"),
         ({"image_tokens": 0}, [], "fatal", "training row 0: its 1 image(s) do not reach the model"),
         ({}, ["data.max_prompt_length=60"], "fatal", "training row 0: 76 tokens, more than data.max_prompt_length=60"),
-        ({"score": 0.1}, [], "fatal", "training row 0: its own answer '2' earns 0.1, not 1"),
+        ({"right": False, "score": 0.1}, [], "fatal", "training row 0: its own answer '2' is not right for the reward, which pays 0.1"),
     ],
 )
 def test_the_first_rows(world, monkeypatch, change, overrides, level, what):

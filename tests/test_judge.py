@@ -15,6 +15,7 @@ from critic_r1_verl.journal import HOPELESS, Journal
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Judgement
 from critic_r1_verl.records import Image, PairRecord
+from critic_r1_verl.verdict import parse_verdict
 
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
 CRITIC = PairwiseCritic(prompts.load("critic_short"), Sampling(8))
@@ -30,8 +31,8 @@ def prefers_good(prompt: str, _: int) -> str:
     return f"<think>looking</think> \\boxed{{{1 if prompt.index('good') < prompt.index('bad') else 2}}}"
 
 
-def run_judge(pairs: list[PairRecord], model, out: Path, critic: PairwiseCritic = CRITIC) -> list[Judgement]:
-    return list(judge(pairs, model, critic, out, root=Path("/data")))
+def run_judge(pairs: list[PairRecord], model, out: Path, critic: PairwiseCritic = CRITIC, **options) -> list[Judgement]:
+    return list(judge(pairs, model, critic, out, root=Path("/data"), **options))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,12 @@ def test_more_refusals_end_the_run_and_are_asked_for_again(scripted, tmp_path: P
     assert len(again.asked) == 4
 
 
+def test_all_may_be_refused_if_the_user_says_so(scripted, tmp_path: Path) -> None:
+    pairs = [pair(number) for number in range(HOPELESS)]
+    lines = run_judge(pairs, scripted(refusing(*range(HOPELESS))), tmp_path / "j.jsonl", max_refused=1.0)
+    assert [line.status for line in lines] == ["refused"] * 2 * HOPELESS
+
+
 def test_a_server_that_refuses_everything_ends_the_run_soon(scripted, tmp_path: Path) -> None:
     model = scripted(refusing(*range(50)))
     with pytest.raises(ValueError, match=f"{HOPELESS} of {HOPELESS} requests were refused"):
@@ -150,6 +157,7 @@ def test_a_thought_that_the_prompt_opened(scripted, tmp_path: Path, text: str, s
     critic = PairwiseCritic(CRITIC.template, Sampling(8), thought_opened=True)
     lines = run_judge([pair(0)], scripted(lambda *_: text), tmp_path / "j.jsonl", critic)
     assert [(line.text, line.status) for line in lines] == [(stored, status)] * 2
+    assert parse_verdict(stored).format == (status == "parsed")
 
 
 @pytest.mark.parametrize("order_of_arrival", [list, lambda places: places[::-1]], ids=["in order", "backwards"])

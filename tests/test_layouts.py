@@ -229,6 +229,21 @@ def test_what_is_no_pair_has_a_reason(row: dict[str, Any], reason: str, folder: 
     assert isinstance(found, Skip) and reason in found.reason
 
 
+@pytest.mark.parametrize(
+    ("usable", "told"),
+    [
+        (True, ["row 2 is skipped: empty question", "2 more are skipped", "row 5 is read as"]),
+        (False, ["row 2 is skipped: empty question", "none of the first 5 rows can be used; 5 times something was skipped"]),
+    ],
+)
+def test_a_dry_run_names_the_first_rows_that_are_skipped(folder: Path, capsys, usable: bool, told: list[str]) -> None:
+    rows = [{"prompt": " ", "chosen": "2", "rejected": "3"}] * 5 + [{"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}] * usable
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    assert command.main(["build", "--corpus", f"pairs:{folder / 'pairs.json'}", "--no-lengths", "--num-workers", "1", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in told if line not in shown] == [] and "row 3 is skipped" not in shown
+
+
 def test_a_build_says_what_it_read_and_a_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": f"What is {n} + {n}?", "chosen": f" {2 * n}\n", "rejected": f"{n}\x1b[31m"} for n in range(1, 5)]
     rows += [
@@ -246,7 +261,7 @@ def test_a_build_says_what_it_read_and_a_dry_run_writes_nothing(folder: Path, ca
         "images    none",
         "question  What is 1 + 1?",
         "better    2",
-        "worse     1?[31m",
+        "worse     1␛[31m",
     ):
         assert line in shown
     assert command.main(words) == 1 and "--out is missing" in capsys.readouterr().err

@@ -216,18 +216,18 @@ def test_prompts_in_no_known_form_stop_the_build_too(
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("critic-r1: ")]
     assert "the prompts of 2 of 50 rows cannot be divided into question and responses, more than 2 %. By their headings: 1 x qu" in error
     assert "1 x question: / answer 1: / answer 2:" in error
-    assert "The first is row 25 of critic.jsonl." in error and "--max-unread 4 goes on" in error
-    assert run(world, "above", "--max-unread", "4") == 0
+    assert "The first is row 25 of critic.jsonl." in error and "--max-unread 0.04 goes on" in error
+    assert run(world, "above", "--max-unread", "0.04") == 0
     assert "resuming: 3 of 3" in capsys.readouterr().err
     assert json.loads((world / "above/manifest.json").read_text())["corpora"]["llava_critic_grpo"]["counts"]["kept"] == 48
     assert validate.validate(world / "above", False) == 0
 
 
-@pytest.mark.parametrize("percent", ["-1", "nan", "101", "two"])
-def test_a_share_that_is_none_is_refused(world: Path, capsys: pytest.CaptureFixture[str], percent: str) -> None:
+@pytest.mark.parametrize("share", ["-1", "nan", "1.01", "two"])
+def test_a_share_that_is_none_is_refused(world: Path, capsys: pytest.CaptureFixture[str], share: str) -> None:
     with pytest.raises(SystemExit):
-        run(world, "out", "--max-unread", percent)
-    assert f"{percent!r} is not a number from 0 to 100" in capsys.readouterr().err
+        run(world, "out", "--max-unread", share)
+    assert f"{share!r} is not a number from 0 to 1" in capsys.readouterr().err
 
 
 def test_the_flag_is_a_part_of_the_build(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

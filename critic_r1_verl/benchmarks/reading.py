@@ -6,7 +6,6 @@ cannot be used is a ValueError that names it.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from critic_r1_verl import foreign, hub
-from critic_r1_verl.files import replacing
+from critic_r1_verl.files import parse_json, replacing
 from critic_r1_verl.images import BadImage, check
 from critic_r1_verl.records import AnyRecord, Choice, Image, PairRecord, path_problem
 
@@ -182,20 +181,11 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 def _parsed(text: bytes, where: str, cut: bool) -> Any:
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_unrepeated)
+        return parse_json(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         if cut:
             raise ValueError(f"{where}: the line is cut short; run the command that writes the file again") from error
         raise ValueError(f"{where}: not JSON ({error!s:.200})") from error
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these keys and values. ValueError for a repeated key, since all but its last value would vanish."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} stands twice in one object")
-    return found
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

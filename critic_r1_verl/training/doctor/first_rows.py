@@ -59,7 +59,11 @@ def judge(rows: list[dict[str, Any]], config: Any) -> Iterator[Finding]:
                 f"{where}: {row['tokens']} tokens, more than data.max_prompt_length={limit}",
                 f"add data.max_prompt_length={row['tokens']} or more, or build the data with that limit (--max-prompt-tokens)",
             ),
-            (row["score"] < 1, f"{where}: its own answer {row['answer']!r} earns {row['score']:g}, not 1", again),
+            (
+                not row["right"],
+                f"{where}: its own answer {row['answer']!r} is not right for the reward, which pays {row['score']:g}",
+                again,
+            ),
         )
         for wrong, what, remedy in problems:
             if wrong:
@@ -82,7 +86,10 @@ def tell() -> None:
 
 
 def look(recipe: str, overrides: list[str]) -> list[dict[str, Any]]:
-    """Of each of the first rows: tokens, image_tokens, images, sizes ("width x height" as the model gets them), text, answer, score."""
+    """Of each of the first rows: tokens, image_tokens, images, sizes ("width x height"), text, answer, and its score, and if it is right.
+
+    The sizes are those that the model gets; score and right are what the reward gives the row's own answer.
+    """
     import asyncio
 
     from omegaconf import OmegaConf
@@ -113,6 +120,7 @@ def look(recipe: str, overrides: list[str]) -> list[dict[str, Any]]:
             ground_truth=answer,
             extra_info=row["extra_info"],
         )
+        parts = scored if isinstance(scored, dict) else {"score": scored}
         found.append(
             {
                 "tokens": len(ids),
@@ -121,7 +129,9 @@ def look(recipe: str, overrides: list[str]) -> list[dict[str, Any]]:
                 "sizes": [f"{picture.width} x {picture.height}" for picture in pictures or ()],
                 "text": prompt,
                 "answer": answer,
-                "score": scored["score"] if isinstance(scored, dict) else scored,
+                "score": parts["score"],
+                # The score alone depends on the weights of the recipe.
+                "right": bool(parts.get("acc", parts["score"] > 0)),
             }
         )
     return found
