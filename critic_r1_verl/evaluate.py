@@ -152,11 +152,13 @@ def evaluate(engine: Engine, place: Place, settings: Settings, engine_facts: Map
         critic = settings.critic(run.pairs, built_with.get("pair"))
         sampling = {"sampling": asdict(critic.sampling), "repeats": critic.repeats}
         _record(run, "judge", model | sampling | {"template": _template_config(critic.template)})
-        judge(run.pairs, engine, critic, run.folder / Judgement.FILE, label=f"judging {run.name}", **where)
+        with _left_out_recorded(run, engine):
+            judge(run.pairs, engine, critic, run.folder / Judgement.FILE, label=f"judging {run.name}", **where)
     if questions:
         policy = settings.policy(built_with.get("question"))
         _record(run, "answer", model | {"sampling": asdict(policy.sampling), "template": _template_config(policy.template)})
-        answer(questions, engine, policy, run.folder / Answer.FILE, label=f"answering {run.name}", **where)
+        with _left_out_recorded(run, engine):
+            answer(questions, engine, policy, run.folder / Answer.FILE, label=f"answering {run.name}", **where)
     return write_metrics(run)
 
 
@@ -175,9 +177,10 @@ def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mappi
     _record(run, "select", _model_config(engine, engine_facts, settings) | sampling | templates)
     folder = run.folder
     where: dict[str, Any] = {"root": folder, "max_refused": settings.max_refused}
-    answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, label=f"sampling {run.name}", **where)
-    samples = methods.by_question(answers)
-    matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, **where)
+    with _left_out_recorded(run, engine):
+        answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, label=f"sampling {run.name}", **where)
+        samples = methods.by_question(answers)
+        matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, **where)
     selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
     with replacing(folder / Selection.FILE) as temporary:
         temporary.write_bytes(b"".join(encode(line) for line in sorted(selections, key=lambda line: line.key)))
@@ -241,6 +244,17 @@ def _record(run: Run, part: str, content: Mapping[str, Any]) -> None:
     """Add a part to config.json, before the first line that it describes is written. ValueError as for _is_recorded."""
     if not _is_recorded(run, part, content):
         write_json(run.folder / CONFIG, _config(run) | {part: dict(content)})
+
+
+@contextmanager
+def _left_out_recorded(run: Run, engine: Engine) -> Iterator[None]:
+    """Add what the server refused of the sampling to config.json, whether the block succeeds or not."""
+    try:
+        yield
+    finally:
+        if engine.left_out:
+            config = _config(run)
+            write_json(run.folder / CONFIG, config | {"left_out": sorted({*config.get("left_out", ()), *engine.left_out})})
 
 
 def _config(run: Run) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def remove_temporaries(folder: Path, *, below: bool = False) -> None:
+    """Delete what killed processes left of replacing() in a folder, and in the folders below it. No process may be writing there."""
+    for stale in (folder.rglob if below else folder.glob)(f".*{_TEMPORARY}"):
+        stale.unlink()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder while the block runs, so that no other process writes into it. The lock ends when its process dies.
@@ -77,8 +83,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"{folder}: another process writes into this folder; wait until it ends, or give another --out") from error
     try:
-        for stale in folder.glob(f".*{_TEMPORARY}"):
-            stale.unlink()
+        remove_temporaries(folder)
         yield
     finally:
         lock.release()

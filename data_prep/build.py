@@ -17,7 +17,7 @@ from typing import Any
 import critic_r1_verl
 from critic_r1_verl import foreign, prompts, rows, tokens
 from critic_r1_verl.data_folder import FILES, MANIFEST, RECORDS
-from critic_r1_verl.files import file_sha256, locked, replacing, write_json
+from critic_r1_verl.files import file_sha256, locked, remove_temporaries, replacing, write_json
 from critic_r1_verl.images import Limits
 from critic_r1_verl.records import ORDERS, SPLITS
 from data_prep import contamination, corpora, preview, shards, vocabulary, writing
@@ -45,6 +45,7 @@ def build(out: Path, given: Sequence[Corpus], options: Options) -> dict[str, Any
     # A missing file is reported at once, before the processor is loaded.
     files = {corpus.name: find(corpus.location, corpus.module, corpus.images, work / "unpacked" / corpus.name) for corpus in given}
     with locked(out):
+        remove_temporaries(work, below=True)
         try:
             return _build(out, work, given, files, options)
         except Exception:

@@ -2,6 +2,7 @@
 """Dialogues as people store them: turns {"role", "content"} or {"from", "value"}, whose content is a text or a list of parts."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ SPEAKERS = {
     "system": "System",
 }
 
+_TRANSCRIPT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 NO_DIALOGUE = Skip("dialogue is not a list of turns")
 
@@ -30,10 +32,11 @@ class Turn:
 def read(value: Any, speaker: str) -> list[Turn] | Skip:
     """The turns of a dialogue, of one turn, or of a text, which is a turn of this speaker. A system turn without text is left out.
 
-    A dialogue may also be a dict of lists, as `datasets` stores it, or JSON in a text, as a CSV file holds it.
+    A dialogue may also be a dict of lists, as `datasets` stores it, JSON in a text, as a CSV file holds it, or a transcript of HH-RLHF.
     """
     if isinstance(value, str):
-        if (parsed := _from_json(value)) is None:
+        parsed = _from_json(value) or _from_transcript(value)
+        if parsed is None:
             return [Turn(speaker, value)]
         value = parsed
     if isinstance(value, Mapping):
@@ -92,6 +95,15 @@ def _from_json(text: str) -> Any:
         return None
     turns = value if isinstance(value, list) else [value]
     return value if turns and all(isinstance(turn, dict) and _is_turn(turn) for turn in turns) else None
+
+
+def _from_transcript(text: str) -> Any:
+    """The dialogue in a text of the form "Human: Who?\\n\\nAssistant: Me."; None for any other text. An empty last answer is left out."""
+    start, *parts = _TRANSCRIPT.split(text)
+    if start or "Assistant" not in parts[::2] or parts[0] != "Human":
+        return None
+    turns = [{"role": role.lower(), "content": content.strip()} for role, content in zip(parts[::2], parts[1::2], strict=True)]
+    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
 
 
 def _turn(raw: Mapping[str, Any]) -> Turn | Skip:

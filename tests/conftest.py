@@ -46,6 +46,7 @@ class Scripted:
     """A model that writes the text or Completion of `reply(prompt, sample)`, in the order of `arrival(places)`. asked: its requests."""
 
     name = "scripted"
+    left_out = ()
 
     def __init__(self, reply: Callable[[str, int], str | Completion], die_after: int | None = None, arrival: Callable = list) -> None:
         self.reply, self.die_after, self.arrival = reply, die_after, arrival

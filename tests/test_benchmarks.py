@@ -177,6 +177,15 @@ def test_mmrb2_from_the_columns_of_the_hub(tmp_path):
     assert list(benchmarks.load("mmrb2", tmp_path / "out", tmp_path)) == load("mmrb2", tmp_path / "out")[:1]
 
 
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["query", "query"]), tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=r"two columns are named 'query'; rename one"):
+        list(benchmarks.load("vl_rewardbench", tmp_path / "out", tmp_path))
+
+
 def test_parquet_and_hub(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -158,6 +158,9 @@ def test_a_killed_build_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch, ca
     with pytest.raises(KeyboardInterrupt):
         build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
     assert not (world / "out/manifest.json").exists() and not list((world / "out").glob("*.parquet"))
+    (stale := world / "out/.build/shards/.0.jsonl.7.tmp").touch()
+    read_keys = build.read_keys
+    monkeypatch.setattr(build, "read_keys", lambda *arguments: (stale.exists() and pytest.fail("left")) or read_keys(*arguments))
     build.build(world / "out", [corpus(world / "pairs.jsonl")], OPTIONS)
     assert len(calls) == 40 + 1 + 60 - 25, "the first shard is not converted again, apart from the row that is shown"
     assert "resuming: 1 of 3 shards" in capsys.readouterr().err

@@ -113,6 +113,7 @@ class Lengthy:
     """A model that writes 20,000 characters, one request after the other."""
 
     name = "lengthy"
+    left_out = ()
 
     def generate(self, requests):
         for place, request in enumerate(requests):
@@ -130,6 +131,15 @@ def test_memory_holds_no_texts(tmp_path: Path) -> None:
         tracemalloc.stop()
     # The texts are 8.4 MB; what is held of a pair is 2.4 KiB.
     assert peak < 2_000_000
+
+
+def test_what_the_server_refuses_of_the_sampling_is_recorded(scripted, tmp_path: Path) -> None:
+    model, file = scripted(prefers_good, die_after=5), pairs_file(tmp_path / "mine.jsonl")
+    model.left_out = {"temperature", "seed"}
+    with pytest.raises(KeyboardInterrupt):
+        run(model, file, tmp_path)
+    run(scripted(prefers_good), file, tmp_path)
+    assert json.loads((tmp_path / "mine/config.json").read_text())["left_out"] == ["seed", "temperature"]
 
 
 def other_model(model) -> dict:

@@ -65,6 +65,8 @@ LAYOUTS = {
     "TRL": {"image": "a.png", "prompt": ASKED, "chosen": GOOD, "rejected": BAD},
     "TRL, turns": PICTURE | {"prompt": [PARTS], "chosen": [parts(GOOD)], "rejected": [parts(BAD)]},
     "TRL, implicit": PICTURE | {"chosen": [USER, said(GOOD)], "rejected": [USER, said(BAD)]},
+    "HH-RLHF": PICTURE | {side: f"\n\nHuman: {ASKED}\n\nAssistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))},
+    "HH-RLHF, with the prompt": PICTURE | {"prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "chosen": f" {GOOD}", "rejected": f" {BAD}"},
     "TRL, implicit, parts": PICTURE | {"chosen": [PARTS, parts(GOOD)], "rejected": [PARTS, parts(BAD)]},
     "the prompt again in the dialogues": PICTURE
     | {"prompt": ASKED, "chosen": [USER, said(GOOD)], "rejected": [USER, said(BAD)], "messages": [USER, said(GOOD)]},

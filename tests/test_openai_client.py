@@ -288,7 +288,7 @@ def test_nobody_listens() -> None:
         ((200, {"error": {"code": 401, "message": "no key"}}), "status 401"),
         ((200, b"<html>hello</html>"), "not JSON: '<html>hello"),
         ((200, {"error": "quota"}), r"expected 1 choice\(s\), got \{'error': 'quota'\}"),
-        ((200, {"choices": []}), r"expected 1 choice\(s\)"),
+        ((200, {"choices": None}), r"expected 1 choice\(s\)"),
         ((200, {"choices": [{"text": "completion"}]}), "a choice without a message"),
         ((200, {"choices": [{"message": {"content": [7]}}]}), "a message without text"),
         ((200, b"[" * 100_000), "not JSON"),
@@ -384,13 +384,28 @@ def test_fields_that_a_server_refuses_are_left_out(serve, capsys: pytest.Capture
 
     server = serve(reply)
     asked = [request(number, temperature=0.5, top_p=0.9, samples=2) for number in range(2)]
-    done = dict(OpenAIEngine(server.url, "m", max_concurrency=1).generate(asked))
+    engine = OpenAIEngine(server.url, "m", max_concurrency=1)
+    done = dict(engine.generate(asked))
+    assert engine.left_out == {"temperature", "top_p", "seed"}
     assert [[completion.text for completion in done[number]] for number in range(2)] == [["16", "16"]] * 2
     # Each field is refused once, and then both requests are sent twice, for two samples each.
     assert len(server.asked) == len(REFUSALS) + 4
     assert server.asked[-1].keys() == {"model", "messages", "max_completion_tokens"}
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(REFUSALS) and all(any(f"refuses '{name}'" in line for line in lines) for name in REFUSALS)
+
+
+def test_json_that_is_cut_short_is_asked_again(serve) -> None:
+    server = serve(lambda _, number: (200, b'{"choices": [{"message": {"con') if number == 0 else said("well"))
+    ((_, (completion,)),) = OpenAIEngine(server.url, "m").generate([request()])
+    assert completion.text == "well" and len(server.asked) == 2
+
+
+def test_a_reply_without_choices_is_a_refusal(serve) -> None:
+    server = serve(lambda *_: (200, {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}))
+    ((_, completions),) = OpenAIEngine(server.url, "m").generate([request(samples=2)])
+    assert [completion.end for completion in completions] == ["refused"] * 2 and len(server.asked) == 1
+    assert "prompt_filter_results" in completions[0].text
 
 
 def test_a_field_of_the_user_is_not_left_out(serve) -> None:

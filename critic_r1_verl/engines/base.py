@@ -5,7 +5,7 @@ vllm.py runs vLLM in this process, pool.py runs several such engines in separate
 Tests use a fake object with the same `generate`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +69,11 @@ Done = tuple[int, list[Completion]]
 class Engine(Protocol):
     name: str
     """The model's name in run folders and error messages."""
+
+    @property
+    def left_out(self) -> Collection[str]:
+        """The settings of sampling (temperature, top_p, seed) that were not sent, because the server refuses them."""
+        ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         """Yield each finished request, in any order.

@@ -57,6 +57,11 @@ class OpenAIEngine:
         self._other_models: set[str] = set()
         self.name = model or self._only_model()
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """See Engine."""
+        return frozenset(self._left_out & {"temperature", "top_p", "seed"})
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         """See Engine. Each request in flight is an asyncio task; the event loop runs only while the caller waits for the next result."""
         numbered = enumerate(requests)

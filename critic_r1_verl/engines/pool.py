@@ -22,6 +22,8 @@ class EnginePool:
     Consecutive requests with the same images go to the same engine, because its prefix cache then holds them.
     """
 
+    left_out = ()
+
     def __init__(self, count: int, model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> None:
         from critic_r1_verl import supervise
         from critic_r1_verl.devices import visible_devices

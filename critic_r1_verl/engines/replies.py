@@ -29,8 +29,13 @@ def parsed(text: str, what: str) -> Any:
 
 
 def completions(answer: Any, samples: int, what: str) -> list[Completion]:
-    """The completions in a reply: `samples` of them, or fewer from a server that ignores "n". ValueError if there are none, or more."""
+    """The completions in a reply: `samples` of them, or fewer from a server that ignores "n". ValueError if there are more.
+
+    An empty list of choices, which gateways send for a prompt that their filter stopped, is a refusal. ValueError if there is no list.
+    """
     choices = answer.get("choices") if isinstance(answer, dict) else None
+    if choices == []:
+        return refusal(f"no choices: {answer!r}", samples)
     if not isinstance(choices, list) or not 0 < len(choices) <= samples:
         raise ValueError(f"{what}: expected {samples} choice(s), got {answer!r:.300}; is this an OpenAI-compatible chat API?")
     usage = answer["usage"] if isinstance(answer.get("usage"), dict) else {}

@@ -22,6 +22,8 @@ class VllmEngine:
     vLLM does not start.
     """
 
+    left_out = ()
+
     def __init__(self, model: str | Path, *, max_model_len: int | None = None, tensor_parallel_size: int = 1) -> None:
         import os
 
