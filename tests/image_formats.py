@@ -72,16 +72,25 @@ def cmyk(kind: str) -> bytes:
     return encoded(Pillow.fromarray(areas(((0, 255, 255, 5), (255, 0, 255, 125), (255, 255, 0, 5), (0, 0, 0, 215))), mode="CMYK"), kind)
 
 
-def png_of_16_bits(colour_type: int, values: Any, transparent: bytes = b"") -> bytes:
-    """A PNG with 16 bits for each channel, written by hand because Pillow cannot write all of them."""
+def _png(size: tuple[int, int], bits: int, colour_type: int, lines: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG of these bytes, written by hand because Pillow cannot write all kinds, and would fill the picture."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    lines = b"".join(b"\0" + line.tobytes() for line in areas(values, ">u2"))
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, bits, colour_type, 0, 0, 0)
     marked = chunk(b"tRNS", transparent) if transparent else b""
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + marked + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def png_of_16_bits(colour_type: int, values: Any, transparent: bytes = b"") -> bytes:
+    """A PNG with 16 bits for each channel."""
+    return _png((WIDTH, HEIGHT), 16, colour_type, b"".join(b"\0" + line.tobytes() for line in areas(values, ">u2")), transparent)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of less than 100 bytes that says it has this size."""
+    return _png((width, height), 8, 2, bytes(100))
 
 
 def levels(values: Any, dtype: Any) -> bytes:

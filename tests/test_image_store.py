@@ -4,9 +4,8 @@
 import hashlib
 import io
 import random
-import struct
+import sys
 import threading
-import zlib
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +17,9 @@ from PIL import Image as Pillow
 from critic_r1_verl import images
 from critic_r1_verl.images import BadImage, Limits
 from data_prep.image_store import ImageStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+from image_formats import bomb
 
 LIMITS = Limits(56 * 56, 280 * 280)
 
@@ -40,16 +42,6 @@ def turned(data: bytes) -> bytes:
     buffer = io.BytesIO()
     Pillow.open(io.BytesIO(data)).save(buffer, format="JPEG", exif=exif)
     return buffer.getvalue()
-
-
-def bomb() -> bytes:
-    """A PNG of 250 bytes that says it has 60,000 x 60,000 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +99,7 @@ def test_any_other_becomes_rgb_upright_and_of_the_right_size(data: bytes, suffix
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image in a known format"),
         (noisy_jpeg((80, 60))[:700], "truncated or corrupt"),
         (encoded(size=(300, 300))[:-40], "truncated or corrupt"),
-        (bomb(), "too many pixels"),
+        (bomb(60_000, 60_000), "too many pixels"),
         (encoded(size=(1, 1)), "a side under 4 pixels"),
         (encoded(size=(900, 3)), "a side under 4 pixels"),
         (encoded(size=(800, 4)), "aspect ratio of 200 or more"),

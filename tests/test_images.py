@@ -32,7 +32,7 @@ from data_prep.image_store import ImageStore
 from data_prep.inspection import page as inspection_page
 
 sys.path.insert(0, str(Path(__file__).parent))
-from image_formats import FILES, encoded
+from image_formats import FILES, bomb, encoded
 
 GOLDEN = json.loads((Path(__file__).parent / "golden/images.json").read_text(encoding="utf-8"))
 LIMITS = Limits(56 * 56, 280 * 280)
@@ -143,8 +143,8 @@ HOSTILE = {
     "nothing": (b"", "not an image in a known format"),
     "text": (b"<html>", "not an image in a known format"),
     "another format": (encoded(Pillow.new("RGB", (8, 8)), "PPM"), "not an image in a known format"),
-    "a bomb": (encoded(Pillow.new("1", (12_000, 9_000)), "PNG"), "too many pixels"),
-    "a larger bomb": (encoded(Pillow.new("1", (30_000, 9_000)), "PNG"), "too many pixels"),
+    "a bomb": (bomb(12_000, 9_000), "too many pixels"),
+    "a larger bomb": (bomb(30_000, 9_000), "too many pixels"),
     "png cut short": (encoded(Pillow.effect_noise((64, 64), 90), "PNG")[:-60], "truncated or corrupt"),
     "jpeg cut short": (encoded(Pillow.effect_noise((64, 64), 90), "JPEG")[:-60], "truncated or corrupt"),
     "negative levels": (encoded(Pillow.fromarray(np.full((8, 8), -1, np.int32)), "TIFF"), "pixels of unknown range"),
