@@ -32,3 +32,20 @@ def test_too_few_devices(monkeypatch: pytest.MonkeyPatch, visible: str, availabl
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(ValueError, match=f"2 GPUs are requested, but {available} are available: lower --data-parallel-size"):
         devices.visible_devices(2)
+
+
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    assert (devices.available_memory(), devices.memory()) == (400, 1000)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.memory() > devices.available_memory() > 400
+
+
+def test_a_containers_cpus_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert devices.cpus() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert devices.cpus() >= 1

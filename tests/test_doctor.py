@@ -123,7 +123,7 @@ def real_world(tmp_path, sound_data, monkeypatch, quick_compose):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(supervise, "leftovers", list)
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
-    monkeypatch.setattr(space, "available_memory", lambda: 8 * GIB)
+    monkeypatch.setattr(devices, "available_memory", lambda: 8 * GIB)
     monkeypatch.setattr(space, "gpu_memory", lambda: 0)
     # The machine and the environment that run the tests are not what is tested here.
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 500 * GIB}))
@@ -373,7 +373,7 @@ def test_batches_for_eight_gpus(world):
     "memory_gib, free_gib, what", [(5.0, 500, "of memory available, 6 GiB are needed"), (8.0, 1, "free in /dev/shm, 2 GiB are needed")]
 )
 def test_memory(world, monkeypatch, memory_gib, free_gib, what):
-    monkeypatch.setattr(space, "available_memory", lambda: memory_gib * GIB)
+    monkeypatch.setattr(devices, "available_memory", lambda: memory_gib * GIB)
     monkeypatch.setattr(
         space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free_gib * GIB if path == space.SHM else 50 * GIB})
     )
@@ -383,15 +383,6 @@ def test_memory(world, monkeypatch, memory_gib, free_gib, what):
 def test_disk(world, monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 3 * GIB}))
     only(world.examine(), "fatal", "3.0 GiB free on the disk of", "max_actor_ckpt_to_keep")
-
-
-def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    for name, text in (("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 5\ninactive_file 300\n")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(space, "CGROUP", tmp_path)
-    assert space.available_memory() == 400
-    (tmp_path / "memory.max").write_text("max\n")
-    assert space.available_memory() > 400
 
 
 def test_an_occupied_port(world):
@@ -671,7 +662,7 @@ def gpu_world(world, monkeypatch):
     golden = json.loads((Path(__file__).parent / "golden" / "model_sizes.json").read_text())
     models = {f"Qwen/Qwen2.5-VL-{size}B-Instruct": sizes.Sizes(**golden[f"qwen2_5_vl_{size.lower()}b"]) for size in ("3", "7")}
     monkeypatch.setattr(devices, "gpu_count", lambda: 8)
-    monkeypatch.setattr(space, "available_memory", lambda: 2000 * GIB)
+    monkeypatch.setattr(devices, "available_memory", lambda: 2000 * GIB)
     monkeypatch.setattr(space, "gpu_memory", lambda: 80 * GIB)
     monkeypatch.setattr(space, "base_sizes", models.get)
     return world
@@ -699,7 +690,7 @@ def test_gpu_memory(gpu_world, monkeypatch, overrides, groups, card_gib, level, 
 
 @pytest.mark.parametrize(("there_gib", "level"), [(300, "ok"), (190, "warning"), (150, "fatal")])
 def test_host_memory(gpu_world, monkeypatch, there_gib, level):
-    monkeypatch.setattr(space, "available_memory", lambda: there_gib * GIB)
+    monkeypatch.setattr(devices, "available_memory", lambda: there_gib * GIB)
     (finding,) = space.check_memory(gpu_world.case())
     assert finding.level == level and ("agent.num_workers" in finding.remedy) == (level != "ok")
 
@@ -716,17 +707,9 @@ def test_host_memory(gpu_world, monkeypatch, there_gib, level):
     ],
 )
 def test_cpus(world, monkeypatch, overrides, groups, cpus, level):
-    monkeypatch.setattr(space, "cpus", lambda: cpus)
+    monkeypatch.setattr(devices, "cpus", lambda: cpus)
     (finding,) = space.check_cpus(world.case(*groups, *overrides))
     assert finding.level == level and ("num_cpus=" in finding.remedy) == (level == "fatal")
-
-
-def test_a_containers_cpus_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(space, "CGROUP", tmp_path)
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert space.cpus() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert space.cpus() >= 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from critic_r1_verl import cli
+from critic_r1_verl import cli, devices
 from critic_r1_verl.training import plan
 from critic_r1_verl.training.plan import checks, gpus, job, measured, memory, sizes, table, timing
 
@@ -380,6 +380,15 @@ def test_warnings(hardware: str, changes: dict, gpu: str, says: str, monkeypatch
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     warnings = planned(settings(hardware, **changes), gpu=gpus.named(gpu)).warnings
     assert [warning for warning in warnings if re.search(says, warning)], warnings
+
+
+def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    warnings = " ".join(planned(settings()).warnings)
+    assert "CPUs are needed, this machine has 1" in warnings and "GiB are needed, this machine has 1;" in warnings
 
 
 def test_a_large_validation(tmp_path: Path, settings: Settings) -> None:

@@ -114,7 +114,7 @@ class _Attempt:
                 on_step(step)
                 self._disagreement = self._disagreement or self._agreement.problem(step)
             if self._disagreement:
-                # The checkpoints that are there stay; a step that was learnt from noise is not worth a clean end.
+                # The run is killed at once, because what it would still learn is noise; its checkpoints stay on the disk.
                 return
             if running:
                 time.sleep(POLL_SECONDS)

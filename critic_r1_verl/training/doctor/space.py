@@ -5,8 +5,6 @@ On GPUs each figure is the planner's (critic-r1 plan). It is an estimate, so wha
 where only small bases train, the figures are fixed ones, and nothing heavy is imported.
 """
 
-import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -29,7 +27,6 @@ GPU_DISK_GIB = 20
 # NCCL and Ray's object store use it; a container has 64 MB by default.
 GPU_SHM_GIB = 8
 SHM = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_space(case: Case) -> Iterator[Finding]:
@@ -56,7 +53,7 @@ def check_space(case: Case) -> Iterator[Finding]:
     if on_cpu:
         more = "end other programs; `critic-r1 doctor --clean` ends leftovers"
         needs += [
-            ("fatal", "of memory available", available_memory(), CPU_MEMORY_GIB, more),
+            ("fatal", "of memory available", devices.available_memory(), CPU_MEMORY_GIB, more),
             ("fatal", "free in /dev/shm", shm, CPU_SHM_GIB, more_shm),
         ]
     elif not cluster_address(config):
@@ -74,7 +71,7 @@ def check_memory(case: Case) -> Iterator[Finding]:
     if config.trainer.device == "cpu" or not devices.gpu_count() or cluster_address(config) or not (planned := _planned(config)):
         return
     model, lengths = planned
-    work, card, there = job.read(config, model, lengths), gpu_memory(), available_memory()
+    work, card, there = job.read(config, model, lengths), gpu_memory(), devices.available_memory()
     host = memory.host_bytes(config, model, lengths)
     lacks = list(checks.host(host, there, work))
     phases: dict[str, dict[str, float]] = {}
@@ -98,7 +95,7 @@ def check_cpus(case: Case) -> Iterator[Finding]:
     """Whether Ray has the CPUs that verl reserves; with fewer, the run waits for them for ever."""
     if cluster_address(case.config):
         return
-    there = case.config.ray_kwargs.ray_init.get("num_cpus") or cpus()
+    there = case.config.ray_kwargs.ray_init.get("num_cpus") or devices.cpus()
     # The nodes are assumed to be alike.
     needed = -(-memory.ray_cpus(case.config) // case.config.trainer.nnodes)
     if needed <= there:
@@ -170,26 +167,3 @@ def gpu_memory() -> int:
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return min((int(line) * 2**20 for line in told.split() if line.isdecimal()), default=0)
-
-
-def cpus() -> int:
-    """The CPUs that Ray counts here: those of the machine, or fewer in a container that is given less."""
-    there = os.cpu_count() or 1
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (FileNotFoundError, ValueError):
-        return there
-    return there if quota == "max" else min(there, max(1, int(quota) // int(period)))
-
-
-def available_memory() -> float:
-    """The bytes that this process and its children may still allocate, within the machine's memory and a container's limit."""
-    import psutil
-
-    available = psutil.virtual_memory().available
-    try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = re.search(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
-    except FileNotFoundError:
-        return available
-    return available if limit == "max" else min(available, int(limit) - int(used) + (int(cached[1]) if cached else 0))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from critic_r1_verl import devices
 from critic_r1_verl.training.compose import compose
 from critic_r1_verl.training.plan import checks, gpus, job, measured, memory, sizes, timing
 from critic_r1_verl.training.plan.memory import checkpoint_bytes, disk_bytes, host_bytes, ray_cpus
@@ -160,10 +161,9 @@ def _machine(config: Any, work: job.Job, host: dict[str, float], disk: float | N
     """What this machine has too little of; nothing of a Ray cluster that is already there is known from here."""
     if os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address"):
         return []
-    cpus = config.ray_kwargs.ray_init.num_cpus or (os.cpu_count() or 1)
+    cpus = config.ray_kwargs.ray_init.num_cpus or devices.cpus()
     folder = Path(config.trainer.default_local_dir).absolute()
     free = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
-    memory_here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fewer = (
         "use fewer transfer_queue.backend.SimpleStorage.num_data_storage_units, or a machine with more CPUs: verl waits for them for ever"
     )
@@ -172,6 +172,6 @@ def _machine(config: Any, work: job.Job, host: dict[str, float], disk: float | N
         *checks.enough(
             "CPUs that verl reserves from Ray", memory.ray_cpus(config), cpus * config.trainer.nnodes, fewer, unit="CPUs", size=1
         ),
-        *checks.host(host, memory_here, work),
+        *checks.host(host, devices.memory(), work),
         *checks.enough(f"disk of {config.trainer.default_local_dir}", disk or 0, free, rotate),
     ]
