@@ -395,8 +395,9 @@ def test_fields_that_a_server_refuses_are_left_out(serve, capsys: pytest.Capture
     assert len(lines) == len(REFUSALS) and all(any(f"refuses '{name}'" in line for line in lines) for name in REFUSALS)
 
 
-def test_json_that_is_cut_short_is_asked_again(serve) -> None:
-    server = serve(lambda _, number: (200, b'{"choices": [{"message": {"con') if number == 0 else said("well"))
+@pytest.mark.parametrize("cut", [b"", b'{"choices": [{"message": {"con'])
+def test_json_that_is_cut_short_is_asked_again(serve, cut: bytes) -> None:
+    server = serve(lambda _, number: (200, cut) if number == 0 else said("well"))
     ((_, (completion,)),) = OpenAIEngine(server.url, "m").generate([request()])
     assert completion.text == "well" and len(server.asked) == 2
 

@@ -5,7 +5,7 @@ time        an attempt ends after timeout_seconds, from the connection to the la
 size        a body of more than MAX_BODY_BYTES, decompressed, is refused
 redirects   are followed with method and body, but only on the same server, or from http to https on the same host
 errors      sent with status 200, as some gateways do, get the status that their body states
-cut short   JSON with status 200 that ends too early counts as a failed connection, and is requested again
+cut short   an empty or incomplete JSON body with status 200 counts as a failed connection, and is requested again
 events      a body of server-sent events becomes the one JSON object that a server without streaming would have sent
 letters     a body is read as UTF-8, else in the encoding that its header states; what fits neither becomes U+FFFD
 """
@@ -101,7 +101,7 @@ def _usual(response: Any, content: bytes, request: Any) -> Any:
         if merged is None:
             raise httpx2.RemoteProtocolError("the stream of events ended early", request=request)
         text = json.dumps(merged)
-    if response.status_code == 200 and text.lstrip().startswith("{") and not _is_json(text):
+    if response.status_code == 200 and text.lstrip()[:1] in ("", "{") and not _is_json(text):
         raise httpx2.RemoteProtocolError("the JSON of the response is cut short", request=request)
     headers = httpx2.Headers({name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers})
     status = _status(response.status_code, text)

@@ -41,6 +41,7 @@ def test_sizes(name: str) -> None:
     assert asdict(sizes.of_base(str(TESTS / "fixtures" / "model_configs" / name))) == GOLDEN[name]
 
 
+@pytest.mark.nightly
 def test_verl_reserves_the_planned_cpus(tmp_path: Path) -> None:
     # Ray's sockets lie below its folder, and their paths may have a hundred characters only.
     with tempfile.TemporaryDirectory(prefix="ray") as folder:

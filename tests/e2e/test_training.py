@@ -150,16 +150,16 @@ def test_a_base_by_its_name_is_trained_and_its_checkpoint_is_measured(mine: Path
     critic_r1(mine, "export", str(experiment), "--out", "trained", **here)
     assert f"base_model: {MODEL}" in (mine / "trained" / "README.md").read_text()
     assert str(mine) not in "".join(file.read_text() for file in (mine / "trained").glob("*.json"))
-    critic_r1(mine, "eval", "--model", "trained", "--data", "data", "--max-tokens", "16", "--out", "eval/trained", **here)
-    sampling = ("--max-tokens", "16", "--samples", "2")
-    critic_r1(mine, "select", "--model", "trained", "--data", "data", *sampling, "--out", "eval/trained", **here)
+    measure = ("--model", "trained", "--data", "data", "--max-tokens", "16", "--out")
+    critic_r1(mine, "eval", *measure, "eval", **here)
+    critic_r1(mine, "select", *measure, "select", "--samples", "2", **here)
     assert len(hub.requests) == num_requests
-    printed = critic_r1(mine, "report", "eval/trained", "--training", "training.jsonl")
-    assert "Critic accuracy" in printed and "report: eval/trained/report.html" in printed
-    metrics = json.loads((mine / "eval/trained/test/metrics.json").read_text())
-    assert metrics["counts"]["pairs"] > 0 < metrics["counts"]["questions"]
-    assert metrics["counts"]["pairs"] + metrics["counts"]["questions"] == 12
-    assert metrics["policy"]["self_critique"]["n"] == metrics["counts"]["questions"]
+    printed = critic_r1(mine, "report", "eval", "--against", "select", "--training", "training.jsonl")
+    assert "Critic accuracy" in printed and "report: eval/report.html" in printed
+    evaluated, selected = (json.loads((mine / out / "test/metrics.json").read_text()) for out in ("eval", "select"))
+    counts = evaluated["counts"]
+    assert counts["pairs"] > 0 < counts["questions"] and counts["pairs"] + counts["questions"] == 12
+    assert selected["policy"]["self_critique"]["n"] == counts["questions"]
 
 
 def test_an_engine_is_empty_after_an_error(mine: Path) -> None:
