@@ -50,6 +50,8 @@ def environment(folder: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": stand_in,
         "FLASH_ATTN_CALLS": str(folder / "flash_attn_calls"),
+        # Two ranks and two workers of vLLM share two cores, and threads that wait for each other take them.
+        "OMP_NUM_THREADS": "1",
     }
 
 
