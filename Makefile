@@ -96,7 +96,7 @@ test-unit: $(STAMP) ## the unit tests alone
 	$(UNIT_TESTS)
 
 .PHONY: test-nightly
-test-nightly: $(STAMP) ## end-to-end trainings that `make test` leaves out, because they take minutes each
+test-nightly: $(STAMP) ## end-to-end tests that `make test` leaves out, because they take minutes
 	$(BIN)/python -m pytest tests/e2e -m nightly $(ARGS)
 
 .PHONY: rehearse

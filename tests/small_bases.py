@@ -78,7 +78,7 @@ def build(name: str, texts: Iterable[str], out: Path, seed: int = 0, likely: Seq
 
 
 def _make_likely(model: Any, ids: list[int]) -> None:
-    """Give the tokens a tenth of the probability on average: more in some places, less in others, and one about as much as another.
+    """Give each token a few percent of the probability: more in some places, less in others, and one about as much as another.
 
     The first number of each hidden state becomes about the same everywhere, so that a weight for it adds a constant to a logit.
     """
