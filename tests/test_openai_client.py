@@ -548,6 +548,19 @@ def test_messages_hold_no_secrets(serve, monkeypatch: pytest.MonkeyPatch, capsys
         assert secret not in said_to_user
 
 
+def test_a_reply_that_repeats_the_key_is_shown_without_it(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(secrets.KEY, "sk-secret")
+    for body in (b"<sk-secret>", {"request": "sk-secret"}, {"choices": ["sk-secret"]}):
+        with pytest.raises(ValueError, match=r"\*\*\*") as raised:
+            list(OpenAIEngine(serve(lambda *_, body=body: (200, body)).url, "m").generate([request()]))
+        assert "sk-secret" not in str(raised.value)
+    server = serve(lambda *_: (200, {"choices": [], "request": "sk-secret"}), models=(200, b"<sk-secret>"))
+    ((_, (completion,)),) = OpenAIEngine(server.url, "m").generate([request()])
+    assert completion.end == "refused" and "***" in completion.text and "sk-secret" not in completion.text
+    with pytest.raises(ValueError, match=r"not JSON: '<\*\*\*>'"):
+        OpenAIEngine(server.url)
+
+
 def test_bodies_are_redacted() -> None:
     body = {
         "top_k": 5,

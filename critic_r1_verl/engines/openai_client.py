@@ -127,9 +127,13 @@ class OpenAIEngine:
             body = {key: value for key, value in asked.items() if value is not None}
             status, text = await self._sent(client.post("/chat/completions", cast_to=httpx2.Response, body=body), what)
             if status == 200:
-                found = replies.completions(replies.parsed(text, what), samples, what)
+                try:
+                    found = replies.completions(replies.parsed(text, what), samples, what)
+                except ValueError as error:
+                    raise ValueError(self._shown(str(error))) from error
                 self._notice(found[0].model)
-                return found
+                # A refusal may repeat the request with its key; a text of the model is kept as it is.
+                return [replace(each, text=self._shown(each.text)) if each.end == "refused" else each for each in found]
             if field := replies.refused_field(status, text, settings.keys() - self.body.keys()):
                 self._leave_out(field, text)
             elif replies.is_refusal(status, text):
@@ -199,7 +203,7 @@ class OpenAIEngine:
         status, text = asyncio.run(listed())
         if status != 200:
             raise ValueError(f"{_error(status, text, what)}; {remedy}")
-        answer = replies.parsed(text, what)
+        answer = replies.parsed(self._shown(text), what)
         models = answer.get("data") if isinstance(answer, dict) else answer
         models = models if isinstance(models, list) else []
         served = [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
