@@ -127,8 +127,14 @@ def listening(of: int) -> set[tuple[str, str]]:
 
 def test_a_base_by_its_name_is_trained_and_its_checkpoint_is_measured(mine: Path, hub: StandInHub) -> None:
     here = {"HF_HOME": str(mine / "hub"), "HF_ENDPOINT": hub.endpoint}
+    fetch = f"from critic_r1_verl import hub; hub.fetch({MODEL!r}, 'base')"
+    subprocess.run([sys.executable, "-c", fetch], env=environment() | here | {"HF_HUB_OFFLINE": "0"}, check=True)
+    num_requests = len(hub.requests)
+    assert any(request.endswith("model.safetensors") for request in hub.requests)
+
+    # From here on offline. The pickled weights were left on the hub, and nobody misses them.
     shared_memory, files = set(os.listdir("/dev/shm")), set(os.listdir(mine))
-    process = subprocess.Popen(command(mine), env=environment() | here | {"HF_HUB_OFFLINE": "0"}, cwd=mine)
+    process = subprocess.Popen(command(mine), env=environment() | here, cwd=mine)
     wait_until(lambda: steps(mine), 900, process, mine)
     listeners = listening(process.pid)
     assert listeners and {address for _, address in listeners} <= LOOPBACK, listeners
@@ -140,11 +146,8 @@ def test_a_base_by_its_name_is_trained_and_its_checkpoint_is_measured(mine: Path
     assert last["critic/score/mean"] == pytest.approx(0.9 * last["reward/acc/mean"] + 0.1 * last["reward/format/mean"], abs=1e-5)
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
-    assert set(os.listdir(mine)) - files == {"checkpoints", "hub", "training.log", "training.jsonl"}
+    assert set(os.listdir(mine)) - files == {"checkpoints", "training.log", "training.jsonl"}
 
-    # From here on offline. The pickled weights were left on the hub, and nobody misses them.
-    num_requests = len(hub.requests)
-    assert any(request.endswith("model.safetensors") for request in hub.requests)
     (experiment,) = (mine / "checkpoints").iterdir()
     assert "-Qwen2.5-VL-7B-Instruct-" in experiment.name
     critic_r1(mine, "export", str(experiment), "--out", "trained", **here)
