@@ -87,4 +87,5 @@ def _answer(question: QuestionRecord, sample: int, completion: Completion, model
         completion_tokens=completion.completion_tokens,
         model=completion.model or model,
         template_sha=policy.template.sha,
+        image_tokens=completion.image_tokens,
     )

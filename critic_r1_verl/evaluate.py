@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure a model on the test split of a data folder and on benchmarks. Each of them gets a run folder OUT/<name>/ (scoring/run.py).
 
-evaluate() judges the pairs and answers the questions. select() samples answers and lets the model select one of them. A killed command
+evaluate() judges the pairs and answers the questions. sample() samples answers and select() selects one of them. A killed command
 resumes when it is run again; another model or other settings need another folder. judge_one() judges a single pair and writes no files.
 """
 
@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import critic_r1_verl
-from critic_r1_verl import benchmarks, data_folder, foreign, prompts
+from critic_r1_verl import benchmarks, data_folder, foreign, lines, prompts
 from critic_r1_verl.answer import Policy, answer
 from critic_r1_verl.benchmarks import pairs
+from critic_r1_verl.critics.answers import AnswerCritic
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
-from critic_r1_verl.files import locked, replacing, write_json
+from critic_r1_verl.files import locked, read_object, replacing, write_json
 from critic_r1_verl.images import READING
 from critic_r1_verl.journal import MAX_REFUSED
 from critic_r1_verl.judge import judge
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
 from critic_r1_verl.prompts import Template
 from critic_r1_verl.records import ORDERS, Image, PairRecord, QuestionRecord, Record, to_record, write_jsonl
-from critic_r1_verl.scoring.run import CONFIG, Metrics, Run, read_object, write_metrics
-from critic_r1_verl.select import methods
-from critic_r1_verl.select.run import judge_matches
+from critic_r1_verl.scoring.run import CONFIG, Metrics, Run, write_metrics
+from critic_r1_verl.select import usage
+from critic_r1_verl.select.candidates import by_question
+from critic_r1_verl.select.plan import Plan, selections_of, verdicts_of
+from critic_r1_verl.select.run import judge_answers
 from critic_r1_verl.verdict import THINK_TAGS
 
 OTHER_FOLDER = "give another --out, or delete the folder"
@@ -162,28 +165,46 @@ def evaluate(engine: Engine, place: Place, settings: Settings, engine_facts: Map
     return write_metrics(run)
 
 
-def select(engine: Engine, place: Place, settings: Settings, engine_facts: Mapping[str, Any]) -> Metrics:
-    """Sample answers to the questions of a prepared place, let the model select one of each, and write and return the metrics.
+def sample(engine: Engine, place: Place, settings: Settings, engine_facts: Mapping[str, Any]) -> None:
+    """Sample the answers to the questions of a prepared place, from which select() then selects.
 
     engine_facts and ValueError as for evaluate(); ValueError also if there are no questions.
     """
-    run, built_with = place.run, place.templates
-    questions = {question.question_id: question for question in run.questions}
+    run = place.run
+    questions = run.questions
     if not questions:
         raise ValueError(f"{run.folder}: there are no questions to answer, only pairs; give --data with a test split that has questions")
-    critic, policy = settings.critic((), built_with.get("pair")), settings.policy(built_with.get("question"))
-    sampling = {"samples": asdict(policy.sampling), "judging": asdict(critic.sampling)}
-    templates = {"template": _template_config(critic.template), "question_template": _template_config(policy.template)}
-    _record(run, "select", _model_config(engine, engine_facts, settings) | sampling | templates)
-    folder = run.folder
-    where: dict[str, Any] = {"root": folder, "max_refused": settings.max_refused}
-    with _left_out_recorded(run, engine):
-        answers = answer(list(questions.values()), engine, policy, folder / Answer.FILE, label=f"sampling {run.name}", **where)
-        samples = methods.by_question(answers)
-        matches = judge_matches(questions, samples, engine, critic, folder / Match.FILE, **where)
-    selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
-    with replacing(folder / Selection.FILE) as temporary:
-        temporary.write_bytes(b"".join(encode(line) for line in sorted(selections, key=lambda line: line.key)))
+    policy = settings.policy(place.templates.get("question"))
+    facts = {"sampling": asdict(policy.sampling), "template": _template_config(policy.template)}
+    _record(run, "sample", _model_config(engine, engine_facts, settings) | facts)
+    with _left_out_recorded(run, engine), usage.metered(run.folder, "answering", engine) as meter:
+        label, limit = f"sampling {run.name}", settings.max_refused
+        answers = answer(questions, meter, policy, run.folder / Answer.FILE, root=run.folder, label=label, max_refused=limit)
+    usage.update(run.folder, "answering", usage.of_answers(answers))
+
+
+def select(
+    engine: Engine, place: Place, settings: Settings, engine_facts: Mapping[str, Any], plan: Plan, *, with_image: bool = True
+) -> Metrics:
+    """Select among the sampled answers of a prepared place by the methods of the plan, and write and return the metrics.
+
+    engine: the judge. with_image: whether it is shown the images. Other methods may be added to a run; engine_facts and ValueError as for
+    evaluate().
+    """
+    run = place.run
+    critic = AnswerCritic(settings.critic((), place.templates.get("pair")), with_image)
+    facts = {"sampling": asdict(critic.pairwise.sampling), "template": _template_config(critic.pairwise.template), "with_image": with_image}
+    _record(run, "select", _model_config(engine, engine_facts, settings) | facts)
+    questions = {question.question_id: question for question in run.questions}
+    samples = by_question(lines.read(run.folder / Answer.FILE, Answer))
+    with _left_out_recorded(run, engine), usage.metered(run.folder, "judging", engine) as meter:
+        out, limit = run.folder / Match.FILE, settings.max_refused
+        matches = judge_answers(questions, samples, plan, meter, critic, out, root=run.folder, max_refused=limit)
+    usage.update(run.folder, "judging", usage.of_matches(matches))
+    selections = selections_of(plan, questions.values(), samples, verdicts_of(matches))
+    write_json(run.folder / CONFIG, _config(run) | {"methods": plan.to_json()})
+    with replacing(run.folder / Selection.FILE) as temporary:
+        temporary.write_bytes(b"".join(map(encode, selections)))
     return write_metrics(run)
 
 

@@ -50,6 +50,17 @@ def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. ValueError, with the file's name and the remedy, if it is missing or holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object; {remedy}")
+    return content
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON. The file appears only when it is complete. ValueError if a number is not finite."""
     with replacing(path) as temporary:

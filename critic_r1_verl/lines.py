@@ -16,6 +16,12 @@ from critic_r1_verl.verdict import Status
 
 Key = tuple[Any, ...]
 
+Kind = Literal["pair", "score", "choice", "revision"]
+"""What a judge is asked about sampled answers (select/calls.py)."""
+
+KINDS = get_args(Kind)
+_NUM_SHOWN = {"pair": 2, "score": 1, "revision": 1}
+
 End = Literal["complete", "cut_short", "refused", "tool_call", "empty"]
 """How a completion ended (engines/base.py)."""
 
@@ -68,7 +74,10 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One answer to a question. kind is "greedy" or "sample". answer is the normalised content of the box, None if none was parsed."""
+    """One answer to a question. kind is "greedy" or "sample". answer is the normalised content of the box, None if none was parsed.
+
+    image_tokens is the part of prompt_tokens that stands for images.
+    """
 
     FILE: ClassVar[str] = "answers.jsonl"
 
@@ -83,6 +92,7 @@ class Answer:
     completion_tokens: int | None
     model: str
     template_sha: str
+    image_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -100,52 +110,72 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
-    """A judgement of two sampled answers to one question, in one order: first and second are their sample indices.
+    """A verdict on sampled answers to one question. kind, shown and repeat as in select/calls.py; so shown is in the shown frame.
 
-    choice is in the shown frame: order "12" shows the first answer first, order "21" the second.
+    choice is what the verdict says: "1", "2" or "tie" for a pair, "0" to "10" for a score, the place "1" to "n" for a choice, and the new
+    answer for a revision; None if and only if status is not "parsed".
     """
 
     FILE: ClassVar[str] = "matches.jsonl"
 
     question_id: str
-    first: int
-    second: int
-    order: Order
-    choice: Choice | None
+    kind: Kind
+    shown: tuple[int, ...]
+    repeat: int
+    choice: str | None
     status: str
     text: str
     prompt_tokens: int | None
+    image_tokens: int | None
     completion_tokens: int | None
     model: str
     template_sha: str
 
     def __post_init__(self) -> None:
+        if isinstance(self.shown, list):
+            object.__setattr__(self, "shown", tuple(self.shown))
         _check_types(self)
-        _check_one_of(self, "order", ORDERS)
-        _check_choice(self)
+        _check_one_of(self, "kind", KINDS)
+        _check_one_of(self, "status", STATUSES)
+        allowed = {
+            "pair": CHOICES,
+            "score": tuple(map(str, range(11))),
+            "choice": tuple(str(place + 1) for place in range(len(self.shown))),
+        }.get(self.kind)
+        if self.choice is not None and allowed:
+            _check_one_of(self, "choice", allowed)
+        if (self.choice is None) != (self.status != "parsed"):
+            raise ValueError(f"key 'status': {self.status!r} contradicts the choice {self.choice!r:.80}")
+        if len({*self.shown}) != len(self.shown) or len(self.shown) != _NUM_SHOWN.get(self.kind, max(2, len(self.shown))):
+            raise ValueError(f"key 'shown': {list(self.shown)!r:.80} are not the answers of a {self.kind}")
 
     @property
     def key(self) -> Key:
-        return self.question_id, self.first, self.second, self.order
+        return self.question_id, self.kind, self.shown, self.repeat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """The answer that a method selects among the samples of a question. sample is its index.
+    """The answer that a method (select/methods.py) selects among the first `samples` samples of a question. sample is its index.
 
-    correct is in [0, 1]: in a tie, the mean over the tied answers. matches is the number of pairs of answers that were judged; undecided
-    is the number of those without a winner, because the two orders did not prefer the same answer.
+    correct is in [0, 1]: in a tie, the mean over the tied answers. A revised answer has the sample that it revises. calls is the number of
+    verdicts that the method used, and undecided the number of its comparisons without a winner. answer_tokens are those of the samples,
+    their prompt once; judge_tokens are those of the verdicts with their prompts; None if the engine does not return them.
     """
 
     FILE: ClassVar[str] = "selections.jsonl"
 
     question_id: str
     method: str
+    samples: int
     sample: int
     answer: str | None
     correct: float
-    matches: int
+    calls: int
+    comparisons: int
     undecided: int
+    answer_tokens: int | None
+    judge_tokens: int | None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -154,7 +184,7 @@ class Selection:
 
     @property
     def key(self) -> Key:
-        return self.question_id, self.method
+        return self.question_id, self.method, self.samples
 
 
 AnyLine = TypeVar("AnyLine", Judgement, Answer, Match, Selection)
@@ -195,8 +225,8 @@ def read(path: Path, cls: type[AnyLine]) -> Iterator[AnyLine]:
             yield line
 
 
-_COUNTS = ("repeat", "sample", "first", "second", "matches", "undecided")
-_TOKENS = ("prompt_tokens", "completion_tokens")
+_COUNTS = ("repeat", "sample", "samples", "calls", "comparisons", "undecided")
+_TOKENS = ("prompt_tokens", "image_tokens", "completion_tokens", "answer_tokens", "judge_tokens")
 
 
 def _check_types(line: Any) -> None:
@@ -205,6 +235,9 @@ def _check_types(line: Any) -> None:
         if name in _COUNTS or (name in _TOKENS and value is not None):
             if type(value) is not int or value < 0:
                 raise ValueError(f"key {name!r}: {value!r:.80} is not an integer of 0 or more")
+        elif name == "shown":
+            if not isinstance(value, tuple) or any(type(sample) is not int or sample < 0 for sample in value):
+                raise ValueError(f"key 'shown': {value!r:.80} is not a list of integers of 0 or more")
         elif name == "correct":
             # In a Selection it is a number, and JSON may hold 1 for 1.0.
             if type(value) is not bool and not (isinstance(line, Selection) and type(value) in (int, float)):

@@ -43,7 +43,9 @@ def completions(answer: Any, samples: int, what: str) -> list[Completion]:
     # For several choices the server returns only the sum of their tokens.
     used = _count(usage.get("completion_tokens")) if len(choices) == 1 else None
     prompt = _count(usage.get("prompt_tokens"))
-    return [Completion(text, prompt, used, end, model) for text, end in (_text_and_end(choice, what) for choice in choices)]
+    details = usage["prompt_tokens_details"] if isinstance(usage.get("prompt_tokens_details"), dict) else {}
+    parts = _count(details.get("image_tokens")), _count(details.get("cached_tokens"))
+    return [Completion(text, prompt, used, end, model, *parts) for text, end in (_text_and_end(choice, what) for choice in choices)]
 
 
 def refusal(body: str, num: int) -> list[Completion]:

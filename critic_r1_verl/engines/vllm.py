@@ -53,6 +53,8 @@ class VllmEngine:
         self.name = str(model)
         folder = str(hub.fetch(self.name, "model"))
         self._processor = AutoProcessor.from_pretrained(folder)
+        # Not every processor says which token stands for a part of an image.
+        self._image_token: int | None = getattr(self._processor, "image_token_id", None)
         options |= {"max_model_len": max_model_len, "tensor_parallel_size": tensor_parallel_size, "max_num_seqs": MAX_RUNNING}
         try:
             self._llm = LLM(model=folder, seed=0, disable_log_stats=True, **options)
@@ -111,6 +113,8 @@ class VllmEngine:
                         len(output.prompt_token_ids or ()),
                         len(choice.token_ids),
                         "cut_short" if choice.finish_reason == "length" else "complete",
+                        image_tokens=None if self._image_token is None else (output.prompt_token_ids or []).count(self._image_token),
+                        cached_tokens=output.num_cached_tokens,
                     )
                     for choice in sorted(output.outputs, key=lambda choice: choice.index)
                 ],

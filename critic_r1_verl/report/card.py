@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from critic_r1_verl import __version__, data_folder
-from critic_r1_verl.files import replacing
+from critic_r1_verl.files import read_object, replacing
 from critic_r1_verl.report.collect import read_steps
 from critic_r1_verl.report.figures import HEADLINE, percent, written
 from critic_r1_verl.report.page import CURVES
-from critic_r1_verl.scoring.run import METRICS, Metrics, Run, read_object, runs_in
+from critic_r1_verl.scoring.run import METRICS, Metrics, Run, runs_in
 from critic_r1_verl.training import checkpoints, experiment
 from critic_r1_verl.training.doctor import CLAIM
 

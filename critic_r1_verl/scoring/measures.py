@@ -15,10 +15,10 @@ Of a critic (shares, of pairs where both orders are needed, else of judgements):
 Of a policy (answers are graded by the reward of training):
     greedy                   greedy answers that are right
     sample                   sampled answers that are right
-    majority, self_critique  answers picked among the samples by this method that are right
-    sample_tokens            the mean number of tokens of all samples of a question
-    critique_tokens          the mean number of tokens of all matches judged for a question, prompts included
-    undecided                judged matches whose two orders do not agree on the winner
+    METHOD                   answers selected by this method (select/methods.py), among the largest number of samples, that are right
+    undecided/METHOD         its comparisons without a winner, because the two orders do not agree or there is no verdict
+    answer_tokens            the mean number of tokens of all samples of a question, with their prompt
+    judge_tokens/METHOD      the mean number of tokens of the verdicts that this method used for a question, with their prompts
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,16 +26,16 @@ from functools import partial
 
 from critic_r1_verl.benchmarks import tally
 from critic_r1_verl.benchmarks.tally import Case
-from critic_r1_verl.lines import ENDS, STATUSES, Answer, Match, Selection
+from critic_r1_verl.lines import ENDS, STATUSES, Answer, Selection
 from critic_r1_verl.records import PairRecord, QuestionRecord, to_record
 from critic_r1_verl.scoring.estimates import Values
 from critic_r1_verl.scoring.judged import ByPair, Judged, strict, voted
-from critic_r1_verl.select.methods import METHODS
 
 Measures = dict[str, Callable[[], Values | None]]
 """For each measure, a function that returns its values, None if there are none; so the values of only one measure are held at a time."""
 
-TOKENS = ("completion_tokens", "sample_tokens", "critique_tokens")
+TOKENS = ("completion_tokens", "answer_tokens", "judge_tokens")
+"""The first parts of the names of measures that are numbers of tokens and not shares."""
 
 
 def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[Case], clusters: Sequence[int]) -> Measures:
@@ -95,43 +95,35 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
     return found
 
 
-def policy(
-    questions: Sequence[QuestionRecord], answers: Iterable[Answer], matches: Iterable[Match], selections: Iterable[Selection]
-) -> Measures:
-    """The measures of a policy. selections: those computed from the answers and matches.
+def policy(questions: Sequence[QuestionRecord], answers: Iterable[Answer], selections: Iterable[Selection]) -> Measures:
+    """The measures of a policy.
 
     ValueError names a question that lacks an answer which other questions have, and an answer to an unknown question.
     """
     ids = [question.question_id for question in questions]
     cluster_of = dict(zip(ids, clusters_of(questions), strict=True))
-    graded: dict[tuple, float] = {}
-    sampled: dict[tuple, float] = {}
-    tokens_known = True
-    for answer in answers:
-        graded[answer.question_id, answer.kind, answer.sample] = float(answer.correct)
-        if answer.kind == "sample":
-            tokens_known &= answer.completion_tokens is not None
-            sampled[answer.question_id,] = sampled.get((answer.question_id,), 0) + (answer.completion_tokens or 0)
+    graded = {answer.key: float(answer.correct) for answer in answers}
     _check_complete(graded, set(ids))
-    picked = {(line.question_id, line.method): line for line in selections}
-    critiqued: dict[tuple, float] = {(question_id,): 0.0 for question_id, method in picked if method == "self_critique"}
-    for match in matches:
-        tokens_known &= match.completion_tokens is not None and match.prompt_tokens is not None
-        if (match.question_id,) in critiqued:
-            critiqued[match.question_id,] += (match.prompt_tokens or 0) + (match.completion_tokens or 0)
-
-    judged = [line for line in picked.values() if line.method == "self_critique" and line.matches]
-    found = {
-        "greedy": _values({key: value for key, value in graded.items() if key[1] == "greedy"}, cluster_of),
-        "sample": _values({key: value for key, value in graded.items() if key[1] == "sample"}, cluster_of),
-        **{
-            method: _values({(key[0],): line.correct for key, line in picked.items() if key[1] == method}, cluster_of) for method in METHODS
-        },
-        "undecided": _values({(line.question_id,): line.undecided / line.matches for line in judged}, cluster_of),
-        "sample_tokens": _values(sampled, cluster_of, bounded=False) if tokens_known else None,
-        "critique_tokens": _values(critiqued, cluster_of, bounded=False) if tokens_known else None,
-    }
+    found = {kind: _values({key: value for key, value in graded.items() if key[1] == kind}, cluster_of) for kind in ("greedy", "sample")}
+    for method, of_method in of_methods(selections).items():
+        compared = [line for line in of_method if line.comparisons]
+        found |= {
+            method: _values({(line.question_id,): line.correct for line in of_method}, cluster_of),
+            f"undecided/{method}": _values({(line.question_id,): line.undecided / line.comparisons for line in compared}, cluster_of),
+            f"judge_tokens/{method}": _tokens({(line.question_id,): line.judge_tokens for line in of_method}, cluster_of),
+            "answer_tokens": _tokens({(line.question_id,): line.answer_tokens for line in of_method}, cluster_of),
+        }
     return {name: partial(_itself, values) for name, values in found.items()}
+
+
+def of_methods(selections: Iterable[Selection]) -> dict[str, list[Selection]]:
+    """The selections of each method among the largest number of samples."""
+    found: dict[str, list[Selection]] = {}
+    for line in sorted(selections, key=lambda line: (line.method, -line.samples, line.question_id)):
+        of_method = found.setdefault(line.method, [])
+        if not of_method or line.samples == of_method[0].samples:
+            of_method.append(line)
+    return found
 
 
 def _nothing() -> None:
@@ -161,6 +153,11 @@ def clusters_of(records: Iterable[PairRecord | QuestionRecord]) -> list[int]:
 
 def _values(values: Mapping[tuple, float], cluster_of: Mapping[str, int], bounded: bool = True) -> Values | None:
     return Values(values, cluster_of, bounded) if values else None
+
+
+def _tokens(values: Mapping[tuple, int | None], cluster_of: Mapping[str, int]) -> Values | None:
+    known = {key: float(value) for key, value in values.items() if value is not None}
+    return Values(known, cluster_of, bounded=False) if known and len(known) == len(values) else None
 
 
 def _check_complete(graded: Mapping[tuple, float], questions: set[str]) -> None:

@@ -14,7 +14,6 @@ the end, metrics.json, which can be computed again from the others. metrics.json
     notes       remarks for the reader
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,13 +23,14 @@ from typing import Any
 from critic_r1_verl import benchmarks, lines
 from critic_r1_verl.benchmarks import tally
 from critic_r1_verl.data_folder import RECORDS
-from critic_r1_verl.files import write_json
+from critic_r1_verl.files import read_object, write_json
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection
 from critic_r1_verl.records import PairRecord, QuestionRecord, RecordFile
 from critic_r1_verl.scoring import judged as judging
 from critic_r1_verl.scoring import measures
 from critic_r1_verl.scoring.score import estimates_of, metrics_of, score
-from critic_r1_verl.select import methods
+from critic_r1_verl.select.candidates import by_question
+from critic_r1_verl.select.plan import Plan, selections_of, verdicts_of
 
 Metrics = dict[str, Any]
 
@@ -74,8 +74,17 @@ class Run:
 
     def selections(self) -> list[Selection]:
         """The answers picked by each method, computed from the answers and matches of a complete selection."""
-        samples = methods.by_question(self.answers())
-        return methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(self.matches()))
+        if not self.has(Selection):
+            return []
+        return selections_of(self.plan, self.questions, by_question(self.answers()), verdicts_of(self.matches()))
+
+    @property
+    def plan(self) -> Plan:
+        """The methods of a complete selection. ValueError if config.json does not hold them."""
+        try:
+            return Plan.from_json(self.config()["methods"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{self.folder / CONFIG}: key 'methods' cannot be used ({error}); run `critic-r1 select` again") from error
 
     def config(self) -> dict[str, Any]:
         """config.json. ValueError if it is missing or not a JSON object."""
@@ -110,13 +119,13 @@ def metrics(run: Run) -> Metrics:
         critic = score(_counted(run.judgements(), models), run.pairs, run.benchmark)
         critic["notes"] += _models_note(models, str(config.get("judge", {}).get("model", "")))
     if answers:
-        policy = estimates_of(measures.policy(questions, answers, run.matches(), run.selections()))
+        policy = estimates_of(measures.policy(questions, answers, run.selections()))
     return metrics_of(
         run.name,
         critic,
         policy,
         # The model that judged or, if nothing was judged, answered.
-        model=next((str(config[part]["model"]) for part in ("judge", "answer", "select") if part in config), ""),
+        model=next((str(config[part]["model"]) for part in ("judge", "answer", "sample") if part in config), ""),
         questions=len(questions) if answers else 0,
         samples=1 + max((answer.sample for answer in answers if answer.kind == "sample"), default=-1),
     )
@@ -152,16 +161,5 @@ def measures_of(run: Run) -> dict[str, measures.Measures]:
         judging.check_complete(judged, cases)
         found["critic"] = measures.critic(judged, judging.trials_of(judged), cases, measures.clusters_of(run.pairs))
     if answers := run.answers():
-        found["policy"] = measures.policy(run.questions, answers, run.matches(), run.selections())
+        found["policy"] = measures.policy(run.questions, answers, run.selections())
     return found
-
-
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. ValueError, with the file's name and the remedy, if it is missing or holds anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object; {remedy}")
-    return content

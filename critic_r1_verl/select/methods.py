@@ -1,115 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods that select one of N sampled answers. Pure functions of answers and matches, so stored files give the same results again."""
+"""The methods that select one of N sampled answers, as pure functions of the candidates and the judge's verdicts.
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+The candidates are those of one question. A method returns the answers that it holds for the best: one or, in a tie, several, and what it is
+worth is then the mean over them. Without a judge (no verdict is asked for):
+    single               the first sample
+    random               any sample
+    majority             the most frequent answer
+    oracle               a right answer if there is one: the upper bound, which needs the truth
+With verdicts on pairs, each in both orders unless it says otherwise:
+    knockout             rounds of neighbours, the self-critique of the paper: the second answer wins if more verdicts prefer it
+    knockout_one_order   the same with one verdict for a match
+    round_robin          each group of equal answers meets each other one; the highest mean margin wins
+    swiss                as many rounds as a knock-out; those with similar margins meet
+    weighted_vote        votes times the share of points in a round robin
+    vote_then_judge      the default: a league of the groups that can still win, with the votes as prior
+With other verdicts:
+    pointwise            the group with the highest mean score, each of its first members being scored by itself
+    one_shot             one choice among all groups, shown in two orders
+    refine               the most frequent answer is criticised and answered again
+"""
 
-from critic_r1_verl.lines import Answer, Match, Selection
-from critic_r1_verl.records import to_record
-from critic_r1_verl.verdict import without_tags
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
-METHODS = ("majority", "self_critique")
+from critic_r1_verl.select.calls import Call, Judge
+from critic_r1_verl.select.candidates import Candidates, Group
 
-Samples = Mapping[str, Sequence[Answer]]
-"""By question_id, the sampled answers in the order of their index."""
-
-Meeting = tuple[Answer, Answer]
-"""Two answers to one question that are judged against each other, the one with the lower index first."""
-
-Verdicts = Mapping[tuple[str, int, int], Sequence[str | None]]
-"""By question_id and the indices of two answers: the choice in each order, in the frame of the record ("1": the first answer)."""
-
-
-def by_question(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
-    """The sampled answers of each question, in the order of their index."""
-    samples: dict[str, list[Answer]] = {}
-    for answer in sorted((answer for answer in answers if answer.kind == "sample"), key=lambda answer: answer.key):
-        samples.setdefault(answer.question_id, []).append(answer)
-    return samples
-
-
-def verdicts_of(matches: Iterable[Match]) -> dict[tuple[str, int, int], list[str | None]]:
-    """The verdicts of all matches. A meeting that was judged in one order only, because the run was killed, is left out."""
-    found: dict[tuple[str, int, int], dict[str, str | None]] = {}
-    for match in matches:
-        found.setdefault((match.question_id, match.first, match.second), {})[match.order] = to_record(match.order, match.choice)
-    return {key: [orders["12"], orders["21"]] for key, orders in found.items() if len(orders) == 2}
+Picks = tuple[int | Call, ...]
+"""The selected answers: a sample index, or a call of kind "revision" for the answer that it gives. Several are tied."""
 
 
-def majority(samples: Samples) -> list[Selection]:
-    """Select the most frequent parsed answer of each question. In a tie, `correct` is the mean over the tied answers."""
-    selections = []
-    for question_id, answers in samples.items():
-        votes = Counter(answer.answer for answer in answers if answer.answer is not None)
-        most = max(votes.values(), default=0)
-        first = {text: next(answer for answer in answers if answer.answer == text) for text, count in votes.items() if count == most}
-        correct = sum(answer.correct for answer in first.values()) / len(first) if first else 0.0
-        picked = next(iter(first.values()), answers[0])
-        selections.append(_selection(question_id, "majority", picked, correct, 0, 0))
-    return selections
+@dataclass(frozen=True, slots=True)
+class Options:
+    """repeats: verdicts on each pair in each order, or scores of each answer. weight: how much a margin counts against votes.
 
-
-class Knockout:
-    """A knock-out tournament among the answers of one question. In each round neighbours meet, and the winners go on to the next round.
-
-    A last answer without a neighbour goes on too. The second answer wins a meeting only if both orders prefer it; else the first one wins.
-    Two answers with the same text are not judged, and the first one goes on.
+    In vote_then_judge, a judge whose verdicts all prefer one of two answers outweighs votes of up to exp(2 * weight) to one.
     """
 
-    def __init__(self, question_id: str, answers: Sequence[Answer]) -> None:
-        self.question_id = question_id
-        self._remaining = list(answers)
-        self._judged = self._undecided = 0
-
-    def meetings(self, verdicts: Verdicts) -> list[Meeting]:
-        """Play all rounds whose verdicts are known. Returns the meetings to judge before the next round, or [] if one answer is left."""
-        while len(self._remaining) > 1:
-            pairs = list(zip(self._remaining[::2], self._remaining[1::2], strict=False))
-            judged = [pair for pair in pairs if without_tags(pair[0].text) != without_tags(pair[1].text)]
-            if missing := [pair for pair in judged if self._key(pair) not in verdicts]:
-                return missing
-            winners = [self._winner(pair, verdicts) if pair in judged else pair[0] for pair in pairs]
-            self._remaining = winners + self._remaining[2 * len(pairs) :]
-        return []
-
-    def selection(self) -> Selection:
-        """The selected answer; call this only after meetings() has returned []."""
-        assert len(self._remaining) == 1, "a round has not been judged yet"
-        picked = self._remaining[0]
-        return _selection(self.question_id, "self_critique", picked, float(picked.correct), self._judged, self._undecided)
-
-    def _key(self, meeting: Meeting) -> tuple[str, int, int]:
-        return self.question_id, meeting[0].sample, meeting[1].sample
-
-    def _winner(self, meeting: Meeting, verdicts: Verdicts) -> Answer:
-        self._judged += 1
-        preferred = set(verdicts[self._key(meeting)])
-        if preferred not in ({"1"}, {"2"}):
-            self._undecided += 1
-        return meeting[1] if preferred == {"2"} else meeting[0]
+    repeats: int = 1
+    weight: float = 0.5
 
 
-def self_critique(samples: Samples, verdicts: Verdicts) -> list[Selection]:
-    """Select the winner of each question's knock-out. ValueError names the first meeting whose verdicts are missing."""
-    selections = []
-    for question_id, answers in samples.items():
-        knockout = Knockout(question_id, answers)
-        if missing := knockout.meetings(verdicts):
-            first, second = missing[0]
-            raise ValueError(
-                f"question {question_id}: the match of samples {first.sample} and {second.sample} is missing; run `critic-r1 select` again"
-            )
-        selections.append(knockout.selection())
-    return selections
+Method = Callable[[Candidates, Judge, Options], Picks]
 
 
-def _selection(question_id: str, method: str, picked: Answer, correct: float, matches: int, undecided: int) -> Selection:
-    return Selection(
-        question_id=question_id,
-        method=method,
-        sample=picked.sample,
-        answer=picked.answer,
-        correct=correct,
-        matches=matches,
-        undecided=undecided,
+def single(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    return (0,)
+
+
+def random(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    return tuple(range(candidates.num_samples))
+
+
+def oracle(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    return (min((sample for sample in candidates.right if sample < candidates.num_samples), default=0),)
+
+
+def majority(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    return _firsts(candidates.largest())
+
+
+def knockout(candidates: Candidates, judge: Judge, options: Options, both_orders: bool = True) -> Picks:
+    """In each round neighbours meet, and the winners go on; so does a last answer without a neighbour. Equal answers are not compared."""
+    remaining = [(sample,) for group in candidates.groups for sample in group]
+    remaining.sort()
+    while len(remaining) > 1:
+        matches = list(zip(remaining[::2], remaining[1::2], strict=False))
+        differ = [pair for pair in matches if candidates.group_of(pair[0][0]) != candidates.group_of(pair[1][0])]
+        margins = dict(zip(differ, judge.compare(differ, options.repeats, both_orders=both_orders), strict=True))
+        winners = [pair[1] if margins.get(pair, 0) < 0 else pair[0] for pair in matches]
+        remaining = winners + remaining[2 * len(matches) :]
+    return remaining[0]
+
+
+def knockout_one_order(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    return knockout(candidates, judge, options, both_orders=False)
+
+
+def round_robin(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    points = _league(candidates.groups, judge, options)
+    return _best(candidates.groups, [(points[group], len(group)) for group in candidates.groups])
+
+
+def swiss(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    """In each round the groups are sorted by their points, then votes, and each meets the next one that it has not met."""
+    points = {group: 0.0 for group in candidates.groups}
+    met: set[frozenset[Group]] = set()
+    for _ in range(math.ceil(math.log2(len(points))) if len(points) > 1 else 0):
+        waiting = sorted(points, key=lambda group: (-points[group], -len(group), group))
+        pairs = []
+        while waiting:
+            group = waiting.pop(0)
+            rival = next((other for other in waiting if frozenset((group, other)) not in met), None)
+            if rival:
+                waiting.remove(rival)
+                pairs.append((group, rival))
+        met |= {frozenset(pair) for pair in pairs}
+        _add_margins(points, pairs, judge, options)
+    return _best(candidates.groups, [(points[group], len(group)) for group in candidates.groups])
+
+
+def weighted_vote(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    points = _league(candidates.groups, judge, options)
+    rivals = max(1, len(candidates.groups) - 1)
+    return _best(candidates.groups, [len(group) * (1 + points[group] / rivals) / 2 for group in candidates.groups])
+
+
+def vote_then_judge(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    """Votes are the prior: the logarithm of their number, to which each match adds weight times its margin.
+
+    Groups that the largest one leads by more than a match can turn are not judged, so clear votes cost nothing.
+    """
+    prior = {group: math.log(len(group)) for group in candidates.groups}
+    lead = max(prior.values())
+    contenders = [group for group in candidates.groups if lead - prior[group] < 2 * options.weight]
+    contenders = sorted(contenders, key=lambda group: (-len(group), group))[:MAX_CONTENDERS]
+    if len(contenders) < 2:
+        return majority(candidates, judge, options)
+    points = _league(contenders, judge, options)
+    return _best(contenders, [prior[group] + options.weight * points[group] for group in contenders])
+
+
+MAX_CONTENDERS = 4
+"""The largest league of vote_then_judge: six matches."""
+
+
+def pointwise(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    calls = {group: [Call("score", (group[k % len(group)],), k) for k in range(options.repeats)] for group in candidates.groups}
+    if len(calls) < 2:
+        return majority(candidates, judge, options)
+    judge.ask(call for of_group in calls.values() for call in of_group)
+    means = [sum(float(score or 0) for score in judge.ask(of_group)) / options.repeats for of_group in calls.values()]
+    return _best(candidates.groups, [(mean, len(group)) for mean, group in zip(means, candidates.groups, strict=True)])
+
+
+def one_shot(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    """The judge sees the first answer of each group, in their order and in the opposite one. Without a verdict the votes decide."""
+    shown = tuple(group[0] for group in candidates.groups)
+    if len(shown) < 2:
+        return majority(candidates, judge, options)
+    calls = [Call("choice", order, repeat) for repeat in range(options.repeats) for order in (shown, shown[::-1])]
+    chosen = [call.shown[int(place) - 1] for call, place in zip(calls, judge.ask(calls), strict=True) if place]
+    return _best(candidates.groups, [(chosen.count(group[0]), len(group)) for group in candidates.groups])
+
+
+def refine(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    """A revision without a readable answer leaves the answer as it was."""
+    calls = [Call("revision", (sample,)) for sample in _firsts(candidates.largest())]
+    return tuple(call if answer else call.shown[0] for call, answer in zip(calls, judge.ask(calls), strict=True))
+
+
+METHODS: dict[str, Method] = {
+    method.__name__: method
+    for method in (
+        single,
+        random,
+        majority,
+        oracle,
+        knockout,
+        knockout_one_order,
+        round_robin,
+        swiss,
+        weighted_vote,
+        vote_then_judge,
+        pointwise,
+        one_shot,
+        refine,
     )
+}
+DEFAULT = "vote_then_judge"
+
+
+def _league(groups: Sequence[Group], judge: Judge, options: Options) -> dict[Group, float]:
+    """For each group the sum of its margins against each other one."""
+    points = {group: 0.0 for group in groups}
+    _add_margins(points, list(combinations(groups, 2)), judge, options)
+    return points
+
+
+def _add_margins(points: dict[Group, float], pairs: Sequence[tuple[Group, Group]], judge: Judge, options: Options) -> None:
+    for (first, second), margin in zip(pairs, judge.compare(pairs, options.repeats), strict=True):
+        points[first] += margin
+        points[second] -= margin
+
+
+def _best(groups: Sequence[Group], values: Sequence) -> Picks:
+    """The first sample of each group with the highest value, a number or (number, votes). Rounding makes ties of sums in another order."""
+    rounded = [(round(value[0], 9), value[1]) if isinstance(value, tuple) else round(value, 9) for value in values]
+    return _firsts([group for group, value in zip(groups, rounded, strict=True) if value == max(rounded)])
+
+
+def _firsts(groups: Sequence[Group]) -> Picks:
+    return tuple(group[0] for group in groups)

@@ -1,89 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-critique: the model judges its own sampled answers. Every match is a line of matches.jsonl, so a killed run resumes."""
+"""Get the verdicts that a selection needs. Every one is a line of matches.jsonl, so a killed run resumes and nothing is judged twice."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from critic_r1_verl.critics.pairwise import PairwiseCritic
+from critic_r1_verl.critics.answers import AnswerCritic
 from critic_r1_verl.engines.base import Completion, Engine, Request
 from critic_r1_verl.journal import MAX_REFUSED, Journal, run_remaining
 from critic_r1_verl.lines import Key, Match
-from critic_r1_verl.records import ORDERS, Order, PairRecord, QuestionRecord
-from critic_r1_verl.select.methods import Knockout, Meeting, Samples, verdicts_of
-from critic_r1_verl.verdict import without_tags
+from critic_r1_verl.records import QuestionRecord
+from critic_r1_verl.select.calls import Call
+from critic_r1_verl.select.candidates import candidates_of
+from critic_r1_verl.select.plan import Plan, Samples, unanswered, verdicts_of
 
-_Task = tuple[QuestionRecord, Meeting, Order]
-"""One match to judge: the question, two of its answers, and the order in which they are shown."""
+_Task = tuple[QuestionRecord, Call]
 
 
-def judge_matches(
+def judge_answers(
     questions: Mapping[str, QuestionRecord],
     samples: Samples,
+    plan: Plan,
     engine: Engine,
-    critic: PairwiseCritic,
+    critic: AnswerCritic,
     out: Path,
     *,
     root: Path,
     max_refused: float = MAX_REFUSED,
 ) -> Journal[Match]:
-    """Judge the meetings of every question's knock-out, round by round and in both orders. Image paths are relative to root.
+    """Get all verdicts that the methods of the plan need, for all questions together, round by round. Image paths are relative to root.
 
-    Matches that the file `out` already holds are not judged again; max_refused as in run_remaining. Returns the
-    journal, which then holds every meeting.
+    Verdicts that the file `out` already holds are not asked for again; max_refused as in run_remaining. Returns the journal.
     """
 
     def to_request(task: _Task) -> Request:
-        question, meeting, order = task
-        return critic.request(pair_of(question, meeting), order, root)
+        question, call = task
+        answers = [samples[question.question_id][sample].text for sample in call.shown]
+        return critic.request(call.kind, question, answers, root, call.repeat)
 
     def to_lines(task: _Task, completions: Sequence[Completion]) -> list[Match]:
-        question, (first, second), order = task
+        question, call = task
         [completion] = completions
-        text, choice, status = critic.read(completion)
+        text, choice, status = critic.read(call.kind, completion, len(call.shown))
         return [
             Match(
                 question_id=question.question_id,
-                first=first.sample,
-                second=second.sample,
-                order=order,
+                kind=call.kind,
+                shown=call.shown,
+                repeat=call.repeat,
                 choice=choice,
                 status=status,
                 text=text,
                 prompt_tokens=completion.prompt_tokens,
+                image_tokens=completion.image_tokens,
                 completion_tokens=completion.completion_tokens,
                 model=completion.model or engine.name,
-                template_sha=critic.template.sha,
+                template_sha=critic.template(call.kind).sha,
             )
         ]
 
-    knockouts = {question_id: Knockout(question_id, answers) for question_id, answers in samples.items()}
+    candidates = {question_id: candidates_of(answers) for question_id, answers in samples.items()}
     journal = Journal(out, Match)
     number = 0
     while True:
-        verdicts = verdicts_of(journal)
-        tasks: list[tuple[Key, _Task]] = []
-        for question_id, knockout in knockouts.items():
-            for first, second in knockout.meetings(verdicts):
-                for order in ORDERS:
-                    tasks.append(((question_id, first.sample, second.sample, order), (questions[question_id], (first, second), order)))
+        tasks: list[tuple[Key, _Task]] = [
+            ((question_id, call.kind, call.shown, call.repeat), (questions[question_id], call))
+            for question_id, call in unanswered(plan, candidates, verdicts_of(journal))
+        ]
         if not tasks:
-            # Writes the file even if nothing had to be judged, because a missing file would mean that matches are missing.
+            # Writes the file even if nothing had to be judged, because a missing file would mean that verdicts are missing.
             journal.finish()
             return journal
         number += 1
-        label = f"matches, round {number}"
-        unit = ("matches", len(ORDERS))
-        run_remaining(journal, partial(iter, tasks), engine, to_request, to_lines, label, unit=unit, max_refused=max_refused)
-
-
-def pair_of(question: QuestionRecord, meeting: Meeting) -> PairRecord:
-    """A meeting as a pair for the critic: both answers with their reasoning, without the think tags. preferred has no meaning here."""
-    return PairRecord(
-        images=question.images,
-        question=question.question,
-        response_1=without_tags(meeting[0].text),
-        response_2=without_tags(meeting[1].text),
-        preferred="tie",
-        source=question.source,
-    )
+        run_remaining(
+            journal,
+            partial(iter, tasks),
+            engine,
+            to_request,
+            to_lines,
+            f"judging, round {number}",
+            unit=("verdicts", 1),
+            max_refused=max_refused,
+        )
