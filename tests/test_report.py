@@ -10,17 +10,19 @@ import shutil
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from critic_r1_verl.lines import Answer, Judgement, Match, Selection, encode
-from critic_r1_verl.records import ORDERS, Image, PairRecord, QuestionRecord, write_jsonl
+from critic_r1_verl.records import Image, PairRecord, QuestionRecord, write_jsonl
 from critic_r1_verl.report import collect, figures, page, terminal
 from critic_r1_verl.report.collect import Report
 from critic_r1_verl.scoring.run import Run
-from critic_r1_verl.select import methods
+from critic_r1_verl.select.candidates import by_question, candidates_of
+from critic_r1_verl.select.plan import Plan, selections_of, unanswered, verdicts_of
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"quoted\" 'single' \u202e\x00 ]]> <!-- -->"
 NUM_PAIRS, NUM_QUESTIONS, NUM_SAMPLES = 8, 5, 4
@@ -97,16 +99,16 @@ def make_run(folder: Path, period: int) -> Path:
             }
             answers.append(Answer(question_id=question.question_id, kind="sample", sample=sample, **line, **COMMON))
         answers.append(Answer(question_id=question.question_id, kind="greedy", sample=0, **line | {"text": "GREEDY"}, **COMMON))
-    samples = methods.by_question(answers)
-    for question_id in samples:
-        for first, second in ((0, 1), (2, 3), (0, 2)):
-            key = {"question_id": question_id, "first": first, "second": second}
-            matches += [Match(**key, order=order, choice="1", status="parsed", text=HOSTILE, **COMMON) for order in ORDERS]
-    selections = methods.majority(samples) + methods.self_critique(samples, methods.verdicts_of(matches))
+    samples, plan = by_question(answers), Plan(samples=(NUM_SAMPLES,))
+    candidates = {question_id: candidates_of(lines) for question_id, lines in samples.items()}
+    said = {"choice": "1", "status": "parsed", "text": HOSTILE, "image_tokens": 50} | COMMON
+    while calls := list(unanswered(plan, candidates, verdicts_of(matches))):
+        matches += [Match(question_id=question_id, **asdict(call), **said) for question_id, call in calls]
+    selections = selections_of(plan, questions, samples, verdicts_of(matches))
     for lines in (judgements, answers, matches, selections):
         write_lines(run / lines[0].FILE, lines)
     source = {"source": {"benchmark": "pairs", "location": "x", "limit": 0}}
-    (run / "config.json").write_text(json.dumps(source | {"judge": {"model": HOSTILE}}), encoding="utf-8")
+    (run / "config.json").write_text(json.dumps(source | {"judge": {"model": HOSTILE}, "methods": plan.to_json()}), encoding="utf-8")
     return folder
 
 
@@ -264,7 +266,7 @@ def test_an_unfinished_selection_is_left_out(runs: Path) -> None:
     (runs / "trained/test/selections.jsonl").unlink()
     (found,) = collect.collect(runs / "trained").sets
     policy = found.metrics["trained"]["policy"]
-    assert policy["greedy"] and policy["sample"] is policy["self_critique"] is None
+    assert policy["greedy"] and policy["sample"] is None and "knockout" not in policy
 
 
 def test_the_same_runs_give_the_same_bytes(runs: Path) -> None:
@@ -315,7 +317,7 @@ def test_numbers_for_programs(runs: Path) -> None:
     [
         ("trained/test/config.json", "trained: holds no run"),
         ("trained/test/records.jsonl", "trained: holds no run"),
-        ("trained/test/matches.jsonl", r"the match of samples 0 and 1 is missing; run `critic-r1 select` again"),
+        ("trained/test/matches.jsonl", r"a verdict on the samples 0 and 3 is missing for knockout; run `critic-r1 select` again"),
         ("trained/test/images", r"images/\d\.png: the image does not open .* `critic-r1 eval`"),
         ("training.jsonl", r"training\.jsonl: cannot be read .* `critic-r1 train`"),
         ("base", "base: no such folder"),
@@ -341,7 +343,7 @@ def test_a_set_that_the_other_model_lacks_is_named(runs: Path) -> None:
         ("training.jsonl", '{"step": 1}', r"training\.jsonl:61: not a step"),
         ("base/test/judgements.jsonl", "[\n", r"judgements\.jsonl:17: not JSON"),
         ("trained/test/answers.jsonl", "[]\n", r"answers\.jsonl:26: \[\] is not a JSON object"),
-        ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:31: key 'question_id' is missing"),
+        ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:9: key 'question_id' is missing"),
     ],
 )
 def test_a_bad_line_is_named(runs: Path, name: str, line: str, message: str) -> None:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""critic-r1 eval, select and judge: the commands that use a model."""
+"""critic-r1 eval and judge: measure a model, and judge a single pair."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,6 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("--repeats", type=flags.count, default=1, metavar="K", help="judge each order K times; the majority counts")
 
-    select = flags.command(
-        commands,
-        "select",
-        _select,
-        "sample answers to questions, and pick one by the model's own judgements and by majority vote; the same command resumes",
-        "critic-r1 select --model runs/trained --data runs/data --samples 8 --out runs/eval",
-        parents=[engine, sets],
-    )
-    select.add_argument("--samples", type=flags.count, default=8, metavar="N", help="answers to each question (default: %(default)s)")
-    select.add_argument(
-        "--temperature", type=float, default=1.0, metavar="T", help="for the answers (default: %(default)s); judgements are greedy"
-    )
-
     judge = flags.command(
         commands,
         "judge",
@@ -55,27 +41,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import evaluate
-
-    temperature = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
-    settings = flags.settings(arguments, judging=temperature, answering=0.0, repeats=arguments.repeats)
-    return _measure(arguments, settings, evaluate.evaluate)
-
-
-def _select(arguments: argparse.Namespace) -> int:
-    from critic_r1_verl import evaluate
-
-    settings = flags.settings(arguments, judging=0.0, answering=arguments.temperature, samples=arguments.samples)
-    return _measure(arguments, settings, evaluate.select)
-
-
-def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[..., dict[str, Any]]) -> int:
     """Prepare all sets first, so that their errors show before the model is loaded; then measure one after the other."""
     from contextlib import ExitStack
 
     from critic_r1_verl import evaluate
     from critic_r1_verl.report import terminal
 
+    temperature = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
+    settings = flags.settings(arguments, judging=temperature, answering=0.0, repeats=arguments.repeats)
     places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
     results = []
     with ExitStack() as stack:
@@ -84,7 +57,7 @@ def _measure(arguments: argparse.Namespace, settings: Any, measure: Callable[...
         engine, facts = flags.open_engine(arguments)
         settings = replace(settings, thought_opened=facts.get("thought_opened", False))
         for place in places:
-            results.append(measure(engine, place, settings, facts))
+            results.append(evaluate.evaluate(engine, place, settings, facts))
             if not arguments.json:
                 terminal.show_metrics(results[-1])
                 foreign.say(f"{place.run.folder}\n")

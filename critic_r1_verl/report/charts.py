@@ -4,10 +4,10 @@
 Positions in the dot chart are percentages, so that it follows the width of the page while the letters keep their size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as escape_html
-from math import floor, log10
+from math import ceil, floor, log10
 
 from critic_r1_verl.foreign import visible
 
@@ -27,6 +27,9 @@ CHART_STYLE = """
 .chart .mark { stroke-width: 2; } .chart .mark.base { fill: var(--paper); }
 .chart .mark.trained { fill: var(--trained); } .chart .mark.control { fill: var(--control); }
 .chart .curve { fill: none; stroke: var(--trained); stroke-width: 2.25; stroke-linejoin: round; }
+.chart .c0 { --c: #0b5cad; } .chart .c1 { --c: #9a5200; } .chart .c2 { --c: #17693a; } .chart .c3 { --c: #8a2a8f; }
+.chart .c4 { --c: #b02318; } .chart .c5 { --c: #00727a; } .chart .c6 { --c: #68727d; }
+.chart .series { fill: none; stroke: var(--c); stroke-width: 2; } .chart .point { fill: var(--c); } .chart text.name { fill: var(--c); }
 .chart .raw { fill: none; stroke: var(--base); stroke-width: 1; opacity: .7; }
 """
 
@@ -153,3 +156,44 @@ def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: boo
         parts.append(f'<circle class="mark trained" cx="{x}" cy="{y}" r="3"/>')
     title = f"{label} over steps {steps[0]} to {steps[-1]}: from {smooth[0]:.3g} to {smooth[-1]:.3g}"
     return f'<svg class="chart" role="img" viewBox="0 0 320 146" width="100%"><title>{escape(title)}</title>{"".join(parts)}</svg>'
+
+
+NUM_COLOURS = 7
+
+
+def series_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], *, file_width: int) -> str:
+    """An SVG file with a curve for each name over a logarithmic axis. label: of this axis; curves: (x > 0, share), one or more points."""
+    left, right, top, bottom = 52, file_width - 190, 14, 330
+    points = [point for curve in curves.values() for point in curve]
+    low_x, high_x = (log10(bound(x for x, _ in points)) for bound in (min, max))
+    low_y, high_y = floor(min(y for _, y in points) * 20) / 20, ceil(max(y for _, y in points) * 20 + 1e-9) / 20
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (log10(x) - low_x) / (high_x - low_x) if high_x > low_x else 0.5
+        return left + (right - left) * across, bottom - (bottom - top) * (y - low_y) / max(high_y - low_y, 0.05)
+
+    parts = [f'<rect class="paper" width="100%" height="{bottom + 44}"/>']
+    for step in range(round((high_y - low_y) * 20) + 1):
+        share = low_y + step / 20
+        y = place(10**low_x, share)[1]
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="muted" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * share:.0f} %</text>')
+    for x, anchor in ((10**low_x, "start"), (10**high_x, "end")):
+        parts.append(f'<text class="muted" x="{place(x, low_y)[0]:.1f}" y="{bottom + 17}" text-anchor="{anchor}">{x:,.0f}</text>')
+    parts.append(f'<text class="muted" x="{(left + right) / 2:g}" y="{bottom + 34}" text-anchor="middle">{escape(label)}</text>')
+    ends = sorted((place(*curve[-1])[1], name) for name, curve in curves.items())
+    height, described = top - 16.0, []
+    for y, name in ends:
+        # The names stand beside the ends of their curves, at least a line apart.
+        height = max(height + 16, y)
+        colour = f"c{list(curves).index(name) % NUM_COLOURS}"
+        where = [place(*point) for point in curves[name]]
+        parts.append(f'<polyline class="series {colour}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in where)}"/>')
+        parts += [f'<circle class="point {colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in where]
+        parts.append(f'<text class="name {colour}" x="{right + 12}" y="{height + 4:.1f}">{escape(name)}</text>')
+        described.append(f"{name}: " + ", ".join(f"{100 * share:.1f} % at {x:,.0f}" for x, share in curves[name]))
+    size = f'width="{file_width}" height="{bottom + 44}" viewBox="0 0 {file_width} {bottom + 44}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" {size}><title>Right answers over {escape(label)}</title>'
+        f"<desc>{escape('. '.join(described))}</desc><style>{PALETTE}{CHART_STYLE}</style>{''.join(parts)}</svg>"
+    )

@@ -31,8 +31,27 @@ HEADLINE = (
     Measure("policy", "greedy", "Greedy answer", "right answers of the policy, one greedy answer a question"),
     Measure("policy", "sample", "One sample", "right sampled answers"),
     Measure("policy", "majority", "Majority vote", "right answers by vote among the samples"),
-    Measure("policy", "self_critique", "Self-critique", "right answers picked by the model's own verdicts"),
+    Measure("policy", "knockout", "Self-critique, knock-out", "right answers picked by verdicts alone, as in the paper"),
+    Measure("policy", "vote_then_judge", "Self-critique, vote first", "picked by votes and, where these are close, by verdicts"),
 )
+METHOD_TITLES = {
+    "single": "First sample",
+    "random": "Random sample",
+    "majority": "Majority vote",
+    "oracle": "Oracle",
+    "knockout": "Knock-out",
+    "knockout_one_order": "Knock-out, one order",
+    "round_robin": "Round robin",
+    "swiss": "Swiss",
+    "weighted_vote": "Weighted vote",
+    "vote_then_judge": "Vote, then judge",
+    "pointwise": "Scores",
+    "one_shot": "One choice among all",
+    "refine": "Vote, then revise",
+    "duel": "Right against wrong",
+}
+"""The titles of the methods of select/methods.py."""
+IN_HEADLINE = {measure.key for measure in HEADLINE}
 DETAILS = (
     Measure("critic", "first_share", "Prefers the first response", "of verdicts for one response; 50 without a bias"),
     Measure("critic", "accuracy_chosen_longer", "Accuracy, better response longer", ""),
@@ -46,9 +65,16 @@ DETAILS = (
     Measure("critic", "unparsed/tool_call", "Called a tool", "instead of judging"),
     Measure("critic", "unparsed/empty", "Empty", "no text at all"),
     Measure("critic", "completion_tokens", "Tokens of a judgement", "a number, not percent"),
-    Measure("policy", "undecided", "Undecided matches", "the two orders do not agree on a winner"),
-    Measure("policy", "sample_tokens", "Tokens of the samples", "of one question; a number, not percent"),
-    Measure("policy", "critique_tokens", "Tokens of the critique", "of one question, prompts included; a number, not percent"),
+    Measure("policy", "answer_tokens", "Tokens of the samples", "of one question with its prompt; a number, not percent"),
+    *(
+        measure
+        for method, title in METHOD_TITLES.items()
+        for measure in (
+            *([] if method in IN_HEADLINE else [Measure("policy", method, title, "selected answers that are right")]),
+            Measure("policy", f"undecided/{method}", f"Undecided: {title}", "comparisons without a winner"),
+            Measure("policy", f"judge_tokens/{method}", f"Tokens of verdicts: {title}", "of one question; a number, not percent"),
+        )
+    ),
 )
 
 
@@ -65,7 +91,7 @@ def written(key: str, estimate: dict[str, Any] | None, *, digits: int = 1, sign:
     if estimate is None:
         return DASH, ""
     low, high = estimate["ci95"]
-    if key in TOKENS:
+    if key.split("/")[0] in TOKENS:
         return f"{estimate['value']:,.1f}".replace("-", MINUS), f"{low:,.1f}, {high:,.1f}".replace("-", MINUS)
     return percent(estimate["value"], digits, sign=sign), f"{percent(low, digits, sign=sign)}, {percent(high, digits, sign=sign)}"
 

@@ -17,8 +17,10 @@ from critic_r1_verl.report import figures, terminal
 from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, dot_chart, line_chart, running_mean
 from critic_r1_verl.report.collect import Report, Set
 from critic_r1_verl.report.figures import DETAILS, HEADLINE, choice_in_words, percent
+from critic_r1_verl.scoring.measures import of_methods
 from critic_r1_verl.scoring.run import Run
-from critic_r1_verl.select import methods
+from critic_r1_verl.select.candidates import by_question
+from critic_r1_verl.select.methods import DEFAULT
 
 Json = dict[str, Any]
 
@@ -208,11 +210,12 @@ def _question_examples(run: Run) -> Json | None:
     if not run.has(Selection):
         return None
     records = {question.question_id: question for question in run.questions}
-    samples = methods.by_question(run.answers())
-    picks = {(line.question_id, line.method): line for line in run.selections()}
+    samples = by_question(run.answers())
+    picks = {method: {line.question_id: line for line in lines} for method, lines in of_methods(run.selections()).items()}
+    shown = next((method for method in (DEFAULT, "knockout") if method in picks), next(iter(picks)))
     mixed = [question for question, answers in samples.items() if len({answer.correct for answer in answers}) == 2]
     # Right and wrong picks alternate, so that the page does not show only successes.
-    picked_right = {question: picks[question, "self_critique"].correct >= 0.5 for question in mixed}
+    picked_right = {question: picks[shown][question].correct >= 0.5 for question in mixed}
     chosen = _take_turns([[question for question in mixed if picked_right[question] is right] for right in (True, False)], NUM_QUESTIONS)
     chosen += [question for question in samples if question not in picked_right][: NUM_QUESTIONS - len(chosen)]
     examples = [
@@ -220,9 +223,9 @@ def _question_examples(run: Run) -> Json | None:
             "images": [_picture_uri(run.folder, image) for image in records[question].images],
             "record": records[question],
             "samples": samples[question],
-            "pick": picks[question, "self_critique"],
-            "majority": picks[question, "majority"],
+            "picks": [(figures.METHOD_TITLES[method], lines[question]) for method, lines in picks.items()],
+            "sample": picks[shown][question].sample,
         }
         for question in chosen
     ]
-    return {"num_mixed": len(mixed), "total": len(samples), "examples": examples}
+    return {"num_mixed": len(mixed), "total": len(samples), "method": figures.METHOD_TITLES[shown], "examples": examples}

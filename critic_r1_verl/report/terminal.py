@@ -26,7 +26,7 @@ def show_metrics(metrics: Metrics) -> None:
     if metrics["official"]:
         _show_scores(console, metrics)
     if metrics["critic"] or metrics["policy"]:
-        table = _table("percent", "value", "95 % interval", "n")
+        table = new_table("percent", "value", "95 % interval", "n")
         for measure in (*HEADLINE, *DETAILS):
             if found := measure.estimate(metrics):
                 value, interval = written(measure.key, found, digits=2)
@@ -42,7 +42,7 @@ def show_metrics(metrics: Metrics) -> None:
 
 def show_summary(results: Sequence[Metrics]) -> None:
     """Print one line for each run."""
-    table = _table("percent", "items", "official", "strict", "95 % interval", "consistent", "prefers\nfirst", "unparsed", "greedy")
+    table = new_table("percent", "items", "official", "strict", "95 % interval", "consistent", "prefers\nfirst", "unparsed", "greedy")
     for result in results:
         critic, policy = result["critic"] or {}, result["policy"] or {}
         strict, interval = written("strict", critic.get("strict"))
@@ -61,7 +61,7 @@ def show_summary(results: Sequence[Metrics]) -> None:
 def show_comparison(comparison: dict[str, Any]) -> None:
     """Print a comparison (scoring/compare.py)."""
     console = foreign.console()
-    table = _table(f"{comparison['what']}, percent", "a", "b", "b - a", "95 % interval", "n")
+    table = new_table(f"{comparison['what']}, percent", "a", "b", "b - a", "95 % interval", "n")
     titles = {(measure.part, measure.key): measure.title.lower() for measure in (*HEADLINE, *DETAILS)}
     for part, measures in comparison["differences"].items():
         for key, found in measures.items():
@@ -79,7 +79,7 @@ def show_report(report: Report) -> None:
     """Print the headline numbers of a report; intervals are on separate lines, so that the widest table fits into 80 columns."""
     console = foreign.console()
     for each in report.sets:
-        table = _table(f"{each.name}: percent", *columns(report))
+        table = new_table(f"{each.name}: percent", *columns(report))
         for row in rows(each, HEADLINE):
             table.add_row(f"{row['title']}\nn = {row['n']}", *(f"{value}\n{interval}" for value, interval in row["cells"]))
         console.print(table)
@@ -131,7 +131,7 @@ def show_judgement(result: dict[str, Any]) -> None:
 
 def _show_scores(console: Any, metrics: Metrics) -> None:
     baselines = metrics["baselines"] or {}
-    table = _table("percent", "official", "strict", *(name.replace(" ", "\n") for name in baselines))
+    table = new_table("percent", "official", "strict", *(name.replace(" ", "\n") for name in baselines))
     strict = dict(figures.lines_of(metrics["strict"] or {}))
     for label, value in figures.lines_of(metrics["official"]):
         of_baselines = [[dict(figures.lines_of(each[which])).get(label) for which in ("official", "strict")] for each in baselines.values()]
@@ -142,7 +142,8 @@ def _show_scores(console: Any, metrics: Metrics) -> None:
         console.print("The last columns are the official/strict scores of rules that use only the length or the position of a response.\n")
 
 
-def _table(first: str, *others: str) -> Any:
+def new_table(first: str, *others: str) -> Any:
+    """A table without lines, with these column titles; all but the first column are aligned to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))

@@ -69,7 +69,7 @@ def compare(a: Side, b: Side) -> Comparison:
             after = b.measures[part][name]() if name in b.measures[part] else None
             if before is None or after is None:
                 continue
-            unpaired = name in _NOT_ALWAYS_PAIRED and before.values.keys() != after.values.keys()
+            unpaired = name.split("/")[0] in _NOT_ALWAYS_PAIRED and before.values.keys() != after.values.keys()
             difference = None if unpaired else after.difference(before).to_json()
             of_part[name] = {
                 "a": before.estimate().to_json(),

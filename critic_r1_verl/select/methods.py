@@ -18,6 +18,8 @@ With other verdicts:
     pointwise            the group with the highest mean score, each of its first members being scored by itself
     one_shot             one choice among all groups, shown in two orders
     refine               the most frequent answer is criticised and answered again
+For a diagnosis:
+    duel                 the most frequent right answer against the most frequent wrong one, which needs the truth
 """
 
 import math
@@ -27,6 +29,7 @@ from itertools import combinations
 
 from critic_r1_verl.select.calls import Call, Judge
 from critic_r1_verl.select.candidates import Candidates, Group
+from critic_r1_verl.select.skill import MAX_WEIGHT
 
 Picks = tuple[int | Call, ...]
 """The selected answers: a sample index, or a call of kind "revision" for the answer that it gives. Several are tied."""
@@ -34,13 +37,15 @@ Picks = tuple[int | Call, ...]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """repeats: verdicts on each pair in each order, or scores of each answer. weight: how much a margin counts against votes.
+    """repeats: verdicts on each pair in each order, or scores of each answer. weight and reach: of vote_then_judge.
 
-    In vote_then_judge, a judge whose verdicts all prefer one of two answers outweighs votes of up to exp(2 * weight) to one.
+    A judge whose verdicts all prefer one of two answers outweighs votes of up to exp(2 * weight) to one. Groups are judged if the largest
+    one has no more than exp(2 * reach) times their votes; reach is at least weight.
     """
 
     repeats: int = 1
-    weight: float = 0.5
+    weight: float = MAX_WEIGHT
+    reach: float = MAX_WEIGHT
 
 
 Method = Callable[[Candidates, Judge, Options], Picks]
@@ -115,7 +120,7 @@ def vote_then_judge(candidates: Candidates, judge: Judge, options: Options) -> P
     """
     prior = {group: math.log(len(group)) for group in candidates.groups}
     lead = max(prior.values())
-    contenders = [group for group in candidates.groups if lead - prior[group] < 2 * options.weight]
+    contenders = [group for group in candidates.groups if lead - prior[group] < 2 * options.reach]
     contenders = sorted(contenders, key=lambda group: (-len(group), group))[:MAX_CONTENDERS]
     if len(contenders) < 2:
         return majority(candidates, judge, options)
@@ -148,8 +153,23 @@ def one_shot(candidates: Candidates, judge: Judge, options: Options) -> Picks:
 
 def refine(candidates: Candidates, judge: Judge, options: Options) -> Picks:
     """A revision without a readable answer leaves the answer as it was."""
-    calls = [Call("revision", (sample,)) for sample in _firsts(candidates.largest())]
+    calls = [Call("revision", (group[0],)) for group in candidates.largest()]
     return tuple(call if answer else call.shown[0] for call, answer in zip(calls, judge.ask(calls), strict=True))
+
+
+def duel(candidates: Candidates, judge: Judge, options: Options) -> Picks:
+    pair = sides(candidates)
+    if len(pair) < 2:
+        return majority(candidates, judge, options)
+    [margin] = judge.compare([(pair[0], pair[1])], options.repeats)
+    return _firsts(pair if margin == 0 else pair[:1] if margin > 0 else pair[1:])
+
+
+def sides(candidates: Candidates) -> list[Group]:
+    """The largest group of right answers and the largest one of wrong answers; only one of them if there is no other."""
+    largest = sorted(candidates.groups, key=lambda group: (-len(group), group))
+    of_side = ([group for group in largest if (group[0] in candidates.right) is right] for right in (True, False))
+    return [groups[0] for groups in of_side if groups]
 
 
 METHODS: dict[str, Method] = {
@@ -168,6 +188,7 @@ METHODS: dict[str, Method] = {
         pointwise,
         one_shot,
         refine,
+        duel,
     )
 }
 DEFAULT = "vote_then_judge"

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a selection consists of: methods, numbers of samples and their options; and the Selections that follow from the files of a run."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from critic_r1_verl import grading
@@ -11,6 +13,7 @@ from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.select.calls import Call, Judge, Unanswered
 from critic_r1_verl.select.candidates import Candidates, candidates_of
 from critic_r1_verl.select.methods import DEFAULT, METHODS, Options, Picks
+from critic_r1_verl.select.skill import weight_of
 
 Samples = Mapping[str, Sequence[Answer]]
 """By question_id, the sampled answers in the order of their index."""
@@ -24,26 +27,38 @@ BY_DEFAULT = ("majority", "oracle", "knockout", DEFAULT)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """methods: names in METHODS. samples: each method selects among the first n samples, for each of these n. ValueError for others."""
+    """methods: names in METHODS. samples: each method selects among the first n samples, for each of these n. repeats: see Options.
+
+    weight: see Options; None to estimate it from the verdicts of the run (skill.py). ValueError for anything else.
+    """
 
     methods: tuple[str, ...] = BY_DEFAULT
     samples: tuple[int, ...] = (8,)
-    options: Options = field(default_factory=Options)
+    repeats: int = 1
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise ValueError(f"method {unknown[0]!r} is unknown; give one of {', '.join(METHODS)}")
         if not self.methods or not self.samples or min(self.samples) < 1:
             raise ValueError("give at least one method, and numbers of samples of 1 or more")
+        if self.weight is not None and not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight {self.weight}: give 0, which trusts the votes alone, or more")
+
+    @property
+    def options(self) -> Options:
+        """The options with which verdicts are asked for."""
+        return Options(self.repeats) if self.weight is None else Options(self.repeats, self.weight, self.weight)
 
     def to_json(self) -> dict[str, Any]:
-        return {"methods": list(self.methods), "samples": list(self.samples), **asdict(self.options)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Plan":
         """The plan of such a dictionary. ValueError if it is none."""
         try:
-            return cls(tuple(data["methods"]), tuple(data["samples"]), Options(int(data["repeats"]), float(data["weight"])))
+            weight = None if data["weight"] is None else float(data["weight"])
+            return cls(tuple(data["methods"]), tuple(data["samples"]), int(data["repeats"]), weight)
         except (KeyError, TypeError) as error:
             raise ValueError(f"the settings of the selection are incomplete ({type(error).__name__}: {error})") from error
 
@@ -61,7 +76,7 @@ def unanswered(plan: Plan, candidates: Mapping[str, Candidates], verdicts: Verdi
         missing: set[Call] = set()
         for method, num_samples in _tasks(plan, of_question):
             try:
-                _picks(plan, method, of_question.first(num_samples), verdicts.get(question_id, {}))
+                _picks(plan.options, method, of_question.first(num_samples), verdicts.get(question_id, {}))
             except Unanswered as more:
                 missing.update(more.calls)
         yield from ((question_id, call) for call in sorted(missing))
@@ -69,16 +84,21 @@ def unanswered(plan: Plan, candidates: Mapping[str, Candidates], verdicts: Verdi
 
 def selections_of(plan: Plan, questions: Iterable[QuestionRecord], samples: Samples, verdicts: Verdicts) -> list[Selection]:
     """The selections of all methods, sorted by key. ValueError names a question whose answers or verdicts are missing."""
+    asked = list(questions)
+    for question in asked:
+        if len(answers := samples.get(question.question_id, ())) < max(plan.samples):
+            raise ValueError(
+                f"question {question.question_id}: {len(answers)} of {max(plan.samples)} samples; run `critic-r1 select` again"
+            )
+    candidates = {question.question_id: candidates_of(samples[question.question_id]) for question in asked}
+    options = {num_samples: _final_options(plan, num_samples, candidates, verdicts) for num_samples in plan.samples}
     selections = []
-    for question in questions:
+    for question in asked:
         question_id = question.question_id
-        answers = samples.get(question_id, ())
-        if len(answers) < max(plan.samples):
-            raise ValueError(f"question {question_id}: {len(answers)} of {max(plan.samples)} samples; run `critic-r1 select` again")
-        candidates, matches = candidates_of(answers), verdicts.get(question_id, {})
-        for method, num_samples in _tasks(plan, candidates):
+        answers, matches = samples[question_id], verdicts.get(question_id, {})
+        for method, num_samples in _tasks(plan, candidates[question_id]):
             try:
-                picks, judge = _picks(plan, method, candidates.first(num_samples), matches)
+                picks, judge = _picks(options[num_samples], method, candidates[question_id].first(num_samples), matches)
             except Unanswered as error:
                 shown = " and ".join(map(str, error.calls[0].shown))
                 raise ValueError(
@@ -92,9 +112,22 @@ def _tasks(plan: Plan, candidates: Candidates) -> list[tuple[str, int]]:
     return [(method, min(number, candidates.num_samples)) for method in plan.methods for number in plan.samples]
 
 
-def _picks(plan: Plan, method: str, candidates: Candidates, matches: Mapping[Call, Match]) -> tuple[Picks, Judge]:
+def _final_options(plan: Plan, num_samples: int, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Options:
+    """The options of the plan or, if it leaves the weight open, with the weight that the verdicts of vote_then_judge allow."""
+    if plan.weight is not None or DEFAULT not in plan.methods:
+        return plan.options
+    shown = []
+    for question_id, of_question in candidates.items():
+        with suppress(Unanswered):
+            _, judge = _picks(plan.options, DEFAULT, of_question.first(num_samples), verdicts.get(question_id, {}))
+            # The two orders of the first match, which is that of the two largest groups.
+            shown.append(tuple(verdicts[question_id][call].choice for call in list(judge.asked)[:2]))
+    return replace(plan.options, weight=weight_of((first, second) for first, second in filter(None, shown)))
+
+
+def _picks(options: Options, method: str, candidates: Candidates, matches: Mapping[Call, Match]) -> tuple[Picks, Judge]:
     judge = Judge({call: match.choice for call, match in matches.items()})
-    return METHODS[method](candidates, judge, plan.options), judge
+    return METHODS[method](candidates, judge, options), judge
 
 
 def _selection(

@@ -70,10 +70,10 @@ def test_a_killed_evaluation_resumes_and_ends_the_same(world: Path, undisturbed:
 def test_a_killed_selection_resumes_and_ends_the_same(world: Path, undisturbed: dict) -> None:
     selected = run(world, "select", "whole")
     assert selected["critic"] == undisturbed["critic"] and selected["policy"]["greedy"] == undisturbed["policy"]["greedy"]
-    assert selected["counts"]["samples"] == 4 and selected["policy"]["self_critique"]["n"] == 4
+    assert selected["counts"]["samples"] == 4 and selected["policy"]["knockout"]["n"] == 4
     # Without a verdict every match is undecided, and so there are as many as a knock-out has: 3 a question in both orders.
     assert len(killed(world, "select", "cut_selection", "matches", 3)) < len(lines(world, "whole", "matches"))
-    assert run(world, "select", "cut_selection")["policy"]["self_critique"] == selected["policy"]["self_critique"]
+    assert run(world, "select", "cut_selection")["policy"]["knockout"] == selected["policy"]["knockout"]
     assert lines(world, "cut_selection", "matches") == lines(world, "whole", "matches")
     assert lines(world, "cut_selection", "selections") == lines(world, "whole", "selections")
     computed = subprocess.run(

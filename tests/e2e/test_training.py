@@ -162,7 +162,7 @@ def test_a_base_by_its_name_is_trained_and_its_checkpoint_is_measured(mine: Path
     evaluated, selected = (json.loads((mine / out / "test/metrics.json").read_text()) for out in ("eval", "select"))
     counts = evaluated["counts"]
     assert counts["pairs"] > 0 < counts["questions"] and counts["pairs"] + counts["questions"] == 12
-    assert selected["policy"]["self_critique"]["n"] == counts["questions"]
+    assert selected["policy"]["knockout"]["n"] == counts["questions"]
 
 
 def test_an_engine_is_empty_after_an_error(mine: Path) -> None:
