@@ -17,7 +17,6 @@ from typing import Any
 import critic_r1_verl
 from critic_r1_verl import benchmarks, data_folder, foreign, lines, prompts
 from critic_r1_verl.answer import Policy, answer
-from critic_r1_verl.benchmarks import pairs
 from critic_r1_verl.critics.answers import AnswerCritic
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Engine, Sampling, in_order
@@ -98,7 +97,7 @@ def places(names: Sequence[str], data: Path | None, out: Path) -> list[Place]:
     if data:
         data_folder.read_manifest(data)
     for word in names:
-        is_file = Path(word).suffix == ".jsonl"
+        is_file = Path(word).suffix == ".jsonl" and word.partition(":")[0].lower().replace("-", "_") not in benchmarks.MODULES
         name, _, location = ("pairs", "", word) if is_file else word.partition(":")
         benchmarks.module(name)
         if is_file and not Path(word).is_file():
@@ -127,10 +126,11 @@ def prepared(place: Place, limit: int) -> Iterator[Run]:
     with locked(run.folder):
         source = {"benchmark": place.benchmark, "location": place.location, "limit": limit, "image_reading": READING}
         resumes = _is_recorded(run, "source", source)
-        total = max(benchmarks.module(place.benchmark).PAIRS, default=None)
+        module = benchmarks.module(place.benchmark)
+        total = max(module.PAIRS, default=None)
         loaded: Iterable[Record] = benchmarks.load(place.benchmark, run.folder, place.location)
-        if place.benchmark == "pairs":
-            loaded = chain(loaded, pairs.questions(place.location, run.folder))
+        if hasattr(module, "questions"):
+            loaded = chain(loaded, module.questions(place.location, run.folder))
         records = foreign.track(loaded, f"loading {run.name}", total)
         with replacing(file) as temporary:
             write_jsonl(temporary, _limited(records, limit) if limit else records)

@@ -247,9 +247,9 @@ def test_names_are_checked_before_anything_is_loaded(tmp_path: Path, names: list
 
 def test_places(tmp_path: Path) -> None:
     file = pairs_file(tmp_path / "mine.jsonl")
-    assert evaluate.places([str(file), "VL-RewardBench:/data/x", "mmrb2"], None, Path("out")) == [
+    assert evaluate.places([str(file), "VL-RewardBench:/data/x.jsonl", "mmrb2"], None, Path("out")) == [
         Place("pairs", str(file), Run(Path("out/mine"))),
-        Place("VL-RewardBench", "/data/x", Run(Path("out/vl_rewardbench"))),
+        Place("VL-RewardBench", "/data/x.jsonl", Run(Path("out/vl_rewardbench"))),
         Place("mmrb2", "", Run(Path("out/mmrb2"))),
     ]
     with pytest.raises(ValueError, match=r"nothing to measure: give --data DIR .* or --benchmark NAME"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Public benchmarks of critics, one module each, and `pairs` for any file of pairs.
+"""Public benchmarks of critics, one module each, `pairs` for any file of pairs, and `questions` for any file of questions.
 
 A public benchmark is a module with
 
@@ -24,7 +24,7 @@ from critic_r1_verl.records import PairRecord
 
 MODULES = {
     name: f"{__name__}.{name}"
-    for name in ("vl_rewardbench", "mm_rlhf_rewardbench", "multimodal_rewardbench", "multi_crit", "mmrb2", "pairs")
+    for name in ("vl_rewardbench", "mm_rlhf_rewardbench", "multimodal_rewardbench", "multi_crit", "mmrb2", "pairs", "questions")
 }
 
 LEADERBOARDS = {"wildvision_bench": f"{__name__}.wildvision_bench"}

@@ -94,7 +94,7 @@ def sets() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME[:PATH]",
         help="a benchmark (vl_rewardbench, ...) and the folder, file or hub id to read it from (default: its own hub id), "
-        "or a .jsonl file of records; may be repeated",
+        "questions:FILE for questions of your own, or a .jsonl file of records; may be repeated",
     )
     flags.add_argument("--question-template", default="", metavar="T", help="prompt for questions: a name, or a text file")
     flags.add_argument("--out", type=Path, required=True, metavar="DIR", help="write each set to DIR/NAME/, or resume it there")

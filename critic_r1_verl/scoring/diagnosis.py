@@ -136,8 +136,8 @@ def _of_texts(own: Mapping[tuple, str], held_out: Mapping[tuple, str]) -> _Each:
     known = {phrase for text in held_out.values() for phrase in _phrases(text)}
     phrases = {key: _phrases(text) for key, text in own.items()}
     return {
-        "own_words": {key: float(len(_WORD.findall(text))) for key, text in own.items()},
-        "held_out_words": {key: float(len(_WORD.findall(text))) for key, text in held_out.items()},
+        "own_words": {key: float(len(text.split())) for key, text in own.items()},
+        "held_out_words": {key: float(len(text.split())) for key, text in held_out.items()},
         "own_phrases_known": {key: len(found & known) / len(found) for key, found in phrases.items() if found and known},
     }
 
