@@ -123,7 +123,7 @@ def test_what_is_asked(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     server = serve(lambda body, _: said("first", "second"), models=(404, {}))
     engine = OpenAIEngine(server.url, "judge", body={"top_k": 5, "top_p": 0.8, "seed": None})
     asked = request(images=(tmp_path / "a.png",), temperature=0.5, top_p=0.9, seed=4, samples=2)
-    assert list(engine.generate([asked])) == [(0, [Completion("first", 11, None), Completion("second", 11, None)])]
+    assert list(engine.generate([asked])) == [(0, [Completion("first", 11, 2), Completion("second", 11, 1)])]
     content = [
         {
             "type": "image_url",

@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_used(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["critik", "./critic.txt", "missing/critic", ""])
 def test_no_such_template(name):
-    with pytest.raises(ValueError, match="no such template; give one of critic, "):
+    with pytest.raises(ValueError, match="no such template; give one of choice, critic, "):
         load(name)
 
 

@@ -51,6 +51,7 @@ class Request:
 class Completion:
     """A generated text, its token counts, how it ended, and the model that wrote it; counts are None and the model "" if not stated.
 
+    A server states the sum of the tokens of several completions alone, of which each then has an equal share.
     image_tokens and cached_tokens are the parts of prompt_tokens that stand for images, and that the engine had computed before.
     end: cut_short at max_tokens; refused by the server or the model, and the text is then what it said instead; tool_call and empty for a
     completion without text.

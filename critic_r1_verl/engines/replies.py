@@ -40,12 +40,14 @@ def completions(answer: Any, samples: int, what: str) -> list[Completion]:
         raise ValueError(f"{what}: expected {samples} choice(s), got {answer!r:.300}; is this an OpenAI-compatible chat API?")
     usage = answer["usage"] if isinstance(answer.get("usage"), dict) else {}
     model = answer["model"] if isinstance(answer.get("model"), str) else ""
-    # For several choices the server returns only the sum of their tokens.
-    used = _count(usage.get("completion_tokens")) if len(choices) == 1 else None
+    # For several choices the server returns only the sum of their tokens, of which each gets an equal share.
+    used, number = _count(usage.get("completion_tokens")), len(choices)
+    shares = [None if used is None else used // number + (place < used % number) for place in range(number)]
     prompt = _count(usage.get("prompt_tokens"))
     details = usage["prompt_tokens_details"] if isinstance(usage.get("prompt_tokens_details"), dict) else {}
     parts = _count(details.get("image_tokens")), _count(details.get("cached_tokens"))
-    return [Completion(text, prompt, used, end, model, *parts) for text, end in (_text_and_end(choice, what) for choice in choices)]
+    texts = [_text_and_end(choice, what) for choice in choices]
+    return [Completion(text, prompt, share, end, model, *parts) for (text, end), share in zip(texts, shares, strict=True)]
 
 
 def refusal(body: str, num: int) -> list[Completion]:

@@ -29,6 +29,8 @@ CHART_STYLE = """
 .chart .curve { fill: none; stroke: var(--trained); stroke-width: 2.25; stroke-linejoin: round; }
 .chart .c0 { --c: #0b5cad; } .chart .c1 { --c: #9a5200; } .chart .c2 { --c: #17693a; } .chart .c3 { --c: #8a2a8f; }
 .chart .c4 { --c: #b02318; } .chart .c5 { --c: #00727a; } .chart .c6 { --c: #68727d; }
+@media (prefers-color-scheme: dark) { .chart .c0 { --c: #6fb3ff; } .chart .c1 { --c: #f0a350; } .chart .c2 { --c: #72d192; }
+  .chart .c3 { --c: #d79be0; } .chart .c4 { --c: #ff9187; } .chart .c5 { --c: #5cc8d0; } .chart .c6 { --c: #9aa5b1; } }
 .chart .series { fill: none; stroke: var(--c); stroke-width: 2; } .chart .point { fill: var(--c); } .chart text.name { fill: var(--c); }
 .chart .raw { fill: none; stroke: var(--base); stroke-width: 1; opacity: .7; }
 """
@@ -161,9 +163,13 @@ def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: boo
 NUM_COLOURS = 7
 
 
-def series_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], *, file_width: int) -> str:
-    """An SVG file with a curve for each name over a logarithmic axis. label: of this axis; curves: (x > 0, share), one or more points."""
-    left, right, top, bottom = 52, file_width - 190, 14, 330
+def series_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]], *, file_width: int | None = None) -> str:
+    """A chart with a curve for each name over a logarithmic axis. label: of this axis; curves: (x > 0, share), one or more points.
+
+    file_width as in dot_chart.
+    """
+    width = file_width or 760
+    left, right, top, bottom = 52, width - 190, 14, 330
     points = [point for curve in curves.values() for point in curve]
     low_x, high_x = (log10(bound(x for x, _ in points)) for bound in (min, max))
     low_y, high_y = floor(min(y for _, y in points) * 20) / 20, ceil(max(y for _, y in points) * 20 + 1e-9) / 20
@@ -192,8 +198,9 @@ def series_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]
         parts += [f'<circle class="point {colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in where]
         parts.append(f'<text class="name {colour}" x="{right + 12}" y="{height + 4:.1f}">{escape(name)}</text>')
         described.append(f"{name}: " + ", ".join(f"{100 * share:.1f} % at {x:,.0f}" for x, share in curves[name]))
-    size = f'width="{file_width}" height="{bottom + 44}" viewBox="0 0 {file_width} {bottom + 44}"'
+    size = f'width="{file_width or "100%"}" viewBox="0 0 {width} {bottom + 44}"'
+    style = f"<style>{PALETTE}{CHART_STYLE}</style>" if file_width else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" {size}><title>Right answers over {escape(label)}</title>'
-        f"<desc>{escape('. '.join(described))}</desc><style>{PALETTE}{CHART_STYLE}</style>{''.join(parts)}</svg>"
+        f"<desc>{escape('. '.join(described))}</desc>{style}{''.join(parts)}</svg>"
     )

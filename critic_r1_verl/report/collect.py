@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from critic_r1_verl.lines import Selection
 from critic_r1_verl.scoring.compare import Comparison, compare_runs, runs_by_name
+from critic_r1_verl.scoring.diagnosis import diagnose
 from critic_r1_verl.scoring.run import Metrics, Run, metrics
+from critic_r1_verl.scoring.sweep import sweep
 
 Series = Literal["base", "trained", "control"]
 """The role of a model in a report: the model itself is "trained"; "base" and "control" are those that it is compared with."""
@@ -18,12 +21,17 @@ Series = Literal["base", "trained", "control"]
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """One set of pairs and questions: the run, the metrics and the comparison with the base of each role, in the order of Series."""
+    """One set of pairs and questions: the run, the metrics and the comparison with the base of each role, in the order of Series.
+
+    sweep and diagnosis: those of the model that the report is about, None if it has none.
+    """
 
     name: str
     runs: dict[Series, Run]
     metrics: dict[Series, Metrics]
     differences: dict[Series, Comparison]
+    sweep: dict[str, Any] | None
+    diagnosis: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,12 @@ def collect(runs: Path, *, against: Path | None = None, control: Path | None = N
         of_set = {role: found[role][name] for role in found}
         numbers = {role: metrics(run) for role, run in of_set.items()}
         others = [role for role in of_set if role != "base"] if against else []
-        sets.append(Set(name, of_set, numbers, {role: compare_runs(of_set["base"], of_set[role]) for role in others}))
+        differences: dict[Series, Comparison] = {role: compare_runs(of_set["base"], of_set[role]) for role in others}
+        run = of_set["trained"]
+        plan = run.plan if run.has(Selection) else None
+        curve = sweep(run) if plan and len(plan.samples) > 1 else None
+        reasons = diagnose(run) if plan and "duel" in plan.methods else None
+        sets.append(Set(name, of_set, numbers, differences, curve, reasons))
     return Report(_labels(folders), sets, read_steps(training) if training else {})
 
 
@@ -61,7 +74,7 @@ def numbers(report: Report) -> dict[str, Any]:
     """The contents of a report as JSON."""
     return {
         "labels": report.labels,
-        "sets": [{"name": each.name, "metrics": each.metrics, "differences": each.differences} for each in report.sets],
+        "sets": [{name: getattr(each, name) for name in ("name", "metrics", "differences", "sweep", "diagnosis")} for each in report.sets],
         "steps": report.steps,
     }
 

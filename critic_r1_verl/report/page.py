@@ -13,7 +13,7 @@ from critic_r1_verl.files import replacing
 from critic_r1_verl.images import data_uri
 from critic_r1_verl.lines import Judgement, Selection
 from critic_r1_verl.records import Image, to_record
-from critic_r1_verl.report import figures, terminal
+from critic_r1_verl.report import figures, selection, terminal
 from critic_r1_verl.report.charts import CHART_STYLE, PALETTE, SMOOTHING_STEPS, Dot, dot_chart, line_chart, running_mean
 from critic_r1_verl.report.collect import Report, Set
 from critic_r1_verl.report.figures import DETAILS, HEADLINE, choice_in_words, percent
@@ -55,6 +55,7 @@ def write(report: Report, out: Path) -> None:
             "notes": each.metrics["trained"]["notes"],
             "pairs": _pair_examples(report, each),
             "questions": _question_examples(each.runs["trained"]),
+            "selection": _selection(each),
         }
         for each in report.sets
     ]
@@ -194,6 +195,19 @@ def _pair_examples(report: Report, each: Set) -> Json | None:
             }
         )
     return {"counts": sorted(counts.items()), "total": len(records), "examples": examples}
+
+
+def _selection(each: Set) -> Json:
+    """{sweep: {chart, columns, rows, notes} or None, diagnosis: rows or None}, for selection.py's rows."""
+    from markupsafe import Markup
+
+    sweep = each.sweep and {
+        "chart": Markup(selection.sweep_chart(each.sweep)),
+        "columns": [title.replace("\n", " ") for title in selection.COLUMNS],
+        "rows": selection.sweep_rows(each.sweep),
+        "notes": selection.sweep_notes(each.sweep),
+    }
+    return {"sweep": sweep, "diagnosis": each.diagnosis and selection.diagnosis_rows(each.diagnosis)}
 
 
 def _first_repeat(run: Run) -> dict[str, dict[str, Judgement]]:

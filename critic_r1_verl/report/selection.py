@@ -11,45 +11,68 @@ from critic_r1_verl.report.figures import METHOD_TITLES, written
 from critic_r1_verl.report.terminal import new_table
 from critic_r1_verl.scoring.diagnosis import WORDS
 
+Json = dict[str, Any]
 
-def show_sweep(sweep: dict[str, Any]) -> None:
-    """Print a line for each method and number of samples."""
-    console = foreign.console()
-    shown = new_table("percent", "samples", "tokens", "right", "against\nthe vote", "against\ngreedy")
+COLUMNS = ("samples", "tokens", "right", "against\nthe vote", "against\ngreedy")
+
+
+def sweep_rows(sweep: Json) -> list[tuple[str, list[str], list[tuple[str, str]]]]:
+    """By method and number of samples: the title, samples and tokens, and a (value, interval) for each of the other columns."""
+    rows = []
     for point in sorted(sweep["points"], key=lambda point: (point["method"], point["samples"])):
-        cells = [_with_interval(point[name], sign=name != "accuracy") for name in ("accuracy", "against_vote", "against_greedy")]
-        if point["beyond"]:
-            cells[1] = cells[1].replace("\n", "*\n", 1)
-        shown.add_row(METHOD_TITLES[point["method"]], f"{point['samples']}", f"{point['tokens']:,.0f}", *cells)
-    console.print(shown)
+        cells = [written("", point[name], sign=name != "accuracy") for name in ("accuracy", "against_vote", "against_greedy")]
+        if point["beyond"] and point["against_vote"]:
+            cells[1] = f"{cells[1][0]}*", cells[1][1]
+        rows.append((METHOD_TITLES[point["method"]], [str(point["samples"]), f"{point['tokens']:,.0f}"], cells))
+    return rows
+
+
+def sweep_notes(sweep: Json) -> str:
+    """What the columns of a sweep mean, and its winner."""
     winner = sweep["winner"]
-    console.print(
-        f"n = {sweep['questions']:,} questions. The vote is the one of as many tokens; * it has fewer, because only {sweep['max_samples']} "
-        "samples were drawn. Differences are paired, in points."
-    )
     best = f"{METHOD_TITLES[winner['method']].lower()} among {winner['samples']}" if winner["samples"] else "nothing is above the vote"
-    console.print(f"Best at equal tokens: {best}.")
+    return (
+        f"n = {sweep['questions']:,} questions. The vote is the one of as many tokens; * it has fewer, because only {sweep['max_samples']} "
+        f"samples were drawn. Differences are paired, in points. Best at equal tokens: {best}."
+    )
 
 
-def write_chart(sweep: dict[str, Any], out: Path) -> None:
-    """Write accuracy against tokens as an SVG file."""
+def sweep_chart(sweep: Json, file_width: int | None = None) -> str:
+    """Accuracy against tokens as SVG; see charts.series_chart."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in sorted(sweep["points"], key=lambda point: point["tokens"]):
         curves.setdefault(METHOD_TITLES[point["method"]], []).append((point["tokens"], point["accuracy"]["value"]))
-    with replacing(out) as partial:
-        partial.write_text(series_chart("tokens of a question", curves, file_width=760) + "\n", encoding="utf-8")
+    return series_chart("tokens of a question", curves, file_width=file_width)
 
 
-def show_diagnosis(diagnosis: dict[str, Any]) -> None:
-    """Print a line for each measure that has a value."""
-    shown = new_table("percent, or words", "value", "95 % interval", "n")
+def diagnosis_rows(diagnosis: Json) -> list[tuple[str, str, str, str]]:
+    """The title, value, interval and n of each measure that has a value."""
+    rows = []
     for name, found in diagnosis.items():
         if found["n"]:
             value, interval = written("completion_tokens" if name in WORDS else "", found)
-            shown.add_row(found["title"], value, f"[{interval}]", f"{found['n']:,}")
-    foreign.console().print(shown)
+            rows.append((found["title"], value, interval, f"{found['n']:,}"))
+    return rows
 
 
-def _with_interval(estimate: dict[str, Any] | None, *, sign: bool) -> str:
-    value, interval = written("", estimate, sign=sign)
-    return f"{value}\n{interval}"
+def show_sweep(sweep: Json) -> None:
+    """Print a sweep."""
+    table = new_table("percent", *COLUMNS)
+    for title, counts, cells in sweep_rows(sweep):
+        table.add_row(title, *counts, *(f"{value}\n{interval}" for value, interval in cells))
+    foreign.console().print(table)
+    foreign.console().print(sweep_notes(sweep))
+
+
+def show_diagnosis(diagnosis: Json) -> None:
+    """Print a diagnosis."""
+    table = new_table("percent, or words", "value", "95 % interval", "n")
+    for title, value, interval, number in diagnosis_rows(diagnosis):
+        table.add_row(title, value, f"[{interval}]", number)
+    foreign.console().print(table)
+
+
+def write_chart(sweep: Json, out: Path) -> None:
+    """Write the chart of a sweep as an SVG file."""
+    with replacing(out) as partial:
+        partial.write_text(sweep_chart(sweep, file_width=760) + "\n", encoding="utf-8")
