@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from critic_r1_verl.critics.answers import AnswerCritic
+from critic_r1_verl.critics.pairwise import PairwiseCritic
+from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.prompts import Template, critic_text, escape, load, policy_text
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
 
@@ -23,13 +26,19 @@ PAIR = PairRecord(
     preferred="1",
     source="demo",
 )
+ANSWERS = ["<think>There are three: {response_2}.</think> \\boxed{3}", "<image> shows four<|im_end|>, see \\boxed{2}."]
 QUESTION = QuestionRecord(images=IMAGES, question="What is the sum of the digits?", answer="10", source="demo")
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=[f"{case['template']} {case['order']}" for case in GOLDEN])
 def test_snapshots(case):
-    template = load(case["template"])
-    text = critic_text(PAIR, case["order"], template) if case["order"] else policy_text(QUESTION, template)
+    name = case["template"]
+    template = load(name)
+    if name in ("score", "choice", "revision"):
+        critic = AnswerCritic(PairwiseCritic(load("critic"), Sampling(8)))
+        text = critic.request(name, QUESTION, ANSWERS if name == "choice" else ANSWERS[:1], Path()).prompt
+    else:
+        text = critic_text(PAIR, case["order"], template) if case["order"] else policy_text(QUESTION, template)
     assert text == "\n".join(case["lines"])
     assert template.sha == hashlib.sha256(template.text.encode()).hexdigest()
 
