@@ -22,7 +22,7 @@ _Z = 1.6449
 def weight_of(verdicts: Iterable[tuple[str | None, str | None]]) -> float:
     """The weight, from TIE_BREAK to MAX_WEIGHT. verdicts: of each pair the choices in its two orders, in the shown frame.
 
-    >>> weight_of([("1", "2")] * 100), weight_of([("1", "1"), ("1", "2")] * 50), weight_of([("1", "1")] * 100)
+    >>> weight_of([("1", "2")] * 100), weight_of([("1", "1"), ("2", "2"), ("1", "2"), ("2", "1")] * 25), weight_of([("1", "1")] * 100)
     (0.8, 0.001, 0.001)
     """
     pairs = list(verdicts)
