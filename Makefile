@@ -120,7 +120,7 @@ $(LMMS_EVAL)/.installed: constraints/lmms-eval.txt $(STAMP)
 
 .PHONY: bench
 bench: $(STAMP) $(LMMS_EVAL)/.installed ## the benchmarks of tests/bench, ratios within one run
-	for bench in tests/bench/bench_{data,reward,step,select}.py; do $(BIN)/python $$bench; done
+	for bench in tests/bench/bench_{data,reward,step,select,gateway}.py; do $(BIN)/python $$bench; done
 	$(BIN)/python tests/bench/bench_judge.py --lmms-eval $(LMMS_EVAL)/bin/python
 
 .PHONY: clean

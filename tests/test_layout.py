@@ -25,7 +25,7 @@ LAYERS = (
     {"dataset", "sampler", "journal", "critics"},
     {"judge", "answer", "select", "training"},
     {"scoring"},
-    {"evaluate", "report"},
+    {"evaluate", "report", "gateway"},
     {"cli"},
 )
 

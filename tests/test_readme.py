@@ -64,7 +64,7 @@ def test_it_is_a_command(file: str, command: str, monkeypatch: pytest.MonkeyPatc
         assert config.trainer.experiment_name.startswith(config.critic_r1.name)
     elif words[:3] == ["python", "-m", "data_prep"]:
         assert callable(cli.parse(["data", *words[3:]]).run)
-    elif command in ("critic-r1 eval", "critic-r1 select", "critic-r1 data build"):
+    elif command in ("critic-r1 eval", "critic-r1 select", "critic-r1 serve", "critic-r1 data build"):
         # What the text calls by its name alone.
         with pytest.raises(SystemExit, match="0"):
             cli.parse([*words[1:], "--help"])
@@ -135,6 +135,8 @@ def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model
     folder = shutil.copytree(furnished, tmp_path / "home")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(flags, "open_engine", lambda arguments: (model, {"kind": "scripted"}))
+    # What listens until it gets a signal.
+    monkeypatch.setattr("uvicorn.Server.run", lambda *arguments, **options: None)
     # The 7B model, whose config.json is not in the cache.
     counted = json.loads((ROOT / "tests" / "golden" / "model_sizes.json").read_text(encoding="utf-8"))["qwen2_5_vl_7b"]
     monkeypatch.setattr(sizes, "of_base", lambda base: sizes.Sizes(**counted))
@@ -175,6 +177,7 @@ RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "score results.json": ("", says("general", "percent")),
     "score RUN": ("", says("test:", "critic accuracy", "self-critique")),
     "judge": ("", says("The first is right.", "undecided")),
+    "serve": ("--port 0", says("serving http://127.0.0.1:")),
     "doctor": ("", says("recipe critic_r1 is found and applied")),
     "plan": ("--gpu H100", says("8.29 billion parameters", "logits", "33  that verl reserves")),
 }

@@ -11,7 +11,7 @@ from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Completion, Request
 from critic_r1_verl.lines import Kind, status_of
 from critic_r1_verl.prompts import Template, escape
-from critic_r1_verl.records import PairRecord, QuestionRecord
+from critic_r1_verl.records import QuestionRecord
 from critic_r1_verl.verdict import as_written, parse_answer, without_tags
 
 _NUMBER = re.compile(r"(?:response )?\(?([0-9]{1,4})\)?(?:/10)?", re.IGNORECASE)
@@ -34,23 +34,23 @@ class AnswerCritic:
     def request(self, kind: Kind, question: QuestionRecord, answers: Sequence[str], root: Path, repeat: int = 0) -> Request:
         """The request for one verdict on these answers, in the order shown and with their reasoning. Image paths are relative to root."""
         images = question.images if self.with_image else ()
-        shown = [without_tags(answer) for answer in answers]
-        if kind == "pair":
-            first, second = shown
-            # preferred has no meaning here.
-            texts = {"question": question.question, "response_1": first, "response_2": second}
-            pair = PairRecord(images=images, **texts, preferred="tie", source=question.source)
-            return self.pairwise.request(pair, "12", root, repeat)
-        fields = {"question": escape(question.question)}
-        if kind == "choice":
-            fields["responses"] = "\n\n".join(
-                f"[Response {place}]\n{escape(answer)}\n[End of response {place}]" for place, answer in enumerate(shown, 1)
-            )
-        else:
-            fields["response"] = escape(shown[0])
-        text = "<image>\n" * len(images) + self.template(kind).fill(**fields)
+        text = self.prompt(kind, question.question, len(images), answers)
         sampling = replace(self.pairwise.sampling, seed=self.pairwise.sampling.seed + repeat)
         return Request(text, tuple(root / image.path for image in images), sampling, f"question {question.question_id}")
+
+    def prompt(self, kind: Kind, question: str, num_images: int, answers: Sequence[str]) -> str:
+        """The text of such a request, which begins with an `<image>` line per image."""
+        shown = [escape(without_tags(answer)) for answer in answers]
+        fields = {"question": escape(question)}
+        if kind == "pair":
+            fields["response_1"], fields["response_2"] = shown
+        elif kind == "choice":
+            fields["responses"] = "\n\n".join(
+                f"[Response {place}]\n{answer}\n[End of response {place}]" for place, answer in enumerate(shown, 1)
+            )
+        else:
+            (fields["response"],) = shown
+        return "<image>\n" * num_images + self.template(kind).fill(**fields)
 
     def read(self, kind: Kind, completion: Completion, num_shown: int) -> tuple[str, str | None, str]:
         """The text with its reasoning in <think> </think>, the choice of a Match (lines.py), and its status."""

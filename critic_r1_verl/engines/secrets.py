@@ -22,27 +22,30 @@ _SECRET_VALUE = re.compile(
 )
 
 
-def api_key() -> str:
-    """The key in the environment without outer white space, or "". ValueError, which does not show it, if no header can hold it."""
-    key = os.environ.get(KEY, "").strip()
+def api_key(name: str = KEY) -> str:
+    """The key in this variable of the environment without outer white space, or "".
+
+    ValueError, which does not show the key, if no header can hold it.
+    """
+    key = os.environ.get(name, "").strip()
     if wrong := next((position for position, char in enumerate(key, 1) if not "!" <= char <= "~"), None):
-        raise ValueError(f"{KEY}: its character {wrong} of {len(key)} is a space, a control or not ASCII; copy the key again")
+        raise ValueError(f"{name}: its character {wrong} of {len(key)} is a space, a control or not ASCII; copy the key again")
     return key
 
 
-def checked_url(url: str) -> SplitResult:
-    """The parts of a URL. ValueError, without what may be secret in it, if it is no http(s) URL."""
-    remedy = "give the root of the API as --base-url, such as http://localhost:8000/v1"
+def checked_url(url: str, flag: str = "--base-url") -> SplitResult:
+    """The parts of a URL, which `flag` gave. ValueError, without what may be secret in it, if it is no http(s) URL."""
+    remedy = f"give the root of the API as {flag}, such as http://localhost:8000/v1"
     if any(char.isspace() or not char.isprintable() for char in url):
-        raise ValueError(f"--base-url: the URL holds a space or a control character; {remedy}")
+        raise ValueError(f"{flag}: the URL holds a space or a control character; {remedy}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         # Of the two possible reasons, neither holds a part of the user or password.
-        raise ValueError(f"--base-url: not a URL: the port or the brackets of the address are wrong; {remedy}") from error
+        raise ValueError(f"{flag}: not a URL: the port or the brackets of the address are wrong; {remedy}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"--base-url {shown_url(parts)}: not a URL with http:// or https://, a host and, if any, a port; {remedy}")
+        raise ValueError(f"{flag} {shown_url(parts)}: not a URL with http:// or https://, a host and, if any, a port; {remedy}")
     return parts
 
 

@@ -51,14 +51,14 @@ def client(max_connections: int, timeout_seconds: float) -> Any:
 
     options: dict[str, Any] = {"headers": {"Accept-Encoding": "gzip, deflate"}, "timeout": timeout_seconds}
     try:
-        return Client(verify=_certificates(), limits=httpx2.Limits(max_connections=max_connections), **options)
+        return Client(verify=certificates(), limits=httpx2.Limits(max_connections=max_connections), **options)
     except (ValueError, httpx2.InvalidURL) as error:
         # The message is left out, because it may hold the password of a proxy.
         raise ValueError("the proxy settings of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) are malformed") from error
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """The certificates of the authorities, which take 40 ms to load, for all clients of this process."""
     import httpx2
 
