@@ -16,6 +16,7 @@ KIND := $(if $(filter 0,$(GPU)),cpu,gpu)
 STAMP := .venv/.setup-$(KIND)-$(shell cat constraints/* pyproject.toml | sha256sum | cut -c1-12)
 BIN := .venv/bin
 DEMO := $(BIN)/python examples/digits/demo.py
+LMMS_EVAL := .venv/lmms-eval
 
 # Without a GPU the embedded world stands in for a corpus, and its small base for the 7B one, in the folders of `make demo`; a base that small
 # says all that it has to say in 64 tokens.
@@ -32,6 +33,9 @@ endif
 
 OUT ?= runs/eval
 AGAINST ?=
+TASKS ?= mmmu_val mmstar mathvision_test mathvista_testmini_format mathverse_testmini
+BASE_URL ?=
+JUDGE_URL ?=
 CONTROL ?= $(wildcard runs/demo-control/eval/trained)
 ARGS ?=
 
@@ -84,6 +88,13 @@ eval: $(STAMP) ## MODEL judges the test pairs of DATA and answers its test quest
 self-critique: $(STAMP) ## MODEL answers each test question several times and picks among its answers, into OUT
 	$(BIN)/critic-r1 select --model $(MODEL) --data $(DATA) --out $(OUT) $(TOKENS) $(ARGS)
 
+# A server is asked for its only model, unless the command line names one.
+SERVED = $(if $(BASE_URL),--base-url $(BASE_URL) $(if $(filter command,$(firstword $(origin MODEL))),--model $(MODEL)),--model $(MODEL))
+.PHONY: eval-policy
+eval-policy: $(STAMP) $(LMMS_EVAL)/.installed ## MODEL, or the server at BASE_URL, answers TASKS of lmms-eval, into OUT; some want JUDGE_URL, JUDGE_MODEL
+	$(BIN)/critic-r1 eval-policy $(SERVED) --task $(TASKS) --out $(OUT) \
+		$(if $(JUDGE_URL),--judge-url $(JUDGE_URL) --judge-model $(JUDGE_MODEL)) $(TOKENS) $(ARGS)
+
 .PHONY: report
 report: $(STAMP) ## the numbers of OUT as one HTML page, beside those of AGAINST=folder if it is given
 	$(BIN)/critic-r1 report $(OUT) $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
@@ -96,7 +107,7 @@ test-unit: $(STAMP) ## the unit tests alone
 	$(UNIT_TESTS)
 
 .PHONY: test-nightly
-test-nightly: $(STAMP) ## end-to-end tests that `make test` leaves out, because they take minutes
+test-nightly: $(STAMP) $(LMMS_EVAL)/.installed ## end-to-end tests that `make test` leaves out, because they take minutes
 	$(BIN)/python -m pytest tests/e2e -m nightly $(ARGS)
 
 .PHONY: rehearse
@@ -110,7 +121,6 @@ check: $(STAMP) ## ruff and mypy
 	$(BIN)/mypy
 
 # In an environment of its own, which sees the packages of .venv.
-LMMS_EVAL := .venv/lmms-eval
 $(LMMS_EVAL)/.installed: constraints/lmms-eval.txt $(STAMP)
 	rm -rf $(LMMS_EVAL)
 	$(BIN)/python -m venv $(LMMS_EVAL)

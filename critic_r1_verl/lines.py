@@ -76,7 +76,7 @@ class Judgement:
 class Answer:
     """One answer to a question. kind is "greedy" or "sample". answer is the normalised content of the box, None if none was parsed.
 
-    image_tokens is the part of prompt_tokens that stands for images.
+    correct is a share in [0, 1] where a benchmark gives parts of a point. image_tokens is the part of prompt_tokens that stands for images.
     """
 
     FILE: ClassVar[str] = "answers.jsonl"
@@ -86,7 +86,7 @@ class Answer:
     sample: int
     answer: str | None
     status: str
-    correct: bool
+    correct: bool | float
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -100,6 +100,8 @@ class Answer:
         _check_one_of(self, "status", STATUSES)
         if (self.answer is None) != (self.status != "parsed"):
             raise ValueError(f"key 'status': {self.status!r} contradicts the answer {self.answer!r:.80}")
+        if not 0 <= self.correct <= 1:
+            raise ValueError(f"key 'correct': {self.correct} is outside [0, 1]")
         if self.correct and self.answer is None:
             raise ValueError("key 'correct': true although there is no answer")
 
@@ -239,8 +241,8 @@ def _check_types(line: Any) -> None:
             if not isinstance(value, tuple) or any(type(sample) is not int or sample < 0 for sample in value):
                 raise ValueError(f"key 'shown': {value!r:.80} is not a list of integers of 0 or more")
         elif name == "correct":
-            # In a Selection it is a number, and JSON may hold 1 for 1.0.
-            if type(value) is not bool and not (isinstance(line, Selection) and type(value) in (int, float)):
+            # In an Answer or a Selection it may be a number, and JSON may hold 1 for 1.0.
+            if type(value) is not bool and not (isinstance(line, Answer | Selection) and type(value) in (int, float)):
                 raise ValueError(f"key 'correct': {value!r:.80} is not true or false")
         elif not isinstance(value, str) and not (value is None and name in ("choice", "answer", *_TOKENS)):
             raise ValueError(f"key {name!r}: {value!r:.80} is not a string")

@@ -132,7 +132,10 @@ class PairRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionRecord:
-    """One question about images, of which there may be none, and its correct answer. Keys and errors are as in PairRecord."""
+    """One question about images, of which there may be none, and its correct answer. Keys and errors are as in PairRecord.
+
+    key tells questions apart whose images are not in the record, such as by the benchmark's own numbers; "" where the content does.
+    """
 
     images: tuple[Image, ...]
     question: str
@@ -142,6 +145,7 @@ class QuestionRecord:
     licence: str = ""
     group: str = ""
     split: str = ""
+    key: str = ""
 
     def __post_init__(self) -> None:
         _check_texts(self, required=("question", "answer", "source"))
@@ -150,13 +154,14 @@ class QuestionRecord:
     @property
     def question_id(self) -> str:
         """A hash of the content without the answer, as 20 hexadecimal digits."""
-        return _content_id("question", self.images, self.question)
+        return _content_id("question", self.images, self.question, *filter(None, [self.key]))
 
     record_id = question_id
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for json.dumps, from which from_json makes an equal record. Its first key is the question_id."""
-        return {"question_id": self.question_id} | _to_json(self)
+        content = {"question_id": self.question_id} | _to_json(self)
+        return content if self.key else {name: value for name, value in content.items() if name != "key"}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "QuestionRecord":

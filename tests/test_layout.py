@@ -25,7 +25,7 @@ LAYERS = (
     {"dataset", "sampler", "journal", "critics"},
     {"judge", "answer", "select", "training"},
     {"scoring"},
-    {"evaluate", "report", "gateway"},
+    {"evaluate", "report", "gateway", "policy_benchmarks"},
     {"cli"},
 )
 

@@ -172,6 +172,10 @@ RUN: dict[str, tuple[str, Callable[[str], bool]]] = {
     "eval --model runs/trained --benchmark": ("--out other", is_written("other/vl_rewardbench/metrics.json")),
     "eval --base-url": ("--out other", is_written("other/multimodal_rewardbench/metrics.json")),
     "select": ("--out other", is_written("other/test/matches.jsonl", "other/test/selections.jsonl")),
+    "eval-policy": (
+        f"--lmms-eval {ROOT}/tests/stand_in/lmms_eval_python --max-refused 0.2 --base-url http://localhost:9/v1 --out other",
+        is_written("other/mmmu_val/metrics.json", "other/mmstar/metrics.json"),
+    ),
     "report": ("", is_written("runs/eval/trained/report.html")),
     "compare": ("", says("strict accuracy", "self-critique", "McNemar")),
     "score results.json": ("", says("general", "percent")),

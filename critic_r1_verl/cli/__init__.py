@@ -5,7 +5,7 @@ import argparse
 import os
 
 from critic_r1_verl import foreign
-from critic_r1_verl.cli import data, measuring, scoring, selecting, serving, training
+from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, training
 from critic_r1_verl.training.launch import end_with_make
 
 DEBUG = "CRITIC_R1_DEBUG"
@@ -45,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"`critic-r1 COMMAND --help` shows the flags of a command and an example. {DEBUG}=1 shows the traceback of an error.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, training, measuring, selecting, scoring, serving):
+    for group in (data, training, measuring, policy, selecting, scoring, serving):
         group.add_commands(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse ends a list of positional arguments at the first flag, but overrides may come before and after flags.

@@ -65,6 +65,7 @@ DETAILS = (
     Measure("critic", "unparsed/tool_call", "Called a tool", "instead of judging"),
     Measure("critic", "unparsed/empty", "Empty", "no text at all"),
     Measure("critic", "completion_tokens", "Tokens of a judgement", "a number, not percent"),
+    Measure("policy", "refused", "Refused requests", "the server gave no answer, which counts as wrong"),
     Measure("policy", "answer_tokens", "Tokens of the samples", "of one question with its prompt; a number, not percent"),
     *(
         measure

@@ -120,8 +120,8 @@ def _scores(each: Set) -> Json | None:
     metrics = each.metrics["trained"]
     if not metrics["official"]:
         return None
-    strict = dict(figures.lines_of(metrics["strict"]))
-    baselines = {name: dict(figures.lines_of(score["official"])) for name, score in metrics["baselines"].items()}
+    strict = dict(figures.lines_of(metrics["strict"] or {}))
+    baselines = {name: dict(figures.lines_of(score["official"])) for name, score in (metrics["baselines"] or {}).items()}
     rows = [
         (label.strip(), [percent(value) for value in (official, strict.get(label), *(rule.get(label) for rule in baselines.values()))])
         for label, official in figures.lines_of(metrics["official"])

@@ -48,7 +48,7 @@ def show_summary(results: Sequence[Metrics]) -> None:
         strict, interval = written("strict", critic.get("strict"))
         table.add_row(
             result["name"],
-            f"{result['counts']['items']:,}",
+            f"{result['counts']['items'] or result['counts']['questions']:,}",
             percent((result["official"] or {}).get("overall")),
             strict,
             f"[{interval}]" if interval else "",

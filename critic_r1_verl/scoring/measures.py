@@ -14,6 +14,7 @@ Of a critic (shares, of pairs where both orders are needed, else of judgements):
     strict/GROUP, accuracy/GROUP   the same within a group of the benchmark
 Of a policy (answers are graded by the reward of training):
     greedy                   greedy answers that are right
+    refused                  greedy answers that the server or the model refused, wrong therefore; null if none
     sample                   sampled answers that are right
     METHOD                   answers selected by this method (select/methods.py), among the largest number of samples, that are right
     undecided/METHOD         its comparisons without a winner, because the two orders do not agree or there is no verdict
@@ -102,9 +103,12 @@ def policy(questions: Sequence[QuestionRecord], answers: Iterable[Answer], selec
     """
     ids = [question.question_id for question in questions]
     cluster_of = dict(zip(ids, clusters_of(questions), strict=True))
+    answers = list(answers)
     graded = {answer.key: float(answer.correct) for answer in answers}
     _check_complete(graded, set(ids))
     found = {kind: _values({key: value for key, value in graded.items() if key[1] == kind}, cluster_of) for kind in ("greedy", "sample")}
+    refused = {answer.key: float(answer.status == "refused") for answer in answers if answer.kind == "greedy"}
+    found["refused"] = _values(refused, cluster_of) if any(refused.values()) else None
     for method, of_method in of_methods(selections).items():
         compared = [line for line in of_method if line.comparisons]
         found |= {

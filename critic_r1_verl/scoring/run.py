@@ -9,7 +9,8 @@ the end, metrics.json, which can be computed again from the others. metrics.json
     benchmark   the benchmark that defines the official score ("pairs" for the test split of a data folder)
     model       the model that was measured
     counts      {"items", "pairs", "repeats", "questions", "samples"}: several items may be the same pair; samples are those per question
-    official, strict, baselines, verdicts_read_by     scores of the critic (score.py), null if no pairs were judged
+    official, strict, baselines, verdicts_read_by     scores of the critic (score.py), null if no pairs were judged; of a task of lmms-eval,
+                official is its own aggregate, beside our mean over the same scores in policy
     critic, policy     estimates {"value", "n", "ci95"} by measure (measures.py), null if there are no values
     notes       remarks for the reader
 """
@@ -120,6 +121,8 @@ def metrics(run: Run) -> Metrics:
         critic["notes"] += _models_note(models, str(config.get("judge", {}).get("model", "")))
     if answers:
         policy = estimates_of(measures.policy(questions, answers, run.selections()))
+    if graded := config.get("lmms_eval"):
+        critic |= {"official": graded["official"], "notes": critic["notes"] + graded["notes"]}
     return metrics_of(
         run.name,
         critic,

@@ -160,7 +160,7 @@ def _content(pick: int | Call, answers: Sequence[Answer], matches: Mapping[Call,
     return matches[pick].choice if isinstance(pick, Call) else answers[pick].answer
 
 
-def _is_right(pick: int | Call, answers: Sequence[Answer], content: str | None, question: QuestionRecord) -> bool:
+def _is_right(pick: int | Call, answers: Sequence[Answer], content: str | None, question: QuestionRecord) -> float:
     if isinstance(pick, Call):
         return content is not None and grading.is_right(content, question.answer)
     return answers[pick].correct
