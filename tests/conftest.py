@@ -17,8 +17,9 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from critic_r1_verl.engines.base import Completion, Done, Request
 from critic_r1_verl.training.compose import compose
 
-# Looking for entry points reads the metadata of all that is installed.
+# Looking for entry points reads the metadata of all that is installed, and a version is read from the whole of a package's metadata.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 # A composed configuration is ten thousand small objects; looking for garbage among them again and again takes a third of these tests' time.
 gc.set_threshold(100_000)
 # Hydra reads a hundred files of verl for each composition, with the slow one of the two loaders; they give the same. Neither files nor
@@ -36,15 +37,6 @@ def loaded(path: str, config_path: str) -> bytes:
 
 
 FileConfigSource.load_config = lambda source, config_path: pickle.loads(loaded(source.path, config_path))
-
-
-IMPORT_TORCH = ("test_build.py", "test_contamination.py", "test_image_store.py", "test_readme.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of pytest-xdist run all of a file, and all files that import torch, which takes seconds and is done once then."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("torch" if item.path.name in IMPORT_TORCH else item.path.stem))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -115,15 +115,17 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 @pytest.mark.parametrize("make", [crop, drawing])
-def test_copies_of_a_picture_are_found(root: Path, benchmark, make, copy) -> None:
+def test_copies_of_a_picture_are_found(root: Path, benchmark, make) -> None:
     bench = benchmark([(make(number), f"Question {number}?") for number in range(5)])
-    record = pair(store(root, copy(make(3))))
-    match = find_one(record, root, bench)
-    assert match and match.reason == "image: looks the same" and pictures.MIN_CORRELATION <= match.score <= 1
-    assert match.item_id == list(RecordFile(Path(bench), QuestionRecord))[3].question_id
-    assert (match.record_id, match.source, match.benchmark) == (record.pair_id, "train", bench)
+    item_id = list(RecordFile(Path(bench), QuestionRecord))[3].question_id
+    copies = {name: pair(store(root, copy(make(3)))) for name, copy in COPIES.items()}
+    found = find(copies.values(), root, [bench])
+    matches = {name: found.get(record.pair_id) for name, record in copies.items()}
+    assert {name: match and replace(match, score=1) for name, match in matches.items()} == {
+        name: Match(record.pair_id, "train", bench, item_id, "image: looks the same", 1) for name, record in copies.items()
+    }
+    assert [(name, match) for name, match in matches.items() if not pictures.MIN_CORRELATION <= match.score <= 1] == []
 
 
 @pytest.mark.parametrize("make", [crop, drawing])
@@ -176,24 +178,25 @@ def test_a_picture_that_does_not_open_is_named(root: Path, benchmark) -> None:
 # Questions
 
 
-@pytest.mark.parametrize(
-    ("question", "reason", "low", "high"),
-    [
-        (LONG, "question: same words", 1, 1),
-        ("<image>\n  WHICH of the two flags beside the Town-Hall was raised first — according to the plaque", "question: same words", 1, 1),
-        (f"{LONG} Answer with one word.", "question: shared 8-grams", 1, 1),
-        (f"User: What do you see?\n\nAssistant: A town hall.\n\nUser: {LONG}", "question: shared 8-grams", 1, 1),
-        ("Which of the two flags beside the town hall was raised first, and who paid for it?", "question: shared 8-grams", 0.5, 0.9),
-        ("Which of the two flags beside the town hall is the larger?", None, 0, 0),
-        ("Which flag was raised first?", None, 0, 0),
-        ("", None, 0, 0),
-    ],
-)
-def test_questions(root: Path, benchmark, question: str, reason: str | None, low: float, high: float) -> None:
-    bench = benchmark([(crop(0), LONG), (crop(1), BATTLE)])
-    match = find_one(pair(store(root, crop(50)), question=question or "?"), root, bench)
-    assert (match and match.reason) == reason
-    assert match is None or low <= match.score <= high
+QUESTIONS: list[tuple[str, str | None, float, float]] = [
+    (LONG, "question: same words", 1, 1),
+    ("<image>\n  WHICH of the two flags beside the Town-Hall was raised first — according to the plaque", "question: same words", 1, 1),
+    (f"{LONG} Answer with one word.", "question: shared 8-grams", 1, 1),
+    (f"User: What do you see?\n\nAssistant: A town hall.\n\nUser: {LONG}", "question: shared 8-grams", 1, 1),
+    ("Which of the two flags beside the town hall was raised first, and who paid for it?", "question: shared 8-grams", 0.5, 0.9),
+    ("Which of the two flags beside the town hall is the larger?", None, 0, 0),
+    ("Which flag was raised first?", None, 0, 0),
+    ("?", None, 0, 0),
+]
+
+
+def test_questions(root: Path, benchmark) -> None:
+    image, bench = store(root, crop(50)), benchmark([(crop(0), LONG), (crop(1), BATTLE)])
+    asked = {text: pair(image, question=text) for text, *_ in QUESTIONS}
+    found = find(asked.values(), root, [bench])
+    matches = {text: found.get(record.pair_id) for text, record in asked.items()}
+    assert {text: match and match.reason for text, match in matches.items()} == {text: reason for text, reason, *_ in QUESTIONS}
+    assert [text for text, _, low, high in QUESTIONS if (match := matches[text]) and not low <= match.score <= high] == []
 
 
 def test_a_short_question_does_not_count_alone(root: Path, benchmark) -> None:

@@ -283,16 +283,16 @@ def test_parts_of_a_prompt(prompt, expected):
     "piece", ["]", "[", "]\n", "]\n ", "]\nResponse 1: [", "\n", "] \n\n", "Question: [", "#### [Response 1]:\n", "\n#### "]
 )
 def test_hostile_prompts_take_linear_time(piece):
-    text = piece * (400_000 // len(piece))
+    text = piece * (100_000 // len(piece))
     start = time.process_time()
     critic_prompt.parts(f"Question: [{text}")
     critic_prompt.parts(f"Question: [Q]\nResponse 1: [A]\nResponse 2: [{text}")
-    critic_prompt.parts("Question: [Q]" + " " * 400_000 + text)
+    critic_prompt.parts("Question: [Q]" + " " * 100_000 + text)
     message = json.dumps([{"role": "user", "content": f"#### [Response 1]:\n{text}\n#### [Response 2]:\n{text}"}])
     list(load("r1_reward_rl").convert({"question": "Q", "message": message, "answer": ["<answer>1</answer>"], "image": "0"}, put))
-    conversations = [DIALOGUE[0], {"from": "gpt", "value": text + "The better response: [" * 10_000}]
+    conversations = [DIALOGUE[0], {"from": "gpt", "value": text + "The better response: [" * 2_500}]
     list(load("llava_critic_113k").convert({"conversations": conversations, "image": b"."}, put))
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

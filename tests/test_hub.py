@@ -40,6 +40,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHu
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", stand_in.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        # The first request reads all certificates, which takes seconds on a busy machine.
+        monkeypatch.setattr(hub, "_ANSWER_SECONDS", 60.0)
         # The library writes what it received in pieces of 10 MB.
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
         monkeypatch.setenv("HF_TOKEN", "")

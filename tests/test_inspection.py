@@ -26,9 +26,9 @@ HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 
 LENGTHS = {"tokenizer": "tiny", "max_prompt_tokens": 8192, "min": 40, "median": 1250, "p95": 2000, "max": 4000, "dropped": 3, "checked": 8}
 
 
-def picture(folder: Path, number: int) -> Image:
+def picture(folder: Path, number: int, size: tuple[int, int] = (1200, 300)) -> Image:
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    Picture.new("RGB", (1200, 300), (number, 2 * number, 90)).save(folder / f"images/{number:032x}.png")
+    Picture.new("RGB", size, (number, 2 * number, 90)).save(folder / f"images/{number:032x}.png")
     return Image(path=f"images/{number:032x}.png", sha256=f"{number:064x}")
 
 
@@ -228,7 +228,7 @@ def test_page_table_and_json_have_the_same_numbers(folder: Path, page: str, caps
 
 
 def test_the_sample_is_drawn_by_the_seed_and_from_each_source(folder: Path, tmp_path: Path) -> None:
-    image = picture(folder, 1)
+    image = picture(folder, 1, size=(56, 56))
     many = [pair(image, f"{n} cats", f"{n} dogs", "1") for n in range(200)] + [record for record, _ in records(folder)[5:]]
     write(folder, train=[(one, "12") for one in many], **held_out(folder))
 

@@ -8,10 +8,12 @@ A picture shows one to three scans side by side. A response states the digits an
 wrong. `critic-r1 data build --corpus examples/digits/corpus.py:PATH` converts the rows like those of any corpus.
 """
 
+import importlib.util
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from critic_r1_verl.images import BadImage
@@ -134,11 +136,17 @@ def picture(scene: Scene) -> Any:
 
 @cache
 def load() -> tuple[Any, list[int]]:
-    """The scans, float64[1797, 8, 8] with ink from 0 to 16, and the digit that each shows."""
-    from sklearn.datasets import load_digits
+    """The scans, float64[1797, 8, 8] with ink from 0 to 16, and the digit that each shows.
 
-    bunch = load_digits()
-    return bunch.images, [int(label) for label in bunch.target]
+    Read from the file of scikit-learn's load_digits, because importing the package takes seconds. ModuleNotFoundError without the package.
+    """
+    import numpy as np
+
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the digits are those of scikit-learn, which is not installed; run `make setup`")
+    table = np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), [int(label) for label in table[:, -1]]
 
 
 @cache

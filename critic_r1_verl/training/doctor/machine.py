@@ -74,7 +74,7 @@ def check_versions(case: Case) -> Iterator[Finding]:
 def installed(package: str) -> str:
     """The installed version of a package; "" if it is not installed."""
     try:
-        return importlib.metadata.distribution(package).version
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
 
