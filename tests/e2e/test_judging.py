@@ -67,7 +67,7 @@ def test_a_killed_evaluation_resumes_and_ends_the_same(world: Path, undisturbed:
     assert undisturbed["counts"] == {"items": 64, "pairs": 64, "repeats": 2, "questions": 4, "samples": 0}
 
 
-# tests/test_selecting.py ends a selection at every step, with a scripted model, and tests/e2e/test_training.py runs one with vLLM.
+# tests/test_select.py ends a selection at several steps, with a scripted model, and tests/e2e/test_training.py runs one with vLLM.
 @pytest.mark.nightly
 def test_a_killed_selection_resumes_and_ends_the_same(world: Path, undisturbed: dict) -> None:
     selected = run(world, "select", "whole")
