@@ -110,18 +110,18 @@ def test_a_killed_run_ends_with_the_same_files(scripted, tmp_path: Path) -> None
 
 
 class Lengthy:
-    """A model that writes 20,000 characters, one request after the other."""
+    """A model that writes 75,000 characters, one request after the other."""
 
     name = "lengthy"
     left_out = ()
 
     def generate(self, requests):
         for place, request in enumerate(requests):
-            yield place, [Completion(f"<think>{'x' * 20_000}</think> {prefers_good(request.prompt, 0)}", 9, 5)]
+            yield place, [Completion(f"<think>{'x' * 75_000}</think> {prefers_good(request.prompt, 0)}", 9, 5)]
 
 
 def test_memory_holds_no_texts(tmp_path: Path) -> None:
-    few, many = (pairs_file(tmp_path / f"{count}.jsonl", count=count) for count in (10, 210))
+    few, many = (pairs_file(tmp_path / f"{count}.jsonl", count=count) for count in (10, 60))
     run(Lengthy(), few, tmp_path / "out")
     tracemalloc.start()
     try:
@@ -129,7 +129,7 @@ def test_memory_holds_no_texts(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The texts are 8.4 MB; what is held of a pair is 2.4 KiB.
+    # The texts are 9 MB; what is held of a pair is 2.4 KiB.
     assert peak < 2_000_000
 
 
