@@ -39,17 +39,18 @@ JUDGE_URL ?=
 CONTROL ?= $(wildcard runs/demo-control/eval/trained)
 ARGS ?=
 
-# The unit tests run in four processes, at most one more than cores at a time, because some tests wait for others' processes. Each collects
-# its own files alone; with pytest-xdist each would collect all of them and report every test, which takes 14 CPU seconds. Files that import
-# torch or compose the recipe share a process, and those that mostly wait have one of their own. A new file is among the others.
+# The unit tests run in five processes at once. Each collects its own files alone; with pytest-xdist each would collect all of them and report
+# every test, which takes 14 CPU seconds. Files that import torch or compose the recipe share a process, and those that mostly wait have one
+# of their own, as have those that talk to servers. A new file is among the others.
 # With ARGS, such as -k, there is one process.
-UNIT_PARTS := torch hydra waits others
+UNIT_PARTS := others torch hydra waits servers
 torch := build contamination corpora image_store images inspection layouts readme rows sources validate vocabulary
 hydra := card cli doctor explain patches plan recipe report score verl_plugin
 waits := hub launch stall supervise
-others := $(filter-out $(torch) $(hydra) $(waits),$(patsubst tests/test_%.py,%,$(wildcard tests/test_*.py)))
+servers := gateway openai_client policy_benchmarks pool select selecting
+others := $(filter-out $(torch) $(hydra) $(waits) $(servers),$(patsubst tests/test_%.py,%,$(wildcard tests/test_*.py)))
 UNIT_TESTS = $(if $(ARGS),$(BIN)/python -m pytest tests/test_*.py $(ARGS),\
-	$(MAKE) --no-print-directory --keep-going --jobs $$(($$(nproc) + 1)) --output-sync=target $(UNIT_PARTS:%=unit-%))
+	$(MAKE) --no-print-directory --keep-going --jobs $(words $(UNIT_PARTS)) --output-sync=target $(UNIT_PARTS:%=unit-%))
 
 .PHONY: help
 help: ## list the targets (the default)
