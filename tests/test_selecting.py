@@ -124,6 +124,7 @@ def test_a_diagnosis_says_what_the_judge_does(select: Callable, capsys: pytest.C
         "wrong_disagree": (1.0, 2),
         "own_words": (4.0, 16),
     }
+    assert read("metrics.json")["notes"] == []
     assert "own pairs: right verdicts" in capsys.readouterr().out
 
 
@@ -145,6 +146,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(select: Callable) -> None:
     Path("out").rename("cut")
     select()
     assert {name: Path("out/questions", name).read_bytes() for name in names} == cut
+    weight = "vote_then_judge among 4 samples: the weight of verdicts, estimated from the judge's agreement with itself, is 0.001"
+    assert read("metrics.json")["notes"] == [weight]
 
 
 def test_another_judge_without_the_image(select: Callable) -> None:

@@ -30,8 +30,9 @@ from critic_r1_verl.records import PairRecord, QuestionRecord, RecordFile
 from critic_r1_verl.scoring import judged as judging
 from critic_r1_verl.scoring import measures
 from critic_r1_verl.scoring.score import estimates_of, metrics_of, score
-from critic_r1_verl.select.candidates import by_question
-from critic_r1_verl.select.plan import Plan, selections_of, verdicts_of
+from critic_r1_verl.select.candidates import by_question, candidates_of
+from critic_r1_verl.select.methods import DEFAULT
+from critic_r1_verl.select.plan import Plan, final_options, selections_of, verdicts_of
 
 Metrics = dict[str, Any]
 
@@ -121,6 +122,7 @@ def metrics(run: Run) -> Metrics:
         critic["notes"] += _models_note(models, str(config.get("judge", {}).get("model", "")))
     if answers:
         policy = estimates_of(measures.policy(questions, answers, run.selections()))
+        critic["notes"] += _weight_note(run)
     if graded := config.get("lmms_eval"):
         critic |= {"official": graded["official"], "notes": critic["notes"] + graded["notes"]}
     return metrics_of(
@@ -132,6 +134,17 @@ def metrics(run: Run) -> Metrics:
         questions=len(questions) if answers else 0,
         samples=1 + max((answer.sample for answer in answers if answer.kind == "sample"), default=-1),
     )
+
+
+def _weight_note(run: Run) -> list[str]:
+    """A note with the weight of verdicts in vote_then_judge, if it was estimated from the run."""
+    plan = run.plan if run.has(Selection) else None
+    if plan is None or plan.weight is not None or DEFAULT not in plan.methods:
+        return []
+    candidates = {question_id: candidates_of(answers) for question_id, answers in by_question(run.answers()).items()}
+    number = max(plan.samples)
+    weight = final_options(plan, number, candidates, verdicts_of(run.matches())).weight
+    return [f"{DEFAULT} among {number} samples: the weight of verdicts, estimated from the judge's agreement with itself, is {weight:.3f}"]
 
 
 def _counted(judgements: Iterator[Judgement], models: Counter[str]) -> Iterator[Judgement]:

@@ -91,7 +91,7 @@ def selections_of(plan: Plan, questions: Iterable[QuestionRecord], samples: Samp
                 f"question {question.question_id}: {len(answers)} of {max(plan.samples)} samples; run `critic-r1 select` again"
             )
     candidates = {question.question_id: candidates_of(samples[question.question_id]) for question in asked}
-    options = {num_samples: _final_options(plan, num_samples, candidates, verdicts) for num_samples in plan.samples}
+    options = {num_samples: final_options(plan, num_samples, candidates, verdicts) for num_samples in plan.samples}
     selections = []
     for question in asked:
         question_id = question.question_id
@@ -112,7 +112,7 @@ def _tasks(plan: Plan, candidates: Candidates) -> list[tuple[str, int]]:
     return [(method, min(number, candidates.num_samples)) for method in plan.methods for number in plan.samples]
 
 
-def _final_options(plan: Plan, num_samples: int, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Options:
+def final_options(plan: Plan, num_samples: int, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Options:
     """The options of the plan or, if it leaves the weight open, with the weight that the verdicts of vote_then_judge allow."""
     if plan.weight is not None or DEFAULT not in plan.methods:
         return plan.options
