@@ -17,7 +17,8 @@ def make(folder: Path, **size: int) -> Path:
     import teach
     import world
 
-    few = {"policy_lessons": 50, "critic_lessons": 50, "train_pairs": 16, "val_pairs": 4, "test_pairs": 64, "test_questions": 4}
+    few = {"policy_lessons": 50, "critic_lessons": 50, "train_pairs": 16, "val_pairs": 4, "test_pairs": 64}
+    few |= {"train_questions": 16, "val_questions": 2, "test_questions": 4}
     world.write(folder / "world", world.Size(**few | size))
     corpus = f"{DIGITS / 'corpus.py'}:{folder / 'world' / 'rows.jsonl'}"
     templates = ("--template", "critic_short", "--question-template", "policy_short")

@@ -23,7 +23,9 @@ import teach
 import world
 
 DIGITS = Path(corpus.__file__).parent
-SIZE = world.Size(policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, test_questions=24)
+SIZE = world.Size(
+    policy_lessons=20, critic_lessons=20, train_pairs=41, val_pairs=8, test_pairs=24, train_questions=8, val_questions=4, test_questions=24
+)
 PINNED = {
     "train": "0e06d76801117d50",
     "val": "7002bb150466c990",
@@ -108,7 +110,7 @@ def test_every_scene_can_be_misread() -> None:
 
 def test_built_rows_are_sound_and_balanced(drawn: Path) -> None:
     assert [str(problem) for problem in validate.problems(drawn / "data")] == []
-    for split, count in (("train", 41), ("val", 8), ("test", 48)):
+    for split, count in (("train", 49), ("val", 12), ("test", 48)):
         built = rows.read_rows(drawn / "data" / f"{split}.parquet")
         labels = [row["reward_model"]["ground_truth"] for row in built if row["reward_model"]["style"] == "verdict"]
         assert len(built) == count and abs(labels.count("1") - labels.count("2")) <= 1
@@ -137,7 +139,7 @@ def test_the_content_of_the_world_is_the_one_that_was_measured(drawn: Path) -> N
     """The numbers that the project reports rest on these rows and lessons: whoever changes them has to measure again."""
     rows = world.rows(SIZE, seed=0)
     of_kind = {split: [row for row in rows if row["split"] == split and row["claims"]] for split in ("train", "val", "test")}
-    of_kind["questions"] = [row for row in rows if not row["claims"]]
+    of_kind["questions"] = [row for row in rows if row["split"] == "test" and not row["claims"]]
     content = {kind: hashlib.sha256(json.dumps(some).encode()).hexdigest()[:16] for kind, some in of_kind.items()}
     content["lessons"] = hashlib.sha256((drawn / "lessons.jsonl").read_bytes()).hexdigest()[:16]
     assert content == PINNED
@@ -186,18 +188,19 @@ def test_the_control_changes_training_labels_alone(drawn: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "rows_and_pairs", "questions"),
+    ("flags", "pairs_and_questions"),
     [
-        (("--limit", "28"), {"train": (18, 18), "val": (2, 2), "test": (8, 4)}, 4),
-        (("--both-orders",), {"train": (180, 90), "val": (20, 10), "test": (60, 20)}, 20),
+        (("--limit", "34"), {"train": (18, 4), "val": (2, 2), "test": (4, 4)}),
+        (("--both-orders",), {"train": (90, 20), "val": (10, 10), "test": (20, 20)}),
     ],
 )
-def test_a_part_of_the_rows_has_all_splits(tmp_path: Path, flags: tuple[str, ...], rows_and_pairs: dict, questions: int) -> None:
-    world.write(tmp_path, world.Size(1, 1, 90, 10, 20, 20))
+def test_a_part_of_the_rows_has_all_splits(tmp_path: Path, flags: tuple[str, ...], pairs_and_questions: dict) -> None:
+    world.write(tmp_path, world.Size(1, 1, 90, 10, 20, 20, 10, 20))
     manifest = json.loads((build(tmp_path, *flags) / "manifest.json").read_text())
+    orders = 2 if "--both-orders" in flags else 1
     assert manifest["splits"] == {
-        split: {"rows": rows, "pairs": pairs, "questions": questions if split == "test" else 0}
-        for split, (rows, pairs) in rows_and_pairs.items()
+        split: {"rows": orders * pairs + questions, "pairs": pairs, "questions": questions}
+        for split, (pairs, questions) in pairs_and_questions.items()
     }
 
 

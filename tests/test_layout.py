@@ -21,7 +21,7 @@ LAYERS = (
     {"supervise", "records", "cpu", "grading"},
     {"devices", "verdict", "prompts", "tokens"},
     {"reward", "lines", "data_folder"},
-    {"benchmarks", "rows", "engines"},
+    {"benchmarks", "rows", "engines", "mixture", "pairing"},
     {"dataset", "sampler", "journal", "critics"},
     {"judge", "answer", "select", "training"},
     {"scoring"},

@@ -21,12 +21,14 @@ FILES = sorted((ROOT / "recipe").rglob("*.yaml"))
 BASES = sorted(path.stem for path in (ROOT / "recipe" / "base").glob("*.yaml"))
 HARDWARE = sorted(path.stem for path in (ROOT / "recipe" / "hardware").glob("*.yaml"))
 METHODS = sorted(path.stem for path in (ROOT / "recipe" / "method").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "recipe" / "study").glob("*.yaml"))
 
 spec = importlib.util.find_spec("verl")
 assert spec and spec.submodule_search_locations
 VERL = Path(spec.submodule_search_locations[0])
 
-# What verl reads although its YAML tree does not declare it, with the file (below verl) and the text that prove it.
+# What verl or one of our doors reads although verl's YAML tree does not declare it, with the file (below verl, or ours) and the text that
+# prove it.
 READ_BUT_NOT_DECLARED = {
     "reward.custom_reward_function.reward_kwargs": ("trainer/ppo/reward.py", 'reward_fn_config.get("reward_kwargs"'),
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt": (
@@ -35,6 +37,15 @@ READ_BUT_NOT_DECLARED = {
     ),
     "actor_rollout_ref.rollout.enable_sleep_mode": ("workers/config/rollout.py", "enable_sleep_mode: bool"),
     "actor_rollout_ref.model.override_config.attn_implementation": ("workers/config/model.py", 'override_config.get("attn_implementation"'),
+    "reward.reward_kwargs.max_resp_len": ("experimental/reward_loop/reward_manager/dapo.py", '.get("max_resp_len", None)'),
+    "reward.reward_kwargs.overlong_buffer_cfg": ("experimental/reward_loop/reward_manager/dapo.py", '.get("overlong_buffer_cfg", None)'),
+    "data.custom_cls.train": ("critic_r1_verl/dataset.py", 'settings["train"]'),
+    "data.custom_cls.val_orders": ("critic_r1_verl/dataset.py", 'settings["val_orders"]'),
+    "trainer.v1.sampler.sampler_kwargs.paid": ("critic_r1_verl/sampler.py", "settings.paid"),
+    "trainer.v1.sampler.sampler_kwargs.group": ("critic_r1_verl/sampler.py", "settings.group"),
+    "trainer.v1.sampler.sampler_kwargs.accuracy_weight": ("critic_r1_verl/sampler.py", "settings.accuracy_weight"),
+    "trainer.v1.sampler.sampler_kwargs.filter_groups": ("critic_r1_verl/sampler.py", "settings.filter_groups"),
+    "trainer.v1.sampler.sampler_kwargs.train_batch_size": ("critic_r1_verl/sampler.py", "settings.train_batch_size"),
     # Everything under ray_init goes to ray.init as keyword arguments.
     "ray_kwargs.ray_init.num_gpus": ("trainer/main_ppo.py", "ray.init(**OmegaConf.to_container(ray_init_kwargs))"),
     "ray_kwargs.ray_init.include_dashboard": ("trainer/main_ppo.py", "ray.init(**OmegaConf.to_container(ray_init_kwargs))"),
@@ -70,6 +81,13 @@ def plain(config: Any) -> dict[str, Any]:
     return leaves(OmegaConf.to_container(config, resolve=False))
 
 
+def resolved(config: Any) -> dict[str, Any]:
+    """The leaves of a configuration, interpolations replaced by their values."""
+    from omegaconf import OmegaConf
+
+    return leaves(OmegaConf.to_container(config, resolve=True))
+
+
 @pytest.fixture(scope="module")
 def declared() -> set[str]:
     """Every key of verl's own configuration, inner nodes included."""
@@ -93,7 +111,7 @@ def test_every_key_is_one_that_verl_reads(path: Path, declared: set[str]) -> Non
 def test_undeclared_keys_are_read_by_verl(key: str, proof: tuple[str, str], declared: set[str]) -> None:
     file, text = proof
     assert key not in declared, f"verl now declares {key}: take it off the list"
-    assert text in (VERL / file).read_text()
+    assert text in (ROOT if file.startswith("critic_r1_verl/") else VERL).joinpath(file).read_text()
 
 
 def test_hydra_leaves_nothing_in_the_folder_in_which_training_starts() -> None:
@@ -113,6 +131,47 @@ def test_bases_and_hardware_set_different_keys() -> None:
     assert not keys["base"] & keys["hardware"]
 
 
+def test_a_study_and_a_machine_or_a_method_set_different_keys() -> None:
+    """So that they may be combined in any sequence; of those that a base sets too, the study's own holds if it is said after the base."""
+    others = {key for kind, names in (("hardware", HARDWARE), ("method", METHODS)) for name in names for key in content(f"{kind}/{name}")}
+    assert [study for study in STUDIES if others & content(f"study/{study}").keys()] == []
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((ROOT / "tests/golden/studies.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def critic_r1(compose) -> dict[str, Any]:
+    return resolved(compose("critic_r1"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_a_study_changes(compose, critic_r1: dict[str, Any], golden: dict[str, dict[str, Any]], study: str) -> None:
+    """The golden file holds each key that differs from critic_r1, with both values; the name of a run and its folders follow them."""
+    other = resolved(compose("critic_r1", f"+recipe/study={study}"))
+    changed = {key for key in critic_r1.keys() | other.keys() if critic_r1.get(key) != other.get(key)}
+    names = {key for key in changed if key.endswith(("experiment_name", "default_local_dir", "validation_data_dir"))}
+    assert len(names) == 4
+    assert {key: [critic_r1.get(key), other.get(key)] for key in changed - names} == golden[study]
+
+
+def test_the_readme_has_a_row_for_each_study_and_each_study_a_golden_change(golden: dict[str, dict[str, Any]]) -> None:
+    assert sorted(golden) == STUDIES
+    section = (ROOT / "recipe" / "README.md").read_text(encoding="utf-8").split("## Studies")[1].split("\n## ")[0]
+    assert sorted(line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ") and "study |" not in line) == STUDIES
+
+
+def test_one_key_sets_every_seed(changed) -> None:
+    config = changed({"critic_r1.seed": 3})
+    seeds = {key for key, value in resolved(config).items() if key.split(".")[-1] in ("seed", "data_loader_seed") and value == 3}
+    assert seeds == {
+        *("critic_r1.seed", "critic_r1.rows.seed", "data.seed", "data.custom_cls.train.seed"),
+        *(f"actor_rollout_ref.{key}" for key in ("actor.data_loader_seed", "actor.fsdp_config.seed", "rollout.seed")),
+    }
+
+
 def content(name: str) -> dict[str, Any]:
     """The leaves of a file of recipe/, as OmegaConf reads them: PyYAML takes 1e-6 for a text."""
     from omegaconf import OmegaConf
@@ -122,7 +181,7 @@ def content(name: str) -> dict[str, Any]:
 
 def test_hydra_puts_each_file_on_top_of_those_before_it(quick_compose) -> None:
     """So that the other tests may merge the files themselves, which takes a tenth of the time."""
-    kinds = {"base": BASES, "hardware": HARDWARE, "method": METHODS}
+    kinds = {"base": BASES, "hardware": HARDWARE, "method": METHODS, "study": STUDIES}
     merged = quick_compose("critic_r1", [f"+recipe/{kind}={name}" for kind, names in kinds.items() for name in names])
     assert plain(hydra_compose("+recipe=critic_r1", *(f"+recipe/{kind}=[{','.join(names)}]" for kind, names in kinds.items()))) == plain(
         merged
@@ -138,6 +197,7 @@ def test_hydra_puts_each_file_on_top_of_those_before_it(quick_compose) -> None:
         *(("critic_r1", (f"+recipe/hardware={hardware}",)) for hardware in HARDWARE),
         *(("critic_r1", ("+recipe/base=qwen2_5_vl_3b", f"+recipe/method={method}", "+recipe/hardware=1x24g")) for method in METHODS),
         ("critic_r1", ("+recipe/base=tiny", "+recipe/hardware=cpu")),
+        ("critic_r1", ("+recipe/base=tiny", "+recipe/hardware=cpu", "+recipe/study=eis_grpo")),
         ("critic_r1_plus", ()),
     ],
 )
@@ -246,7 +306,8 @@ def test_the_digest_knows_every_key_of_verl(compose) -> None:
     known = (*OPTIMISATION, *(f"{section}.{key}" for section, keys in OTHER_KEYS.items() for key in keys))
     keys = plain(compose("critic_r1", "+recipe/hardware=cpu"))
     assert [key for key in keys if key.startswith(tuple(f"{section}." for section in OTHER_KEYS)) and not key.startswith(known)] == []
-    assert [key for key in OPTIMISATION if not any(name.startswith(key) for name in keys)] == [], "verl has no such key"
+    unknown = [key for key in OPTIMISATION if not any(name.startswith(key) for name in (*keys, *READ_BUT_NOT_DECLARED))]
+    assert unknown == [], "verl has no such key"
 
 
 def test_reward_weights_reach_the_reward(changed) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from critic_r1_verl.reward import compute_score
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rewards.json").read_text(encoding="utf-8"))
-KEYS = ["score", "acc", "format", "parsed"]
+KEYS = ["score", "acc", "format", "parsed", "first", "tie"]
 NOTHING = dict.fromkeys(KEYS, 0.0)
 FRAGMENTS = [
     "<think>",
@@ -45,9 +45,19 @@ FRAGMENTS = [
 @pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
 def test_golden_table(case):
     reward = compute_score("demo", case["text"], case["ground_truth"], {"style": case["style"]})
-    assert reward == pytest.approx(case["expected"])
+    assert {key: reward[key] for key in case["expected"]} == pytest.approx(case["expected"])
     assert list(reward) == KEYS
     assert all(type(value) is float for value in reward.values())
+
+
+@pytest.mark.parametrize(
+    ("box", "style", "expected"),
+    [("1", "verdict", (1, 0)), ("2", "verdict", (0, 0)), ("tie", "verdict", (0, 1)), ("", "verdict", (0, 0)), ("1", "math", (0, 0))],
+)
+def test_which_response_a_verdict_names(box, style, expected):
+    """So that validation sees a critic that always says the same."""
+    reward = compute_score("demo", f"<think>a</think> \\boxed{{{box}}}", "2", {"style": style})
+    assert (reward["first"], reward["tie"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,7 @@ def test_a_thought_that_the_template_has_opened(text, expected):
 
 def test_style_is_verdict_by_default_and_weights_come_from_the_recipe():
     right, wrong = (rf"<think>Response 2 is wrong.</think> \boxed{{{choice}}}" for choice in "12")
-    assert compute_score("demo", right, "1") == compute_score("demo", right, "1", {}) == dict.fromkeys(KEYS, 1.0)
+    assert compute_score("demo", right, "1") == compute_score("demo", right, "1", {}) == dict.fromkeys(KEYS, 1.0) | {"tie": 0.0}
     called = compute_score(
         data_source="demo", solution_str=wrong, ground_truth="1", extra_info=None, accuracy_weight=0.8, format_weight=0.2, num_turns=1
     )

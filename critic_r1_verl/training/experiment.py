@@ -14,7 +14,7 @@ from typing import Any
 from critic_r1_verl.files import file_sha256
 
 RESOLVER = "critic_r1_experiment"
-SUM_RESOLVER = "critic_r1_sum"
+SUM_RESOLVER, SHARE_RESOLVER = "critic_r1_sum", "critic_r1_share"
 
 # Keys of verl's configuration that influence the optimisation, inner nodes with all that is in them. tests/test_recipe.py lists the others
 # and fails when verl adds a key that is in neither.
@@ -80,6 +80,7 @@ OPTIMISATION = (
     "distillation.enabled",
     "reward.custom_reward_function",
     "reward.reward_manager",
+    "reward.reward_kwargs",
     "reward.reward_model.enable",
     "trainer.balance_batch",
     "trainer.v1.trainer_mode",
@@ -156,5 +157,6 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver(RESOLVER, name, replace=True)
-    # OmegaConf adds no numbers by itself.
+    # OmegaConf does not calculate by itself.
     OmegaConf.register_new_resolver(SUM_RESOLVER, lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver(SHARE_RESOLVER, lambda number, share: round(number * share), replace=True)

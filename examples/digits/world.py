@@ -3,7 +3,7 @@
 
     python examples/digits/world.py --out runs/demo/world
 
-writes OUT/rows.jsonl (pairs for training, validation and test, and test questions, each with its split; corpus.py converts them), and
+writes OUT/rows.jsonl (pairs and questions for training, validation and test, each with its split; corpus.py converts them), and
 OUT/lessons.jsonl with its pictures in OUT/images/. The same arguments give the same bytes.
 """
 
@@ -45,6 +45,8 @@ class Size:
     train_pairs: int = 1_024
     val_pairs: int = 64
     test_pairs: int = 512
+    train_questions: int = 512
+    val_questions: int = 32
     test_questions: int = 512
 
 
@@ -73,9 +75,10 @@ def rows(size: Size, seed: int, random_labels: bool = False) -> list[dict[str, A
         drawn = islice(_distinct(pairs(split, seed), lambda pair: (pair.scene, frozenset(pair.claims))), number)
         by_coin = random_labels and split == "train"
         kinds.append([_row(split, pair.scene, pair.claims, coin.choice(("1", "2")) if by_coin else pair.preferred) for pair in drawn])
-    # Questions have another seed than pairs, so that they have other scenes.
-    questions = islice(_distinct(scenes("test", seed + 1), lambda scene: scene), size.test_questions)
-    kinds.append([_row("test", scene) for scene in questions])
+    for split, number in (("train", size.train_questions), ("val", size.val_questions), ("test", size.test_questions)):
+        # Questions have another seed than pairs, so that they have other scenes.
+        questions = islice(_distinct(scenes(split, seed + 1), lambda scene: scene), number)
+        kinds.append([_row(split, scene) for scene in questions])
     positioned = [((number + 1) / len(kind), row) for kind in kinds for number, row in enumerate(kind)]
     return [row for _, row in sorted(positioned, key=lambda item: item[0])]
 
