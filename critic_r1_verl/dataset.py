@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from omegaconf import OmegaConf
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from critic_r1_verl import data_folder, mixture
@@ -64,17 +63,17 @@ class CriticDataset(RLHFDataset):
 
     def _choose(self) -> None:
         """Keep the rows of the recipe's choice, in its sequence."""
-        settings, train = OmegaConf.to_container(self.config.custom_cls, resolve=True), self.config.train_files
+        settings, train = self.config.custom_cls, self.config.train_files
         facts = [mixture.fact(row) for row in self.dataframe.select_columns(mixture.COLUMNS)]
         self._by_coin = False
         if self.original_data_files == ([train] if isinstance(train, str) else list(train)):
-            chosen = mixture.read(settings["train"])
+            chosen = mixture.read(settings.train)
             if chosen.in_sequence and self.config.shuffle:
                 raise ValueError("the sequence of the rows is a part of this recipe (critic_r1.rows); add data.shuffle=false")
             places, self._by_coin = mixture.choose(facts, chosen), chosen.labels == "coin"
             batch = self.config.train_batch_size if chosen.orders == "together" else None
         else:
-            places = mixture.validation(facts, settings["val_orders"])
+            places = mixture.validation(facts, settings.val_orders)
             batch = self.config.val_batch_size
         if batch:
             mixture.check_steps(places, facts, batch)

@@ -8,7 +8,7 @@ shorter one sees and more.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -100,9 +100,9 @@ class Mixture:
 
 
 def read(rows: Mapping[str, Any]) -> Mixture:
-    """The Mixture of a plain critic_r1.rows. ValueError as there, or for an unknown key."""
+    """The Mixture of a critic_r1.rows, as a plain or a composed one. ValueError as there, or for an unknown key."""
     try:
-        return Mixture(**{**rows, "stages": tuple(rows["stages"])})
+        return Mixture(**{**rows, "stages": tuple(dict(shares) for shares in rows["stages"])})
     except TypeError as error:
         raise ValueError(f"critic_r1.rows: {error}") from error
 
@@ -170,12 +170,8 @@ def coin(record_id: str, order: str) -> Choice:
     return choice
 
 
-def num_rows(files: Sequence[str | Path], mixture: Mixture) -> int:
-    """How many rows of these parquet files a training sees in one epoch. ValueError as for choose, or for a file without COLUMNS."""
-    return len(choose(list(_facts(files)), mixture))
-
-
-def _facts(files: Sequence[str | Path]) -> Iterator[Fact]:
+def facts_of(files: Iterable[str | Path]) -> Iterator[Fact]:
+    """The Fact of each row of these parquet files. ValueError for a file that cannot be read or lacks COLUMNS."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

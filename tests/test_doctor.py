@@ -250,7 +250,14 @@ def test_a_recipe_that_leaves_the_method_out(world):
         (["data.return_multi_modal_inputs=false"], "warning", "return_multi_modal_inputs", "leave it out"),
         (["data.image_key=image"], "fatal", "no picture would reach the model", "leave data.image_key out"),
         (["data.prompt_key=question"], "fatal", "fail at the first row", "leave data.prompt_key out"),
-        (["algorithm.filter_groups.enable=true"], "fatal", "filter_groups", "custom_sampler.path=null"),
+        (
+            ["algorithm.filter_groups.enable=true", "trainer.v1.sampler.custom_sampler.path=pkg://mine"],
+            "fatal",
+            "has no effect beside trainer.v1.sampler.custom_sampler.path=pkg://mine",
+            "leave one of them out",
+        ),
+        (["+recipe/study=policy_grpo"], "fatal", "no row of the kind 'question'", "build other data"),
+        (["+recipe/study=twice_data", "critic_r1.rows.number=30"], "fatal", "60 rows of the kind 'pair' are asked for", "build other data"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
         (["data.train_batch_size=20"], "fatal", "not a multiple", "change"),
         (["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=7"], "fatal", "=7 does not divide the 64 rollouts", "divisor"),
@@ -812,13 +819,14 @@ def test_a_hub_name(world, monkeypatch, tmp_path):
 
 
 def test_a_run_resumes_its_own_checkpoint(world):
-    config = world.compose()
+    steps = "trainer.total_training_steps=15"
+    config = world.compose(steps)
     doctor.claim(config)
     folder = world.save_checkpoint(config)
     assert json.loads((folder / doctor.CLAIM).read_text())["digest"] in folder.name
-    findings = world.examine()
+    findings = world.examine(steps)
     assert bad(findings) == []
-    assert any(finding.what.startswith(f"resumes at step 10 of {config.trainer.total_training_steps}") for finding in findings)
+    assert any(finding.what.startswith("resumes at step 10 of 15") for finding in findings)
     doctor.claim(config)
 
 

@@ -3,12 +3,11 @@
 
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from critic_r1_verl import mixture, rows
+from critic_r1_verl import mixture
 from critic_r1_verl.mixture import Fact, Mixture, Place
 
 PAIRS = [Fact(f"p{number}", "12" if number % 2 else "21", "tie" if number < 4 else "1", number % 4 > 0) for number in range(40)]
@@ -127,25 +126,6 @@ def test_the_coin_depends_on_the_pair_alone() -> None:
     heads = [mixture.coin(name, "12") for name in names]
     assert abs(heads.count("1") - 500) < 60 and set(heads) == {"1", "2"}
     assert all(mixture.coin(name, "21") != head for name, head in zip(names, heads, strict=True))
-
-
-def test_rows_of_files_are_counted(tmp_path: Path) -> None:
-    row = {
-        "data_source": "demo",
-        "prompt": [{"role": "user", "content": "Which?"}],
-        "images": [],
-        "ability": "critic",
-        "reward_model": {"style": "verdict", "ground_truth": "1"},
-        "extra_info": {"index": 0, "pair_id": "", "order": "12", "category": "", "template_sha": "", "split": "train", "style": "verdict"},
-    }
-    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for file in files:
-        rows.write_parquet(file, [row | {"extra_info": row["extra_info"] | {"pair_id": f"{file.stem}{number}"}} for number in range(5)])
-    assert mixture.num_rows(files, Mixture()) == 10
-    assert mixture.num_rows(files, Mixture(orders="both", number=9)) == 8
-    (tmp_path / "c.parquet").write_text("no")
-    with pytest.raises(ValueError, match=r"c\.parquet: not a readable parquet file"):
-        mixture.num_rows([tmp_path / "c.parquet"], Mixture())
 
 
 @pytest.mark.parametrize("key", ["pair_id", "order", "style"])

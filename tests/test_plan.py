@@ -280,13 +280,20 @@ def test_a_run_is_found_or_missed(tmp_path: Path, settings: Settings) -> None:
 # Lengths, base, warnings
 
 
-def test_lengths_of_the_data(tmp_path: Path, settings: Settings) -> None:
+def pairs(images: list[list[str]]) -> Any:
+    """What the plan reads of a row for each of these lists of images."""
     import pyarrow as pa
+
+    extra = [{"pair_id": str(number), "order": "12", "style": "verdict"} for number in range(len(images))]
+    return pa.table({"images": images, "extra_info": extra, "reward_model": [{"ground_truth": "1"}] * len(images)})
+
+
+def test_lengths_of_the_data(tmp_path: Path, settings: Settings) -> None:
     import pyarrow.parquet as pq
     from PIL import Image
 
     Image.new("RGB", (1000, 500)).save(tmp_path / "a.png")
-    pq.write_table(pa.table({"images": [["a.png"], [], ["a.png", "a.png"]]}), tmp_path / "train.parquet")
+    pq.write_table(pairs([["a.png"], [], ["a.png", "a.png"]]), tmp_path / "train.parquet")
     config = settings(data__train_files=str(tmp_path / "train.parquet"))
     found = job.lengths(config, SEVEN)
     assert (found.rows, found.images, found.pixels) == (3, 1.0, 500_000)
@@ -392,13 +399,12 @@ def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_large_validation(tmp_path: Path, settings: Settings) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"images": [[]] * 5000}), tmp_path / "val.parquet")
+    pq.write_table(pairs([[]] * 5000), tmp_path / "val.parquet")
     files = {"data__val_files": str(tmp_path / "val.parquet")}
     assert any(
-        "a validation puts 120 GB of pixels" in warning for warning in planned(settings(**files, data__val_batch_size=None)).warnings
+        "a validation puts 240 GB of pixels" in warning for warning in planned(settings(**files, data__val_batch_size=None)).warnings
     )
     assert not any("validation" in warning for warning in planned(settings(**files)).warnings)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Picture
 
-from critic_r1_verl import prompts
+from critic_r1_verl import mixture, prompts
 from critic_r1_verl.records import Image, PairRecord, QuestionRecord
 from critic_r1_verl.rows import balanced_orders, check_row, math_row, read_rows, verdict_row, write_parquet
 
@@ -280,3 +280,18 @@ def test_a_file_that_is_no_parquet_of_ours_is_one_message(root):
     }.items():
         with pytest.raises(ValueError, match=rf"{name}\.parquet: {message}"):
             read_rows(root / f"{name}.parquet")
+
+
+def test_what_a_choice_of_rows_depends_on_is_read_from_files(root):
+    pair, question = make_verdict_row(root), make_math_row(root)
+    write_parquet(root / "a.parquet", [pair, question])
+    write_parquet(root / "b.parquet", [pair | {"images": [], "prompt": [{"role": "user", "content": "Which?"}]}])
+    of_pair, of_question = (row["extra_info"]["pair_id"] for row in (pair, question))
+    assert list(mixture.facts_of([root / "a.parquet", root / "b.parquet"])) == [
+        (of_pair, "12", pair["reward_model"]["ground_truth"], True),
+        (of_question, "", question["reward_model"]["ground_truth"], True),
+        (of_pair, "12", pair["reward_model"]["ground_truth"], False),
+    ]
+    (root / "c.parquet").write_text("no")
+    with pytest.raises(ValueError, match=r"c\.parquet: not a readable parquet file"):
+        list(mixture.facts_of([root / "c.parquet"]))

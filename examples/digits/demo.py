@@ -50,9 +50,8 @@ class Demo:
         return 0
 
     def draw(self) -> str:
-        flags = ["--random-labels"] if self.random_labels else []
-        self._call("draw", str(HERE / "world.py"), "--out", str(self.world), *flags)
-        return "random labels" if self.random_labels else "pairs, questions and lessons"
+        self._call("draw", str(HERE / "world.py"), "--out", str(self.world))
+        return "pairs, questions and lessons"
 
     def build(self) -> str:
         corpus = f"{HERE / 'corpus.py'}:{self.world / 'rows.jsonl'}"
@@ -110,6 +109,7 @@ class Demo:
         return [
             "+recipe/base=tiny",
             "+recipe/hardware=cpu",
+            *(["+recipe/study=random_labels"] if self.random_labels else []),
             f"actor_rollout_ref.model.path={self.base}",
             f"data.train_files={self.data / 'train.parquet'}",
             f"data.val_files={self.data / 'val.parquet'}",

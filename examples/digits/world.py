@@ -59,22 +59,20 @@ class Pair:
     preferred: str
 
 
-def write(out: Path, size: Size = Size(), seed: int = 0, random_labels: bool = False) -> None:
-    """Draw the world into the folder out. With random_labels, the labels of the training pairs, and only these, are drawn at random."""
+def write(out: Path, size: Size = Size(), seed: int = 0) -> None:
+    """Draw the world into the folder out."""
     with replacing(out / "rows.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows(size, seed, random_labels)), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows(size, seed)), encoding="utf-8")
     _write_lessons(out, size, seed)
 
 
-def rows(size: Size, seed: int, random_labels: bool = False) -> list[dict[str, Any]]:
+def rows(size: Size, seed: int) -> list[dict[str, Any]]:
     """The raw rows. Each kind is spread evenly over them, so that the first rows (--limit of a build) contain every split."""
-    coin = random.Random(f"control-{seed}")
     kinds = []
     for split, number in (("train", size.train_pairs), ("val", size.val_pairs), ("test", size.test_pairs)):
         # Pairs are the same if they have the same scene and the same claims, in either order.
         drawn = islice(_distinct(pairs(split, seed), lambda pair: (pair.scene, frozenset(pair.claims))), number)
-        by_coin = random_labels and split == "train"
-        kinds.append([_row(split, pair.scene, pair.claims, coin.choice(("1", "2")) if by_coin else pair.preferred) for pair in drawn])
+        kinds.append([_row(split, pair.scene, pair.claims, pair.preferred) for pair in drawn])
     for split, number in (("train", size.train_questions), ("val", size.val_questions), ("test", size.test_questions)):
         # Questions have another seed than pairs, so that they have other scenes.
         questions = islice(_distinct(scenes(split, seed + 1), lambda scene: scene), number)
@@ -202,9 +200,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--random-labels", action="store_true", help="draw the labels of the training pairs at random, for the control")
     arguments = parser.parse_args()
-    write(arguments.out, seed=arguments.seed, random_labels=arguments.random_labels)
+    write(arguments.out, seed=arguments.seed)
     foreign.say(f"{arguments.out}: rows.jsonl and lessons.jsonl")
     return 0
 

@@ -37,16 +37,15 @@ def main() -> int:
         return 1
     steps = [json.loads(line)["data"] for line in log.read_text().splitlines() if '"timing_s/reward_parts"' in line][1:]
 
-    from omegaconf import OmegaConf
-
     from critic_r1_verl.dataset import CriticDataset
     from critic_r1_verl.reward import compute_score
     from critic_r1_verl.training.compose import compose
 
     config = compose("critic_r1", ["+recipe/base=tiny", "+recipe/hardware=cpu"])
     prompts, rollouts = config.data.train_batch_size, config.data.train_batch_size * config.actor_rollout_ref.rollout.n
-    settings = OmegaConf.create({"filter_overlong_prompts": False})
-    dataset = CriticDataset([str(arguments.run / "data" / "train.parquet")], tokenizer=None, processor=object(), config=settings)
+    file = str(arguments.run / "data" / "train.parquet")
+    config.data.train_files = file
+    dataset = CriticDataset([file], tokenizer=None, processor=object(), config=config.data)
     judged = arguments.run / "eval" / "base" / "test" / "judgements.jsonl"
     texts = [json.loads(line)["text"] for line in judged.read_text().splitlines()[:rollouts]]
     parts = {

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_bases
 
-from critic_r1_verl import judge, prompts, rows
+from critic_r1_verl import judge, mixture, prompts, rows
 from critic_r1_verl.critics.pairwise import PairwiseCritic
 from critic_r1_verl.engines.base import Sampling
 from critic_r1_verl.engines.vllm import VllmEngine
@@ -33,8 +33,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def data(world: Path) -> Path:
-    """Training rows of which every fourth has no image, in the folder of the small world's."""
-    table = rows.read_rows(world / "data" / "train.parquet")[:8]
+    """Training rows of which every fourth, in the sequence of the training, has no image, in the folder of the small world's."""
+    pairs = [row for row in rows.read_rows(world / "data" / "train.parquet") if row["ability"] == "critic"][:8]
+    table = [pairs[place.row] for place in mixture.choose(list(map(mixture.fact, pairs)), mixture.Mixture())]
     for row in table[::4]:
         row["images"] = []
         row["prompt"][0]["content"] = row["prompt"][0]["content"].replace("<image>", "")

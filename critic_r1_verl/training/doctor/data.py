@@ -4,10 +4,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from critic_r1_verl.data_folder import without_held_out
 from critic_r1_verl.files import file_sha256
 from critic_r1_verl.training.doctor.finding import Case, Finding
+from critic_r1_verl.training.plan import job
 
 SAMPLED_ROWS = 30
 
@@ -33,14 +35,25 @@ def check_data(case: Case) -> Iterator[Finding]:
                     "would lose each longer prompt with all its rollouts",
                     f"add data.max_prompt_length={longest}, or build the data with that limit (--max-prompt-tokens)",
                 )
-        limit = data.get("train_max_samples", -1)
-        used = min(num_rows, limit) if limit > 0 else num_rows
-        if key == "train_files" and 0 < used < data.train_batch_size:
-            yield Finding(
-                "fatal",
-                f"data.train_batch_size={data.train_batch_size}, but there are only {used} training rows: verl drops an incomplete batch",
-                f"build more rows, or add data.train_batch_size={used} and a smaller actor_rollout_ref.actor.ppo_mini_batch_size",
-            )
+        if key == "train_files" and num_rows:
+            yield from _check_choice(case.config)
+
+
+def _check_choice(config: Any) -> Iterator[Finding]:
+    """Whether the data have the rows that the recipe asks for, and whether these are enough for one batch."""
+    limit, batch = config.data.get("train_max_samples", -1), config.data.train_batch_size
+    try:
+        chosen = job.num_rows(config) or 0
+    except ValueError as error:
+        yield Finding("fatal", f"data.train_files: {error}", "correct the recipe or the study, or build other data, as it says")
+        return
+    used = min(chosen, limit) if limit > 0 else chosen
+    if used < batch:
+        yield Finding(
+            "fatal",
+            f"data.train_batch_size={batch}, but there are only {used} training rows: verl drops an incomplete batch",
+            f"build more rows, or add data.train_batch_size={used} and a smaller actor_rollout_ref.actor.ppo_mini_batch_size",
+        )
 
 
 def _examine_file(key: str, name: str, deep: bool, max_images: int) -> tuple[list[Finding], int]:

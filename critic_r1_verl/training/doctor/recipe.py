@@ -37,7 +37,7 @@ def check_recipe(case: Case) -> Iterator[Finding]:
 def check_keys(case: Case) -> Iterator[Finding]:
     """Whether keys are set that verl 0.9.1 accepts without an error and then ignores, or reads under another name."""
     config, sound = case.config, True
-    custom_sampler = bool(config.trainer.v1.sampler.custom_sampler.get("path"))
+    sampler = config.trainer.v1.sampler.custom_sampler.get("path")
     mode, fsdp = config.trainer.v1.trainer_mode, config.actor_rollout_ref.actor.fsdp_config
     computed = str(fsdp.dtype)
     table: tuple[tuple[bool, Level, str, str], ...] = (
@@ -102,10 +102,10 @@ def check_keys(case: Case) -> Iterator[Finding]:
             f"leave it out, or add +actor_rollout_ref.actor.fsdp_config.mixed_precision={{param_dtype:{computed}}}, and the same for ref",
         ),
         (
-            bool(config.algorithm.filter_groups.enable) and custom_sampler,
+            bool(config.algorithm.filter_groups.enable) and sampler not in (None, "pkg://critic_r1_verl.sampler"),
             "fatal",
-            "algorithm.filter_groups.enable has no effect beside trainer.v1.sampler.custom_sampler",
-            "leave it out, or take verl's sampler (no parts of the reward in the log) by trainer.v1.sampler.custom_sampler.path=null",
+            f"algorithm.filter_groups.enable has no effect beside trainer.v1.sampler.custom_sampler.path={sampler}",
+            "leave one of them out",
         ),
         (
             mode != "sync" and config.trainer.v1.sampler.custom_sampler.get("name") == "RewardPartsReplayBuffer",

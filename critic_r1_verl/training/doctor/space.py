@@ -148,12 +148,10 @@ def _checkpoints(config: Any) -> tuple[float, float]:
             return 0.0, 0.0
     if weights is None:
         return 0.0, 0.0
-    files = config.data.train_files
-    local = [Path(file) for file in ([files] if isinstance(files, str) else files or ())]
     try:
-        rows = sum(job.num_rows(file) for file in local if file.is_file()) if local else None
-    except (ValueError, OSError):
-        # check_data reports what is wrong with a file, or that it is missing.
+        rows = job.num_rows(config)
+    except ValueError:
+        # check_data reports what is wrong with a file, or which rows it lacks.
         rows = None
     steps = job.steps(config, rows)
     return memory.checkpoint_bytes(config, weights), memory.disk_bytes(config, weights, steps or 1)

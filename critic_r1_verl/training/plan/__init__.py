@@ -94,7 +94,7 @@ def of(config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, whe
         *(() if on_cpu else checks.gpu(phases, gpu_bytes)),
         *(() if kv_tokens is None else checks.cache(work, kv_tokens)),
         *(() if on_cpu else checks.micro_batches(config, work)),
-        *checks.validation(config, _val_rows(config) * lengths.pixels * memory.PIXEL_BYTES, memory.queue_bytes(work, lengths)),
+        *checks.validation(config, job.num_val_rows(config) * lengths.pixels * memory.PIXEL_BYTES, memory.queue_bytes(work, lengths)),
         *_machine(config, work, host, disk),
     ]
     mfu = found.mfu if found else timing.mfu(work, model, lengths, gpu, seconds["update_actor"]) if seconds else 0.0
@@ -132,7 +132,7 @@ def _hours(
     config: Any, model: sizes.Sizes, lengths: job.Lengths, gpu: gpus.Gpu, steps: int, found: measured.Measured | None
 ) -> tuple[float, float, float]:
     """Least, expected and most hours; around a measurement a tenth, around an estimate also what is not known of the responses."""
-    answers, saving = _val_rows(config) * config.actor_rollout_ref.rollout.val_kwargs.n, timing.save_seconds(config, model)
+    answers, saving = job.num_val_rows(config) * config.actor_rollout_ref.rollout.val_kwargs.n, timing.save_seconds(config, model)
     if found:
         testing = found.phases["gen"] * answers / (config.data.train_batch_size * config.actor_rollout_ref.rollout.n)
         testing, saving = found.test_seconds or testing, found.save_seconds or saving
@@ -147,14 +147,6 @@ def _hours(
         return timing.run_hours(config, steps, sum(timing.step_seconds(work, model, told, gpu).values()), testing, saving)
 
     return timing.FASTEST * at(job.RESPONSE_LOW), at(job.RESPONSE_SHARE), timing.SLOWEST * at(job.RESPONSE_HIGH)
-
-
-def _val_rows(config: Any) -> int:
-    import pyarrow.parquet as pq
-
-    files = config.data.val_files
-    names = [files] if isinstance(files, str) else files
-    return sum(pq.ParquetFile(name).metadata.num_rows for name in names if Path(name).is_file())
 
 
 def _machine(config: Any, work: job.Job, host: dict[str, float], disk: float | None) -> list[checks.Lack]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from critic_r1_verl import mixture
 from critic_r1_verl.training.plan.sizes import Sizes
 
 BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, None: 4}
@@ -181,7 +182,7 @@ def lengths(config: Any, sizes: Sizes) -> Lengths:
     sources, rows, images, pixels = [], None, 1.0, 0.0
     prompt, prompt_most = PROMPT_SHARE * most_prompt, float(most_prompt)
     if file.is_file():
-        rows = sum(num_rows(Path(name)) for name in ([files] if isinstance(files, str) else files))
+        rows = num_rows(config)
         images, pixels = _images(file)
         sources.append(f"{rows:,} rows, {images:.1f} images and {pixels / 1e6:.2f} million pixels each: from {file}")
     else:
@@ -215,11 +216,19 @@ def steps(config: Any, rows: int | None) -> int | None:
     return None if rows is None else rows // config.data.train_batch_size * config.trainer.total_epochs
 
 
-def num_rows(file: Path) -> int:
-    """The rows of a parquet file, from its footer. ValueError for a file that is none."""
-    import pyarrow.parquet as pq
+def num_rows(config: Any) -> int | None:
+    """Rows of the data that the recipe trains on in an epoch; None where none of the files is here. ValueError as for mixture.choose."""
+    files = _here(config.data.train_files)
+    return len(mixture.choose(list(mixture.facts_of(files)), mixture.read(config.critic_r1.rows))) if files else None
 
-    return pq.ParquetFile(file).metadata.num_rows
+
+def num_val_rows(config: Any) -> int:
+    """Rows that a validation has; 0 where none of the files is here. ValueError for a file that cannot be read."""
+    return len(mixture.validation(list(mixture.facts_of(_here(config.data.val_files))), config.critic_r1.val_orders))
+
+
+def _here(files: Any) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, str) else files or ()) if Path(file).is_file()]
 
 
 def _images(file: Path) -> tuple[float, float]:
