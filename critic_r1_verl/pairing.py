@@ -34,11 +34,21 @@ class Rollout:
     info: Info
 
 
-def check(paid: str, group: str) -> None:
-    """ValueError for a setting that does not exist."""
+def check(paid: str, group: str, *, whole_steps: bool) -> bool:
+    """Whether the two orders of a pair are needed in one batch. ValueError for a setting that does not exist, or cannot be had.
+
+    whole_steps: a batch holds all rows of a step of the data, and not those that were ready first.
+    """
     for key, value, allowed in (("paid", paid, get_args(Paid)), ("group", group, get_args(Group))):
         if value not in allowed:
             raise ValueError(f"critic_r1.{key}={value}: give one of {', '.join(allowed)}")
+    needed = paid != "acc" or group == "pair"
+    if needed and not whole_steps:
+        raise ValueError(
+            f"critic_r1.paid={paid} critic_r1.group={group} needs both orders of each pair in one step: not with "
+            "algorithm.filter_groups.enable=true, and only with trainer.v1.trainer_mode=sync"
+        )
+    return needed
 
 
 def compared(rollouts: Sequence[Rollout]) -> list[Info]:

@@ -23,11 +23,11 @@ POLL_SECONDS = float(os.environ.get("CRITIC_R1_POLL_SECONDS", "0.2"))
 
 
 class _RewardParts:
-    def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any) -> None:
-        pairing.check(sampler_kwargs.paid, sampler_kwargs.group)
-        super().__init__(  # type: ignore[call-arg]
-            *args, sampler_kwargs=sampler_kwargs, poll_interval=POLL_SECONDS, **kwargs, **_filtering(sampler_kwargs)
-        )
+    def __init__(self, *, trainer_mode: str, sampler_kwargs: Any, **kwargs: Any) -> None:
+        whole_steps = trainer_mode == "sync" and not sampler_kwargs.filter_groups.enable
+        self._needs_both_orders = pairing.check(sampler_kwargs.paid, sampler_kwargs.group, whole_steps=whole_steps)
+        settings = dict(trainer_mode=trainer_mode, sampler_kwargs=sampler_kwargs, poll_interval=POLL_SECONDS, **_filtering(sampler_kwargs))
+        super().__init__(**settings, **kwargs)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """Sample as verl does, compare the orders of pairs, and add the parts of the reward to the metrics."""
@@ -45,7 +45,7 @@ class _RewardParts:
             _write(batch, [_told(*each) for each in zip(fields, rollouts, infos, strict=True)])
             return batch, metrics
         settings = self.sampler_kwargs  # type: ignore[attr-defined]
-        if settings.paid != "acc" or settings.group == "pair":
+        if self._needs_both_orders:
             pairing.check_orders(rollouts, infos)
         if settings.paid != "acc":
             added = pairing.added_scores(rollouts, infos, settings.paid, settings.accuracy_weight)

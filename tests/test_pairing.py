@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both orders of a pair say together: agreement, right in both, what is paid, and the means that are logged."""
 
+import re
 from typing import Any
 
 import pytest
@@ -79,10 +80,23 @@ def test_a_batch_that_parts_all_pairs_is_refused(batch: list[Rollout], is_refuse
         pairing.check_orders(batch, infos)
 
 
-@pytest.mark.parametrize(("settings", "message"), [(("score", "prompt"), "paid=score: give one of acc"), (("acc", "all"), "group=all")])
-def test_a_setting_that_does_not_exist_is_named(settings: tuple[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=f"critic_r1.{message}"):
-        pairing.check(*settings)
+@pytest.mark.parametrize(
+    ("paid", "group", "whole_steps", "message"),
+    [
+        ("score", "prompt", True, "critic_r1.paid=score: give one of acc, consistent, strict"),
+        ("acc", "all", True, "critic_r1.group=all: give one of prompt, pair"),
+        ("strict", "prompt", False, "critic_r1.paid=strict critic_r1.group=prompt needs both orders"),
+        ("acc", "pair", False, "not with algorithm.filter_groups.enable=true, and only with trainer.v1.trainer_mode=sync"),
+    ],
+)
+def test_a_setting_that_cannot_be_had_is_named(paid: str, group: str, whole_steps: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pairing.check(paid, group, whole_steps=whole_steps)
+
+
+def test_a_reward_of_each_verdict_by_itself_needs_no_other_order() -> None:
+    assert not pairing.check("acc", "prompt", whole_steps=False)
+    assert pairing.check("acc", "pair", whole_steps=True)
 
 
 def test_means_of_all_and_of_each_source() -> None:

@@ -59,7 +59,7 @@ def test_both_orders_are_paid_and_compared_together(folder: Path, tmp_path: Path
         assert {f"reward/{part}/mean" for part in ALL} <= step.keys()
         paid = 0.9 * step["reward/strict/mean"] + 0.1 * step["reward/format/mean"]
         assert step["critic/score/mean"] == pytest.approx(paid, abs=1e-5)
-        assert step["reward/acc/mean"] > step["reward/strict/mean"]
+        assert step["reward/acc/mean"] >= step["reward/strict/mean"]
     for number in (0, STEPS):
         parts = ("consistent", "strict", "first", "response_tokens")
         assert {"val-core/digits/acc/mean@1", "val-core/digits/policy/acc/mean@1"} <= steps[number].keys()
@@ -97,16 +97,20 @@ def test_groups_without_a_difference_are_replaced(folder: Path, tmp_path: Path) 
 
 @pytest.mark.nightly
 def test_all_combinations_compose(quick_compose) -> None:
-    from omegaconf import OmegaConf
+    """What a file says holds in each combination, the study's said last; that verl knows the keys is tested for each file by itself."""
+    from omegaconf import OmegaConf, open_dict
 
-    kinds = {
-        kind: [None, *sorted(file.stem for file in (RECIPE / kind).glob("*.yaml"))] for kind in ("base", "hardware", "method", "study")
-    }
-    names = set()
-    for recipe, *files in product(("critic_r1", "critic_r1_plus"), *kinds.values()):
-        groups = [f"+recipe/{kind}={name}" for kind, name in zip(kinds, files, strict=True) if name]
-        config = quick_compose(recipe, groups)
-        assert not OmegaConf.missing_keys(config.critic_r1)
-        names.add((config.trainer.experiment_name, files[1]))
-        OmegaConf.to_container(config, resolve=True)
-    assert len(names)
+    files = {kind: sorted((RECIPE / kind).glob("*.yaml")) for kind in ("base", "hardware", "method", "study")}
+    recipes = [("critic_r1", [f"+recipe/base={file.stem}"]) for file in files["base"]] + [("critic_r1_plus", [])]
+    studies = [None, *map(OmegaConf.load, files["study"])]
+    for (recipe, base), hardware, method in product(recipes, files["hardware"], [None, *files["method"]]):
+        groups = [*base, f"+recipe/hardware={hardware.stem}", *([f"+recipe/method={method.stem}"] if method else [])]
+        names = set()
+        for study in studies:
+            config = quick_compose(recipe, groups)
+            with open_dict(config):
+                config.merge_with(study or {})
+            values = OmegaConf.to_container(config, resolve=True)
+            assert values["trainer"]["n_gpus_per_node"] == OmegaConf.load(hardware).trainer.n_gpus_per_node
+            names.add(values["trainer"]["experiment_name"])
+        assert len(names) == len(studies), groups

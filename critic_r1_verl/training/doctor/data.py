@@ -36,11 +36,11 @@ def check_data(case: Case) -> Iterator[Finding]:
                     f"add data.max_prompt_length={longest}, or build the data with that limit (--max-prompt-tokens)",
                 )
         if key == "train_files" and num_rows:
-            yield from _check_choice(case.config)
+            yield from _check_choice(case.config, num_rows)
 
 
-def _check_choice(config: Any) -> Iterator[Finding]:
-    """Whether the data have the rows that the recipe asks for, and whether these are enough for one batch."""
+def _check_choice(config: Any, num_rows: int) -> Iterator[Finding]:
+    """How many of so many rows the recipe trains on, whether the data have what it asks for, and whether that is enough for one batch."""
     limit, batch = config.data.get("train_max_samples", -1), config.data.train_batch_size
     try:
         chosen = job.num_rows(config) or 0
@@ -54,6 +54,8 @@ def _check_choice(config: Any) -> Iterator[Finding]:
             f"data.train_batch_size={batch}, but there are only {used} training rows: verl drops an incomplete batch",
             f"build more rows, or add data.train_batch_size={used} and a smaller actor_rollout_ref.actor.ppo_mini_batch_size",
         )
+    else:
+        yield Finding("ok", f"an epoch has {used} rows, of {num_rows} that the training files have (critic_r1.rows)")
 
 
 def _examine_file(key: str, name: str, deep: bool, max_images: int) -> tuple[list[Finding], int]:
