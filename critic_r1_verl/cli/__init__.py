@@ -4,9 +4,8 @@
 import argparse
 import os
 
-from critic_r1_verl import foreign
+from critic_r1_verl import children, foreign
 from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, training
-from critic_r1_verl.training.launch import end_with_make
 
 DEBUG = "CRITIC_R1_DEBUG"
 
@@ -14,7 +13,7 @@ DEBUG = "CRITIC_R1_DEBUG"
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 130 after Ctrl-C, or that of the training."""
     arguments = parse(argv)
-    end_with_make()
+    children.end_with_parent()
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
