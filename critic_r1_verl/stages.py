@@ -32,6 +32,9 @@ def run(folder: Path, config: Mapping[str, Any], stages: Mapping[str, Callable[[
     with locked(folder):
         _check(folder, config)
         done = finished(folder)
+        if not again and done.keys() >= stages.keys():
+            foreign.say(f"finished before: {'; '.join(each['note'] for each in done.values())}")
+            return
         for number, (name, stage) in enumerate(stages.items(), 1):
             before = " (done before)" if name in done and name != again else ""
             if not before:

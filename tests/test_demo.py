@@ -63,7 +63,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(tmp_path: Path, calls: list[st
 @pytest.mark.parametrize(("random_labels", "base_from"), [(True, None), (False, "elsewhere")])
 def test_other_settings_do_not_go_on(tmp_path: Path, calls: list[str], random_labels: bool, base_from: str | None) -> None:
     demo.Demo(tmp_path, False, None, None).run()
-    with pytest.raises(ValueError, match="made with other settings or code: (random_labels|base_from) was"):
+    with pytest.raises(ValueError, match=r"made with other settings or code: (random_labels|base_from) was"):
         demo.Demo(tmp_path, random_labels, Path(base_from) if base_from else None, None).run()
 
 

@@ -5,7 +5,7 @@ import argparse
 import os
 
 from critic_r1_verl import children, foreign
-from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, training
+from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, studying, training
 
 DEBUG = "CRITIC_R1_DEBUG"
 
@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"`critic-r1 COMMAND --help` shows the flags of a command and an example. {DEBUG}=1 shows the traceback of an error.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, training, measuring, policy, selecting, scoring, serving):
+    for group in (data, training, measuring, policy, selecting, scoring, studying, serving):
         group.add_commands(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse ends a list of positional arguments at the first flag, but overrides may come before and after flags.
