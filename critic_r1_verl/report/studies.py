@@ -23,10 +23,13 @@ def show(table: Table) -> None:
     """Print one table for each measure, and what is missing."""
     console = foreign.console()
     for key in MEASURES:
-        shown = new_table(_title(key), *COLUMNS)
+        shown = new_table("study", *COLUMNS)
         for name, *cells in rows(table, key):
-            shown.add_row(name, *cells)
+            # On two lines, the widest row fits into 80 columns.
+            shown.add_row(name, *(cell.replace(" [", "\n[") for cell in cells))
+        console.print(f"{_title(key)}:")
         console.print(shown)
+        console.print()
     for line in _remarks(table):
         console.print(line)
 
@@ -36,7 +39,7 @@ def write(table: Table, folder: Path) -> None:
     with replacing(folder / "study.md") as partial:
         partial.write_text(markdown(table), encoding="utf-8", newline="\n")
     compared = [each for each in table["studies"] if any(_difference(each, key) for key in DRAWN)]
-    panels = {f"{_title(key)}, less {table['reference']}": [_effect(_difference(each, key)) for each in compared] for key in DRAWN}
+    panels = {f"{_TITLES[key]}, points from {table['reference']}": [_effect(_difference(each, key)) for each in compared] for key in DRAWN}
     with replacing(folder / "study.svg") as partial:
         partial.write_text(forest_chart([each["name"] for each in compared], panels) + "\n", encoding="utf-8")
 
