@@ -41,7 +41,8 @@ class Commands:
         self.ran.append(command)
         name, *values = command
         if name == "train":
-            (self.checkpoints(values) / "global_step_2").mkdir(parents=True, exist_ok=True)
+            for folder in ("global_step_2", "best_step_1", "validation"):
+                (self.checkpoints(values) / folder).mkdir(parents=True, exist_ok=True)
         elif name == "export":
             assert (Path(values[0]) / "global_step_2").is_dir()
             Path(option(command, "--out")).mkdir(exist_ok=True)
@@ -111,7 +112,7 @@ def test_a_run_trains_exports_and_measures(commands: Commands, tmp_path: Path) -
         # Answers may be as long as in training.
         assert (option(words, "--limit"), option(words, "--max-tokens")) == ("5", "64")
     assert option(sample, "--samples") == "4"
-    assert not (tmp_path / "out/a_first/seed-3/checkpoints").exists()
+    assert [file.name for file in (tmp_path / "out/a_first/seed-3/checkpoints").iterdir()] == ["validation"]
     config = json.loads((tmp_path / "out/a_first/seed-3/config.json").read_text())
     assert (config["study"], config["seed"], config["training"]["trainer"]["total_training_steps"]) == ("a_first", 3, "2")
 
@@ -143,8 +144,8 @@ def test_a_killed_run_goes_on_with_the_command_that_was_killed(commands: Command
 
 
 def test_a_killed_removal_of_checkpoints_goes_on(commands: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def half(folder: Path, ignore_errors: bool) -> None:
-        (folder / "global_step_2").rmdir()
+    def half(step: Path) -> None:
+        step.rmdir()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

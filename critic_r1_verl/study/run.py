@@ -3,7 +3,7 @@
 
     config.json, stages.json      what determines its results, and what is finished (stages.py)
     training.log, training.jsonl  the output and the steps of the training
-    checkpoints/                  until the model is exported
+    checkpoints/                  what verl and the launcher write; the steps themselves only until the model is exported
     model/                        the trained model, a Hugging Face folder
     eval/test/                    judgements, answers and metrics.json on the test split of the data (scoring/run.py)
 
@@ -167,7 +167,8 @@ def _clean(each: StudyRun, keep_checkpoints: bool) -> str:
     """A stage of its own, so that no export is repeated from a checkpoint of which a killed run has removed a part."""
     if keep_checkpoints:
         return "checkpoints kept"
-    shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
+    for step in (each.folder / "checkpoints").glob("*_step_*"):
+        shutil.rmtree(step)
     return "checkpoints removed"
 
 
