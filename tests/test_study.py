@@ -188,7 +188,7 @@ def test_a_folder_of_unknown_origin_is_refused(commands: Commands, name: str, tm
     (tmp_path / "out/critic_r1/seed-1/config.json").unlink()
     assert run() == 1
     err = capsys.readouterr().err
-    assert f"{name}: cannot be read" in err and "not known how eval in it was made" in err
+    assert f"{name}: cannot be read" in err and "not known how checkpoints in it was made" in err
 
 
 def test_one_failure_does_not_stop_the_others(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:

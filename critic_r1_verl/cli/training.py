@@ -106,6 +106,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from critic_r1_verl import devices, hub
+    from critic_r1_verl.files import locked
     from critic_r1_verl.training import checkpoints, compose, doctor, export, launch, machine
 
     overrides = machine.with_own(arguments.overrides)
@@ -135,7 +136,9 @@ def _train(arguments: argparse.Namespace) -> int:
         keep_best(step)
 
     given = [*overrides, *(_from_cache(config, base) if from_hub else [])]
-    status = launch.train(arguments.recipe, given, log_path=log_path, on_step=on_step)
+    # A training whose command was killed takes some seconds to end, and would write over the steps of the one that goes on.
+    with locked(folder, wait_seconds=launch.CLEANUP_SECONDS):
+        status = launch.train(arguments.recipe, given, log_path=log_path, on_step=on_step)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
