@@ -3,6 +3,7 @@
 
 import json
 import math
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,10 @@ def make(out: Path, name: str, seed: int, right: str, *, answers: str = "10", sa
         test / "config.json",
         {"source": {"benchmark": "pairs"}, "methods": {"methods": ["majority"], "samples": [2], "repeats": 1, "weight": None}},
     )
-    write(folder / "config.json", {"study": name, "seed": seed, "code": "c", "data": "d", "base": ["b"], "measuring": {}} | config)
+    write(
+        folder / "config.json",
+        {"study": name, "seed": seed, "code": "c", "data": "d", "base": ["b"], "overrides": [], "measuring": {}} | config,
+    )
     write(folder / "stages.json", {"sample": {"note": "", "seconds": 1.0}})
     return folder
 
@@ -141,6 +145,9 @@ def test_unusable_folders_are_listed_with_the_reason(out: Path) -> None:
     (make(out, "b_second", 3, "1" * 8) / "config.json").write_text("{broken")
     (make(out, "removed_study", 1, "1" * 8) / "eval/test/judgements.jsonl").write_text("{broken\n")
     (out / "critic_r1/seed-3").mkdir()
+    make(out, "critic_r1", 4, "1" * 8, overrides=["data.train_batch_size=8"])
+    shutil.copytree(out / "critic_r1/seed-1", out / "critic_r1/seed-01")
+    (make(out, "critic_r1", 5, "1" * 8) / "eval/test/records.jsonl").unlink()
     make(out, "own_study", 1, "1" * 8, code="other")
     (out / "notes").mkdir()
     (out / "notes/seed-of-ideas").touch()
@@ -153,6 +160,8 @@ def test_unusable_folders_are_listed_with_the_reason(out: Path) -> None:
         ("b_second", 3): "config.json: cannot be read",
         ("removed_study", 1): "judgements.jsonl",
         ("critic_r1", 3): "stopped before the first stage was finished",
+        ("critic_r1", 4): 'not comparable with critic_r1, seed 1: overrides was [], now ["data.train_batch_size=8"]',
+        ("critic_r1", 5): "records.jsonl",
     }.items():
         assert reason in why.pop(run)
     assert why == {}

@@ -70,10 +70,9 @@ def _title(key: str) -> str:
 
 
 def _remarks(table: Table) -> list[str]:
-    reference = table["reference"]
     return [
-        "mean: over all items and seeds, with the 95 % interval that the choice of items leaves; seeds: the lowest and the highest of "
-        f"{len(table['seeds'])}; difference: from {reference}, paired by item and seed; n: values in the mean.",
+        "mean: over all items and seeds, with the 95 % interval that the choice of items leaves; seeds: the lowest and the highest; "
+        f"difference: from {table['reference']}, paired by item and seed; n: values in the mean.",
         *(f"Missing: {each['study']}, seed {each['seed']}: {each['why']}." for each in table["missing"]),
         *(f"Note: {note}." for note in table["notes"]),
     ]

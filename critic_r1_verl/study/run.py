@@ -99,7 +99,7 @@ def run(runs: Sequence[StudyRun], settings: Settings) -> list[StudyRun]:
     for number, each in enumerate(runs, 1):
         foreign.say(f"{each.name} ({number} of {len(runs)}): {each.folder}")
         try:
-            _run(each, settings, [*overrides, *_own_overrides(each, settings)])
+            _run(each, settings, overrides)
         except (ValueError, OSError) as error:
             foreign.say(f"critic-r1: {each.name}: {error}", stderr=True)
             failed.append(each)
@@ -119,10 +119,12 @@ def _own_overrides(each: StudyRun, settings: Settings) -> list[str]:
     return group + [f"{key}={value if isinstance(value, int) else quoted(str(value))}" for key, value in values.items()]
 
 
-def _run(each: StudyRun, settings: Settings, overrides: Sequence[str]) -> None:
+def _run(each: StudyRun, settings: Settings, common: list[str]) -> None:
+    """common: the overrides that all runs have."""
     from omegaconf import OmegaConf
 
-    composed = compose(REFERENCE, list(overrides))
+    overrides = [*common, *_own_overrides(each, settings)]
+    composed = compose(REFERENCE, overrides)
     base = str(composed.actor_rollout_ref.model.path)
     data = settings.data or Path(str(composed.data.val_files)).parent
     data_folder.read_manifest(data)
@@ -138,6 +140,7 @@ def _run(each: StudyRun, settings: Settings, overrides: Sequence[str]) -> None:
         "verl": version("verl"),
         "data": experiment.data_identity(data / data_folder.rows_file("test")),
         "base": experiment.base_identity(base),
+        "overrides": common,
         "measuring": measuring,
         "training": None if each.study == BASE else OmegaConf.to_container(composed, resolve=True),
     }

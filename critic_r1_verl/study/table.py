@@ -16,6 +16,7 @@ where MEASURE is one of MEASURES, and a CELL is
                      the reference, and for a study that has no seed in common with it
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ MEASURES = {
 }
 """The measures in a table (scoring/measures.py), each with its part."""
 
-_COMMON = ("data", "base", "measuring")
+_COMMON = ("data", "base", "overrides", "measuring")
 """What two runs have in common in config.json if they can be compared."""
 
 
@@ -93,12 +94,13 @@ def _collect(out: Path) -> tuple[list[_Measured], dict[StudyRun, str]]:
     """The finished runs that can be compared, and of every other run in the folder why it is not among them."""
     measured, missing = [], {}
     for folder in out.glob("*/seed-*"):
-        if (seed := folder.name.removeprefix("seed-")).isdecimal():
-            run = StudyRun(folder.parent.name, int(seed), folder)
-            try:
-                measured.append(_read(run))
-            except ValueError as error:
-                missing[run] = str(error)
+        if not re.fullmatch(r"seed-(0|[1-9][0-9]*)", folder.name):
+            continue
+        run = StudyRun(folder.parent.name, int(folder.name.removeprefix("seed-")), folder)
+        try:
+            measured.append(_read(run))
+        except (ValueError, OSError) as error:
+            missing[run] = str(error)
     measured.sort(key=lambda each: (each.run.study != REFERENCE, each.run.study, each.run.seed))
     comparable = []
     for each in measured:
@@ -130,7 +132,7 @@ def _cell(name: str, by_study: Mapping[str, BySeed], key: str) -> dict[str, Any]
     cell = _numbers(_pooled(after).estimate(), {seed: values.estimate() for seed, values in after.items()})
     if name == BASE:
         # It has no seed of its own, so it is compared with the reference of each seed.
-        after = dict.fromkeys(before, after[0])
+        after = dict.fromkeys(before, next(iter(after.values())))
     shared = sorted(after.keys() & before.keys()) if name != REFERENCE else []
     if not shared:
         return cell | {"difference": None}
