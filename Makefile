@@ -32,6 +32,9 @@ TOKENS ?=
 endif
 
 OUT ?= runs/eval
+NAME = critic_r1
+SEEDS = 1
+STUDIES ?= runs/studies
 AGAINST ?=
 TASKS ?= mmmu_val mmstar mathvision_test mathvista_testmini_format mathverse_testmini
 BASE_URL ?=
@@ -45,8 +48,8 @@ ARGS ?=
 # With ARGS, such as -k, there is one process.
 UNIT_PARTS := others torch hydra waits servers
 torch := build contamination corpora image_store images inspection layouts readme rows sources validate vocabulary
-hydra := card cli doctor explain patches plan recipe report score verl_plugin
-waits := hub launch stall supervise
+hydra := card cli doctor explain patches plan recipe report score study verl_plugin
+waits := children hub launch stall supervise
 servers := gateway openai_client policy_benchmarks pool select selecting
 others := $(filter-out $(torch) $(hydra) $(waits) $(servers),$(patsubst tests/test_%.py,%,$(wildcard tests/test_*.py)))
 UNIT_TESTS = $(if $(ARGS),$(BIN)/python -m pytest tests/test_*.py $(ARGS),\
@@ -87,6 +90,12 @@ train-r1-plus: $(STAMP) ## the same over the stronger base of R1+
 .PHONY: export
 export: $(STAMP) ## CHECKPOINT=folder (of an experiment, or one step of it) as a Hugging Face folder, MODEL
 	$(BIN)/critic-r1 export $(CHECKPOINT) --out $(MODEL) $(ARGS)
+
+.PHONY: study study-report
+study: $(STAMP) ## train, export and measure the studies NAME (several with commas, or all) with each of SEEDS, into STUDIES; run it again to resume
+	$(BIN)/critic-r1 study run $(NAME) --seeds $(SEEDS) --out $(STUDIES) $(ARGS)
+study-report: $(STAMP) ## tabulate all studies in STUDIES that have run, beside critic_r1
+	$(BIN)/critic-r1 study report $(STUDIES) $(ARGS)
 
 .PHONY: eval self-critique
 eval: $(STAMP) ## MODEL judges the test pairs of DATA and answers its test questions, into OUT

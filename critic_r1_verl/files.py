@@ -80,15 +80,16 @@ def remove_temporaries(folder: Path, *, below: bool = False) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Lock a folder while the block runs, so that no other process writes into it. The lock ends when its process dies.
 
-    Temporary files that a killed process left directly in the folder are deleted. ValueError if another process holds the lock.
+    Temporary files that a killed process left directly in the folder are deleted. ValueError if another process holds the lock for longer
+    than wait_seconds.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", blocking=False)
+    lock = FileLock(folder / ".lock", timeout=wait_seconds)
     try:
         lock.acquire()
     except Timeout as error:

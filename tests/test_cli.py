@@ -13,6 +13,7 @@ import pytest
 
 from critic_r1_verl import cli, devices, supervise
 from critic_r1_verl.cli import flags
+from critic_r1_verl.files import locked
 from critic_r1_verl.training import checkpoints, doctor, launch
 from critic_r1_verl.training.doctor import Finding
 
@@ -234,6 +235,14 @@ def test_train_does_not_start_what_is_doomed(training, capsys):
     assert training.trained is None
     err = capsys.readouterr().err
     assert "the data are gone" in err and "make prep" in err and "fine" not in err
+
+
+def test_train_waits_for_a_training_in_its_folder_that_is_about_to_end(training, machine, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "CLEANUP_SECONDS", 0.05)
+    with locked(machine / "checkpoints" / "mine"):
+        assert cli.main(["train"]) == 1
+    assert "checkpoints/mine: another process writes into this folder" in capsys.readouterr().err
+    assert training.trained is None
 
 
 def test_train_returns_the_trainings_status(training, capsys):

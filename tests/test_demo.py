@@ -63,24 +63,16 @@ def test_an_interrupted_demo_goes_on_where_it_was(tmp_path: Path, calls: list[st
 @pytest.mark.parametrize(("random_labels", "base_from"), [(True, None), (False, "elsewhere")])
 def test_other_settings_do_not_go_on(tmp_path: Path, calls: list[str], random_labels: bool, base_from: str | None) -> None:
     demo.Demo(tmp_path, False, None, None).run()
-    with pytest.raises(SystemExit, match="made by other code or settings: remove it"):
+    with pytest.raises(ValueError, match=r"made with other settings or code: (random_labels|base_from) was"):
         demo.Demo(tmp_path, random_labels, Path(base_from) if base_from else None, None).run()
 
 
 def test_other_code_does_not_go_on(tmp_path: Path, calls: list[str]) -> None:
     demo.Demo(tmp_path, False, None, None).run()
-    noted = json.loads((tmp_path / "stages.json").read_text())
-    (tmp_path / "stages.json").write_text(json.dumps(noted | {"inputs": "of yesterday"}))
-    with pytest.raises(SystemExit, match="made by other code or settings"):
+    noted = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(noted | {"code": "of yesterday"}))
+    with pytest.raises(ValueError, match='made with other settings or code: code was "of yesterday"'):
         demo.Demo(tmp_path, False, None, None).run()
-
-
-def test_measurements_of_unknown_origin_are_not_continued(tmp_path: Path, calls: list[str]) -> None:
-    stale = tmp_path / "eval/base/test/judgements.jsonl"
-    stale.parent.mkdir(parents=True)
-    stale.write_text("{}\n")
-    demo.Demo(tmp_path, False, None, None).run()
-    assert not stale.exists()
 
 
 def test_a_demo_may_end_early_and_go_on_later(tmp_path: Path, calls: list[str]) -> None:

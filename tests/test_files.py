@@ -2,6 +2,7 @@
 """Files that appear only when complete, and folders that one process holds."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_a_folder_is_held_by_one_and_freed_of_what_a_killed_process_left(tmp_pat
             pytest.fail("held twice")
     with locked(tmp_path):
         pass
+
+
+def test_a_lock_may_be_waited_for(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        waiting = threading.Thread(target=lambda: locked(tmp_path, wait_seconds=15).__enter__())
+        waiting.start()
+        assert waiting.is_alive()
+    waiting.join()

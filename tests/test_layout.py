@@ -17,14 +17,15 @@ PACKAGE = "critic_r1_verl"
 # room has to be given its place.
 LAYERS = (
     {"_paths", "foreign"},
-    {"files", "images", "hub", "chat_template"},
-    {"supervise", "records", "cpu", "grading"},
+    {"files", "images", "hub", "chat_template", "children"},
+    {"supervise", "records", "cpu", "grading", "stages"},
     {"devices", "verdict", "prompts", "tokens"},
     {"reward", "lines", "data_folder"},
     {"benchmarks", "rows", "engines", "mixture", "pairing"},
     {"dataset", "sampler", "journal", "critics"},
     {"judge", "answer", "select", "training"},
     {"scoring"},
+    {"study"},
     {"evaluate", "report", "gateway", "policy_benchmarks"},
     {"cli"},
 )

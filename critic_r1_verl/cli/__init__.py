@@ -4,9 +4,8 @@
 import argparse
 import os
 
-from critic_r1_verl import foreign
-from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, training
-from critic_r1_verl.training.launch import end_with_make
+from critic_r1_verl import children, foreign
+from critic_r1_verl.cli import data, measuring, policy, scoring, selecting, serving, studying, training
 
 DEBUG = "CRITIC_R1_DEBUG"
 
@@ -14,7 +13,7 @@ DEBUG = "CRITIC_R1_DEBUG"
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 after an error, 130 after Ctrl-C, or that of the training."""
     arguments = parse(argv)
-    end_with_make()
+    children.end_with_parent()
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
@@ -45,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"`critic-r1 COMMAND --help` shows the flags of a command and an example. {DEBUG}=1 shows the traceback of an error.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, training, measuring, policy, selecting, scoring, serving):
+    for group in (data, training, measuring, policy, selecting, scoring, studying, serving):
         group.add_commands(commands)
     arguments, rest = parser.parse_known_args(argv)
     # argparse ends a list of positional arguments at the first flag, but overrides may come before and after flags.

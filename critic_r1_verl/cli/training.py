@@ -2,7 +2,6 @@
 """critic-r1 doctor, plan, train and export: the commands around verl's trainer."""
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,9 +106,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from critic_r1_verl import devices, hub
-    from critic_r1_verl.training import checkpoints, compose, doctor, export, launch
+    from critic_r1_verl.files import locked
+    from critic_r1_verl.training import checkpoints, compose, doctor, export, launch, machine
 
-    overrides = _for_this_machine(arguments.overrides)
+    overrides = machine.with_own(arguments.overrides)
     # Ten seconds more are little before hours on GPUs, and much before minutes on a CPU.
     first_rows = devices.gpu_count() > 0
     findings = doctor.examine(arguments.recipe, overrides, first_rows=first_rows)
@@ -136,7 +136,9 @@ def _train(arguments: argparse.Namespace) -> int:
         keep_best(step)
 
     given = [*overrides, *(_from_cache(config, base) if from_hub else [])]
-    status = launch.train(arguments.recipe, given, log_path=log_path, on_step=on_step)
+    # A training whose command was killed takes some seconds to end, and would write over the steps of the one that goes on.
+    with locked(folder, wait_seconds=launch.CLEANUP_SECONDS):
+        status = launch.train(arguments.recipe, given, log_path=log_path, on_step=on_step)
     if status:
         return status
     scores = [line for line in steps if "critic/score/mean" in line["data"]]
@@ -181,30 +183,6 @@ def _may_start(findings: "list[doctor.Finding]") -> bool:
     if doctor.has_fatal(findings):
         foreign.say("critic-r1: the training was not started; `critic-r1 doctor` with the same arguments shows all checks", stderr=True)
     return not doctor.has_fatal(findings)
-
-
-def _for_this_machine(overrides: list[str]) -> list[str]:
-    """The overrides, with those that this machine needs, which a message announces: without flash-attn, those that go without it; if there
-    is no GPU and none was requested, those for the small base on the CPU."""
-    from critic_r1_verl import devices
-    from critic_r1_verl.training.doctor import machine
-
-    cpu_override = "+recipe/hardware=cpu"
-    keys = {word.lstrip("+").split("=", 1)[0]: word for word in overrides}
-    here = os.environ.get("VERL_PLATFORM", "nvidia") in ("", "nvidia", "amd") and not os.environ.get("RAY_ADDRESS")
-    if here and devices.gpu_count() and not machine.has_flash_attn():
-        added = [word for key, word in machine.WITHOUT_FLASH_ATTN.items() if key not in keys]
-        # A micro-batch is cut by its real tokens, but then padded to its longest row.
-        remedy = "if memory runs out, halve actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
-        foreign.say(f"flash-attn is not installed: slower, with padding ({remedy}), by {' '.join(added) or 'your overrides'}")
-        return added + overrides
-    asks_for_gpus = "trainer.device" in keys or keys.get("recipe/hardware", cpu_override) != cpu_override
-    if os.environ.get("VERL_PLATFORM") or os.environ.get("RAY_ADDRESS") or asks_for_gpus or devices.gpu_count():
-        return overrides
-    added = [word for key, word in (("recipe/base", "+recipe/base=tiny"), ("recipe/hardware", cpu_override)) if key not in keys]
-    os.environ["VERL_PLATFORM"] = "cpu"
-    foreign.say(f"no GPU here: training the small base on the CPU, as if by VERL_PLATFORM=cpu {' '.join(added)}".rstrip())
-    return added + overrides
 
 
 def _export(arguments: argparse.Namespace) -> int:

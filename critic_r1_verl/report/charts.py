@@ -21,7 +21,8 @@ PALETTE = """
 CHART_STYLE = """
 .chart { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; font-size: 13px; }
 .chart text { fill: var(--ink); } .chart text.muted { fill: var(--muted); font-size: 12px; }
-.chart .grid { stroke: var(--rule); stroke-width: 1; } .chart .paper { fill: var(--paper); }
+.chart .grid { stroke: var(--rule); stroke-width: 1; }
+.chart .zero { stroke: var(--muted); stroke-width: 1.5; } .chart .paper { fill: var(--paper); }
 .chart .base { stroke: var(--base); } .chart .trained { stroke: var(--trained); } .chart .control { stroke: var(--control); }
 .chart .whisker { stroke-width: 2.5; stroke-linecap: round; }
 .chart .mark { stroke-width: 2; } .chart .mark.base { fill: var(--paper); }
@@ -158,6 +159,54 @@ def line_chart(label: str, points: Sequence[tuple[int, float]], *, fraction: boo
         parts.append(f'<circle class="mark trained" cx="{x}" cy="{y}" r="3"/>')
     title = f"{label} over steps {steps[0]} to {steps[-1]}: from {smooth[0]:.3g} to {smooth[-1]:.3g}"
     return f'<svg class="chart" role="img" viewBox="0 0 320 146" width="100%"><title>{escape(title)}</title>{"".join(parts)}</svg>'
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A difference with its interval, and the difference of each seed, as fractions in [-1, 1]."""
+
+    value: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+
+
+def forest_chart(labels: Sequence[str], panels: Mapping[str, Sequence[Effect | None]]) -> str:
+    """A complete SVG file, 760 pixels wide: a row for each label and, in each panel, its effect with interval and seeds around zero.
+
+    panels: by title the effects, one for each label; None is left out.
+    """
+    name_width, top, row, gap = 180, 44, 24, 20
+    width = (760 - name_width) / len(panels)
+    bottom = top + row * len(labels)
+    parts = [f'<rect class="paper" width="760" height="{bottom + 28}"/>']
+    parts += [f'<text x="8" y="{top + row * index + 17}">{escape(label)}</text>' for index, label in enumerate(labels)]
+    described = []
+    for number, (title, effects) in enumerate(panels.items()):
+        left, right = name_width + width * number, name_width + width * (number + 1) - gap
+        known = [effect for effect in effects if effect]
+        reach = _ceiling(max((abs(end) for effect in known for end in (effect.low, effect.high, *effect.seeds)), default=0.05))
+
+        def at(value: float, left: float = left, right: float = right, reach: float = reach) -> str:
+            return f"{left + (right - left) * (value + reach) / (2 * reach):.1f}"
+
+        parts.append(f'<text x="{(left + right) / 2:g}" y="18" text-anchor="middle">{escape(title)}</text>')
+        for tick in (-reach, 0.0, reach):
+            parts.append(f'<line class="{"zero" if tick == 0 else "grid"}" x1="{at(tick)}" x2="{at(tick)}" y1="{top - 12}" y2="{bottom}"/>')
+            shown = f"{100 * tick:+g}" if tick else "0"
+            parts.append(f'<text class="muted" x="{at(tick)}" y="{bottom + 17}" text-anchor="middle">{shown}</text>')
+        for index, (label, effect) in enumerate(zip(labels, effects, strict=True)):
+            if effect:
+                y = top + row * index + 12
+                parts.append(f'<line class="whisker trained" x1="{at(effect.low)}" x2="{at(effect.high)}" y1="{y}" y2="{y}"/>')
+                parts += [f'<circle class="point c1" cx="{at(seed)}" cy="{y - 6}" r="2"/>' for seed in effect.seeds]
+                parts.append(f'<circle class="mark trained" cx="{at(effect.value)}" cy="{y}" r="4"/>')
+                described.append(f"{title}, {label}: {100 * effect.value:+.1f}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" width="760" viewBox="0 0 760 {bottom + 28}"><title>Differences '
+        f"with 95 % intervals over items, and of single seeds</title><desc>{escape('. '.join(described))}</desc>"
+        f"<style>{PALETTE}{CHART_STYLE}</style>{''.join(parts)}</svg>"
+    )
 
 
 NUM_COLOURS = 7

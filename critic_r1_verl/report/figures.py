@@ -54,6 +54,8 @@ METHOD_TITLES = {
 IN_HEADLINE = {measure.key for measure in HEADLINE}
 DETAILS = (
     Measure("critic", "first_share", "Prefers the first response", "of verdicts for one response; 50 without a bias"),
+    Measure("critic", "accuracy_chosen_first", "Accuracy, better response first", ""),
+    Measure("critic", "accuracy_chosen_second", "Accuracy, better response second", ""),
     Measure("critic", "accuracy_chosen_longer", "Accuracy, better response longer", ""),
     Measure("critic", "accuracy_chosen_shorter", "Accuracy, better response shorter", ""),
     Measure("critic", "ties", "Ties", "of all verdicts"),

@@ -9,6 +9,7 @@ Of a critic (shares, of pairs where both orders are needed, else of judgements):
     ties, unparsed           judgements with the verdict "tie"; judgements without a verdict
     unparsed/STATUS          judgements without a verdict because the box is missing, unclosed or ambiguous
     unparsed/END             judgements without a verdict because the completion was cut_short, refused, a tool_call or empty; null if none
+    accuracy_chosen_first    accuracy where the better response was shown first; accuracy_chosen_second: where it was shown second
     accuracy_chosen_longer   accuracy on pairs whose better response is the longer one; accuracy_chosen_shorter: the shorter one
     completion_tokens        the mean number of tokens of a judgement
     strict/GROUP, accuracy/GROUP   the same within a group of the benchmark
@@ -64,6 +65,9 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
     def first(line: Judged, case: Case) -> float | None:
         return float(line.choice == "1") if line.choice in ("1", "2") else None
 
+    def right_where(shown: str) -> Callable[[Judged, Case], float | None]:
+        return lambda line, case: right(line, case) if to_record(line.order, case.preferred) == shown else None
+
     def longer(case: Case) -> int:
         """How many characters longer the better response is; 0 for a tie."""
         return (case.lengths[0] - case.lengths[1]) * {"1": 1, "2": -1, "tie": 0}[case.preferred]
@@ -85,6 +89,8 @@ def critic(judged: ByPair, trials: Mapping[str, tally.Trials], cases: Sequence[C
         "unparsed": partial(of_lines, lambda line, case: float(line.choice is None)),
         **{f"unparsed/{status}": partial(of_lines, in_status(status)) for status in STATUSES[1:] if status not in ENDS},
         **{f"unparsed/{end}": partial(of_lines, in_status(end)) if end in ended_as else _nothing for end in ENDS},
+        "accuracy_chosen_first": partial(of_lines, right_where("1")),
+        "accuracy_chosen_second": partial(of_lines, right_where("2")),
         "accuracy_chosen_longer": partial(of_lines, right, lambda case: longer(case) > 0),
         "accuracy_chosen_shorter": partial(of_lines, right, lambda case: longer(case) < 0),
         "completion_tokens": partial(of_lines, lambda line, case: line.tokens, bounded=False),

@@ -115,7 +115,7 @@ def digest(config: Any) -> str:
     facts = {
         "settings": settings,
         "model": {key: value for key, value in of_the_model.items() if key != NOT_OPTIMISATION},
-        "base": _base_identity(str(plain("actor_rollout_ref.model.path"))),
+        "base": base_identity(str(plain("actor_rollout_ref.model.path"))),
         "data": [identity for _, identity in data(config)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -137,7 +137,7 @@ def data_identity(file: Path) -> str:
     return str(file)
 
 
-def _base_identity(path: str) -> list[str]:
+def base_identity(path: str) -> list[str]:
     """What identifies the base model: its name on the hub, or, for a local folder, its path, its config's hash and its weight files.
 
     Weights below 100 MB in all are identified by their hashes, larger ones by their sizes, because hashing them would take minutes.

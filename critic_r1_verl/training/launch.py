@@ -2,19 +2,17 @@
 """Start verl's trainer as a child with a supervisor, show its progress in one line, and say in one message why it failed."""
 
 import contextlib
-import ctypes
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from critic_r1_verl import foreign, supervise
+from critic_r1_verl import children, foreign, supervise
 from critic_r1_verl.training import cluster
 from critic_r1_verl.training.agreement import Agreement
 from critic_r1_verl.training.cluster import STEPS_PATH
@@ -27,13 +25,6 @@ RESTARTS = 2
 
 _LOGGED_STEP = re.compile(r"step:(\d+) - [^\n]*critic/score/mean:")
 _TOTAL_STEPS = re.compile(r"Total training steps: (\d+)|Training Progress:[^\r\n]*?\| *\d+/(\d+) \[")
-
-
-def end_with_make() -> None:
-    """If make runs this process, let it get SIGTERM when make ends. A make that is killed by `kill -9` cannot send a signal itself."""
-    if "MAKELEVEL" in os.environ and sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def train(recipe: str, overrides: list[str], *, log_path: Path, quiet: bool = False, on_step: Callable[[dict], None] | None = None) -> int:
@@ -86,7 +77,7 @@ class _Attempt:
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
             try:
-                with _forwarded_signals(process, self._signals), _progress(quiet) as show:
+                with children.forwarded_signals(process, self._signals), _progress(quiet) as show:
                     progress = (self._log_path, self._steps_file)
                     supervise.watch(run_id, process.pid, training=True, tie_to=os.getpid(), folder=folder, log=log, progress=progress)
                     self._follow_steps(process, show, on_step)
@@ -208,25 +199,6 @@ def _kept_steps(path: Path) -> Iterator[None]:
     finally:
         if before.exists():
             merge()
-
-
-@contextlib.contextmanager
-def _forwarded_signals(process: subprocess.Popen, received: list[int]) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to the run, which the terminal does not reach in its own session. received: the signals that came."""
-
-    def forward(number: int, _frame: object) -> None:
-        # SIGTERM for SIGINT too: a shell that starts a command in the background has it ignore SIGINT. Ray shuts down on SIGTERM as well.
-        process.send_signal(signal.SIGKILL if received else signal.SIGTERM)
-        received.append(number)
-
-    # Python allows signal handlers in the main thread only.
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    previous = {number: signal.signal(number, forward) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
