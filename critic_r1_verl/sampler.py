@@ -80,9 +80,9 @@ def _filtering(settings: Any) -> dict[str, Any]:
 
 
 def _read(batch: KVBatchMeta, *names: str) -> list[dict[str, Any]]:
-    """These fields of each rollout; those of different lengths, as rm_scores, as tensors."""
+    """These fields of each rollout; those of different lengths as tensors."""
     stored = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
-    columns = [list(stored[name]) if name == "rm_scores" else stored.get(name).tolist() for name in names]
+    columns = [list(stored[name]) if name in ("responses", "rm_scores") else stored.get(name).tolist() for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

@@ -24,8 +24,8 @@ LAYERS = (
     {"benchmarks", "rows", "engines", "mixture", "pairing"},
     {"dataset", "sampler", "journal", "critics"},
     {"judge", "answer", "select", "training"},
-    {"scoring"},
-    {"study"},
+    {"scoring", "critic_reward"},
+    {"study", "critic_sampler"},
     {"evaluate", "report", "gateway", "policy_benchmarks"},
     {"cli"},
 )
@@ -48,9 +48,9 @@ HEAVY = {
     "httpx",
     "httpx2",
 }
-# verl calls these two and the CPU backend: where they are imported, verl is there already.
-HEAVY_ALLOWED = {"dataset", "sampler", "cpu"}
-IMPORTERS = {"verl": {"dataset", "sampler", "training", "cpu"}, "vllm": {"engines", "cpu"}}
+# verl calls these and the CPU backend: where they are imported, verl is there already.
+HEAVY_ALLOWED = {"dataset", "sampler", "critic_sampler", "cpu"}
+IMPORTERS = {"verl": {"dataset", "sampler", "critic_sampler", "training", "cpu"}, "vllm": {"engines", "cpu"}}
 MAX_LINES = 300
 
 

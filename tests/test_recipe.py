@@ -16,6 +16,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 import rehearsal
 
+from critic_r1_verl.critic_reward import judging
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "recipe").rglob("*.yaml"))
 BASES = sorted(path.stem for path in (ROOT / "recipe" / "base").glob("*.yaml"))
@@ -46,6 +48,9 @@ READ_BUT_NOT_DECLARED = {
     "trainer.v1.sampler.sampler_kwargs.accuracy_weight": ("critic_r1_verl/sampler.py", "settings.accuracy_weight"),
     "trainer.v1.sampler.sampler_kwargs.filter_groups": ("critic_r1_verl/sampler.py", "settings.filter_groups"),
     "trainer.v1.sampler.sampler_kwargs.train_batch_size": ("critic_r1_verl/sampler.py", "settings.train_batch_size"),
+    "trainer.v1.sampler.sampler_kwargs.judge": ("critic_r1_verl/critic_sampler.py", "sampler_kwargs.judge"),
+    "trainer.v1.sampler.sampler_kwargs.train_files": ("critic_r1_verl/critic_sampler.py", "sampler_kwargs.train_files"),
+    "trainer.v1.sampler.sampler_kwargs.model_path": ("critic_r1_verl/critic_sampler.py", "sampler_kwargs.model_path"),
     # Everything under ray_init goes to ray.init as keyword arguments.
     "ray_kwargs.ray_init.num_gpus": ("trainer/main_ppo.py", "ray.init(**OmegaConf.to_container(ray_init_kwargs))"),
     "ray_kwargs.ray_init.include_dashboard": ("trainer/main_ppo.py", "ray.init(**OmegaConf.to_container(ray_init_kwargs))"),
@@ -199,6 +204,8 @@ def test_hydra_puts_each_file_on_top_of_those_before_it(quick_compose) -> None:
         ("critic_r1", ("+recipe/base=tiny", "+recipe/hardware=cpu")),
         ("critic_r1", ("+recipe/base=tiny", "+recipe/hardware=cpu", "+recipe/study=eis_grpo")),
         ("critic_r1_plus", ()),
+        ("critic_reward", ()),
+        ("critic_reward", ("+recipe/base=tiny", "+recipe/hardware=cpu")),
     ],
 )
 def test_each_file_composes_and_resolves(compose, recipe: str, overrides: tuple[str, ...]) -> None:
@@ -227,6 +234,8 @@ def test_each_file_composes_and_resolves(compose, recipe: str, overrides: tuple[
     for door in (config.reward.custom_reward_function, config.data.custom_cls, config.trainer.v1.sampler.custom_sampler):
         module = importlib.util.find_spec(door.path.removeprefix("pkg://"))
         assert module and module.origin and f" {door.name}(" in Path(module.origin).read_text()
+    if "judge" in config.critic_r1:
+        judging.read(OmegaConf.to_container(config.trainer.v1.sampler.sampler_kwargs.judge, resolve=True))
 
 
 def test_a_hardware_file_leaves_nothing_of_the_default_one() -> None:

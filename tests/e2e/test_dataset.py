@@ -4,6 +4,7 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,7 +181,8 @@ class Queue:
         self.stored: dict[str, dict] = {}
         for number, row in enumerate(table):
             for session, said in enumerate(("1", row["reward_model"]["ground_truth"])):
-                info = compute_score("", f"<think>a</think>\\boxed{{{said}}}", row["reward_model"]["ground_truth"], row["extra_info"])
+                text = f"<think>a</think>\\boxed{{{said}}}"
+                info = compute_score("", text, row["reward_model"]["ground_truth"], row["extra_info"])
                 scores = torch.zeros(3 + number % 2)
                 scores[-1] = info["score"]
                 self.stored[f"{number:08x}-1_{session}_0"] = {
@@ -188,6 +190,7 @@ class Queue:
                     "extra_info": row["extra_info"],
                     "data_source": row["data_source"],
                     "rm_scores": scores,
+                    "responses": torch.tensor(list(text.encode())),
                     "uid": f"{number:08x}-1",
                 }
         self.to_tensordict = list_of_dict_to_tensordict
@@ -202,8 +205,10 @@ class Queue:
             for key, value in zip(keys, values, strict=True):
                 self.stored[key][name] = value
 
-    def sampled(self, monkeypatch: pytest.MonkeyPatch, partition: str = "train", **settings: Any) -> dict[str, float]:
-        """The metrics of a batch with all rollouts."""
+    def sampled(
+        self, monkeypatch: pytest.MonkeyPatch, partition: str = "train", *, buffer: type | None = None, mode: str = "sync", **settings: Any
+    ) -> dict[str, float]:
+        """The metrics of a batch with all rollouts, from a buffer of this type (RewardPartsReplayBuffer)."""
         from omegaconf import OmegaConf
         from transfer_queue import KVBatchMeta
         from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -214,14 +219,14 @@ class Queue:
         monkeypatch.setattr(sampler, "tq", self)
         monkeypatch.setattr(ReplayBuffer, "sample", lambda *_, **__: (batch, {"verl": 1.0}))
         settings = {"paid": "acc", "group": "prompt", "accuracy_weight": 0.9, "filter_groups": {"enable": False}} | settings
-        buffer = sampler.RewardPartsReplayBuffer(
-            trainer_mode="sync",
+        sampling = (buffer or sampler.RewardPartsReplayBuffer)(
+            trainer_mode=mode,
             trainer_config=None,
             max_off_policy_threshold=None,
             max_off_policy_strategy="drop",
             sampler_kwargs=OmegaConf.create(settings),
         )
-        return buffer.sample(1, partition, len(batch.keys))[1]
+        return sampling.sample(1, partition, len(batch.keys))[1]
 
     def column(self, name: str) -> list[Any]:
         return [fields[name] for fields in self.stored.values()]
@@ -315,3 +320,44 @@ def test_what_the_model_will_see(world: Path, monkeypatch: pytest.MonkeyPatch, q
     assert [finding.level for finding in first_rows.judge(blind, config)].count("fatal") >= len(blind)
     with pytest.raises(KeyError, match="question"):
         first_rows.look("critic_r1", [*overrides, "data.prompt_key=question"])
+
+
+def test_a_critic_pays_for_answers_and_their_truth_does_not(
+    table: list[dict], data: Path, monkeypatch: pytest.MonkeyPatch, scripted, quick_compose
+) -> None:
+    """The critic prefers the wrong answer; the verdicts on pairs, and all of validation, are paid by rule as ever."""
+    from omegaconf import OmegaConf
+
+    from critic_r1_verl import critic_sampler
+    from critic_r1_verl.critic_reward import judging
+
+    class Buffer(critic_sampler.CriticRewardReplayBuffer):
+        _tokenizer = SimpleNamespace(decode=lambda ids, **_: bytes(ids.tolist()).decode())
+
+    def wrong_one(prompt: str, _: int) -> str:
+        return "\\boxed{1}" if "Response 1: a\\boxed{1}" in prompt else "\\boxed{2}"
+
+    critics = [scripted(wrong_one)]
+    monkeypatch.setattr(judging, "engine", lambda settings, served_at: critics[-1])
+    monkeypatch.setattr(critic_sampler, "_served_by_verl", lambda: "")
+    composed = quick_compose("critic_reward", [f"data.train_files={data / 'train.parquet'}"]).trainer.v1.sampler.sampler_kwargs
+    settings = {"buffer": Buffer, **OmegaConf.to_container(composed, resolve=True)}
+    queue = Queue(table)
+    before = queue.scores()
+    assert queue.sampled(monkeypatch, "val", **settings).keys() == {"verl"} and queue.scores() == before and critics[-1].asked == []
+    metrics = queue.sampled(monkeypatch, **settings)
+    assert before[-2:] == pytest.approx([0.1, 1.0]) and queue.scores() == pytest.approx([*before[:-2], 1.0, 0.1])
+    assert (metrics["judge/agreement"], metrics["reward/digits/policy/acc/mean"], len(critics[-1].asked)) == (0, 0.5, 2)
+    assert all(len(request.images) == 1 and request.images[0].is_file() for request in critics[-1].asked)
+
+    critics.append(scripted(lambda *_: "I cannot say"))
+    with pytest.raises(ValueError, match="gave no verdict in 2 of 2 cases"):
+        queue.sampled(monkeypatch, **settings)
+    with pytest.raises(ValueError, match=r"a critic rewards whole steps: .* trainer\.v1\.trainer_mode=sync"):
+        queue.sampled(monkeypatch, mode="separate_async", **settings)
+    with pytest.raises(ValueError, match=r"algorithm\.filter_groups\.enable=false"):
+        queue.sampled(monkeypatch, **settings | {"filter_groups": {"enable": True}})
+    for fields in queue.stored.values():
+        fields["extra_fields"] = {}
+    with pytest.raises(ValueError, match=r"enable_resource_pool=true, or set critic_r1\.judge\.base_url"):
+        queue.sampled(monkeypatch, **settings)
