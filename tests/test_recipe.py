@@ -38,6 +38,11 @@ READ_BUT_NOT_DECLARED = {
         "**engine_kwargs,",
     ),
     "actor_rollout_ref.rollout.enable_sleep_mode": ("workers/config/rollout.py", "enable_sleep_mode: bool"),
+    "reward.reward_model.rollout.enable_sleep_mode": ("workers/config/rollout.py", "enable_sleep_mode: bool"),
+    "reward.reward_model.rollout.engine_kwargs.vllm.limit_mm_per_prompt": (
+        "workers/rollout/vllm_rollout/vllm_async_server.py",
+        "**engine_kwargs,",
+    ),
     "actor_rollout_ref.model.override_config.attn_implementation": ("workers/config/model.py", 'override_config.get("attn_implementation"'),
     "reward.reward_kwargs.max_resp_len": ("experimental/reward_loop/reward_manager/dapo.py", '.get("max_resp_len", None)'),
     "reward.reward_kwargs.overlong_buffer_cfg": ("experimental/reward_loop/reward_manager/dapo.py", '.get("overlong_buffer_cfg", None)'),
