@@ -81,6 +81,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
     monkeypatch.setattr(study, "hydra_root", lambda: tmp_path)
     monkeypatch.setattr(study, "compose", composed)
+    monkeypatch.setattr(study.stages, "code", lambda: "of today")
     stand_in = Commands()
     monkeypatch.setattr(children, "run", stand_in)
     return stand_in
