@@ -81,6 +81,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
     monkeypatch.setattr(study, "hydra_root", lambda: tmp_path)
     monkeypatch.setattr(study, "compose", composed)
+    monkeypatch.setattr(study.stages, "code", lambda: "of today")
     stand_in = Commands()
     monkeypatch.setattr(children, "run", stand_in)
     return stand_in
@@ -103,9 +104,9 @@ def test_a_run_trains_exports_and_measures(commands: Commands, tmp_path: Path) -
     assert run("--seeds", "3", "--limit", "5", "trainer.total_training_steps=2", name="a_first") == 0
     train, export, evaluation, sample = commands.ran
     assert [words[0] for words in commands.ran] == RUN
-    for word in ("+recipe/study=a_first", "trainer.total_training_steps=2", "data.train_files='data/train.parquet'", "data.seed=3"):
+    for word in ("+recipe/study=a_first", "trainer.total_training_steps=2", "data.train_files='data/train.parquet'"):
         assert word in train
-    assert {"actor_rollout_ref.rollout.seed=3", "actor_rollout_ref.actor.data_loader_seed=3"} < {*train}
+    assert {f"{key}=3" for key in study.SEED_KEYS} <= {*train}
     assert export[1:] == ("out/a_first/seed-3/checkpoints", "--out", "out/a_first/seed-3/model")
     for words in (evaluation, sample):
         assert (option(words, "--model"), option(words, "--data")) == ("out/a_first/seed-3/model", "data")
@@ -207,7 +208,7 @@ def test_one_failure_does_not_stop_the_others(commands: Commands, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.seed=4"], "data.seed=4: a study sets this itself"),
+        ([f"{study.SEED_KEYS[0]}=4"], f"{study.SEED_KEYS[0]}=4: a study sets this itself"),
         (["+recipe/study=b_second"], "+recipe/study=b_second: a study sets this itself"),
         (["--data", "nowhere"], "nowhere/manifest.json: cannot be read"),
         (["--model", "no/such/base"], "no/such/base: neither a folder"),

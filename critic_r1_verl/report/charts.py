@@ -176,36 +176,37 @@ def forest_chart(labels: Sequence[str], panels: Mapping[str, Sequence[Effect | N
 
     panels: by title the effects, one for each label; None is left out.
     """
-    name_width, top, row, gap = 180, 44, 24, 20
-    width = (760 - name_width) / len(panels)
-    bottom = top + row * len(labels)
-    parts = [f'<rect class="paper" width="760" height="{bottom + 28}"/>']
-    parts += [f'<text x="8" y="{top + row * index + 17}">{escape(label)}</text>' for index, label in enumerate(labels)]
+    top, row_height, names_width = 44, 24, 180
+    bottom, width = top + row_height * len(labels), (760 - names_width) / len(panels)
+    rows = {label: top + row_height * index + 12 for index, label in enumerate(labels)}
+    parts = [f'<rect class="paper" width="760" height="{bottom + 52}"/>']
+    parts += [f'<text x="8" y="{y + 5}">{escape(label)}</text>' for label, y in rows.items()]
     described = []
     for number, (title, effects) in enumerate(panels.items()):
-        left, right = name_width + width * number, name_width + width * (number + 1) - gap
-        known = [effect for effect in effects if effect]
-        reach = _ceiling(max((abs(end) for effect in known for end in (effect.low, effect.high, *effect.seeds)), default=0.05))
-
-        def at(value: float, left: float = left, right: float = right, reach: float = reach) -> str:
-            return f"{left + (right - left) * (value + reach) / (2 * reach):.1f}"
-
-        parts.append(f'<text x="{(left + right) / 2:g}" y="18" text-anchor="middle">{escape(title)}</text>')
-        for tick in (-reach, 0.0, reach):
-            parts.append(f'<line class="{"zero" if tick == 0 else "grid"}" x1="{at(tick)}" x2="{at(tick)}" y1="{top - 12}" y2="{bottom}"/>')
-            shown = f"{100 * tick:+g}" if tick else "0"
-            parts.append(f'<text class="muted" x="{at(tick)}" y="{bottom + 17}" text-anchor="middle">{shown}</text>')
-        for index, (label, effect) in enumerate(zip(labels, effects, strict=True)):
-            if effect:
-                y = top + row * index + 12
-                parts.append(f'<line class="whisker trained" x1="{at(effect.low)}" x2="{at(effect.high)}" y1="{y}" y2="{y}"/>')
-                parts += [f'<circle class="point c1" cx="{at(seed)}" cy="{y - 6}" r="2"/>' for seed in effect.seeds]
-                parts.append(f'<circle class="mark trained" cx="{at(effect.value)}" cy="{y}" r="4"/>')
-                described.append(f"{title}, {label}: {100 * effect.value:+.1f}")
+        shown = {label: effect for label, effect in zip(labels, effects, strict=True) if effect}
+        reach = _ceiling(max((abs(end) for each in shown.values() for end in (each.low, each.high, *each.seeds)), default=0.05))
+        middle = names_width + width * (number + 0.5) - 10
+        at = {
+            end: middle + (width / 2 - 15) * end / reach
+            for each in shown.values()
+            for end in (each.value, each.low, each.high, *each.seeds)
+        }
+        parts.append(f'<text x="{middle:g}" y="18" text-anchor="middle">{escape(title)}</text>')
+        for tick, name in ((-1, f"−{100 * reach:g}"), (0, "0"), (1, f"+{100 * reach:g}")):
+            x = middle + (width / 2 - 15) * tick
+            parts.append(f'<line class="{"grid" if tick else "zero"}" x1="{x:g}" x2="{x:g}" y1="{top - 12}" y2="{bottom}"/>')
+            parts.append(f'<text class="muted" x="{x:g}" y="{bottom + 17}" text-anchor="middle">{name}</text>')
+        for label, effect in shown.items():
+            y = rows[label]
+            parts.append(f'<line class="whisker trained" x1="{at[effect.low]:.1f}" x2="{at[effect.high]:.1f}" y1="{y}" y2="{y}"/>')
+            parts += [f'<circle class="point c1" cx="{at[seed]:.1f}" cy="{y - 6}" r="2"/>' for seed in effect.seeds]
+            parts.append(f'<circle class="mark trained" cx="{at[effect.value]:.1f}" cy="{y}" r="4"/>')
+            described.append(f"{title}, {label}: {100 * effect.value:+.1f}")
+    note = "Large dots and bars: the mean and its 95 % interval over items; small dots: single seeds"
+    parts.append(f'<text class="muted" x="8" y="{bottom + 42}">{note}</text>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" width="760" viewBox="0 0 760 {bottom + 28}"><title>Differences '
-        f"with 95 % intervals over items, and of single seeds</title><desc>{escape('. '.join(described))}</desc>"
-        f"<style>{PALETTE}{CHART_STYLE}</style>{''.join(parts)}</svg>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" width="760" viewBox="0 0 760 {bottom + 52}">'
+        f"<title>{note}</title><desc>{escape('. '.join(described))}</desc><style>{PALETTE}{CHART_STYLE}</style>{''.join(parts)}</svg>"
     )
 
 

@@ -30,8 +30,8 @@ BASE = "base"
 """The model before the training. It is measured once, as the seed 0."""
 LAST_STAGE = "sample"
 
-# What a seed decides: the order of the rows, the sampling of the rollouts, and how the rollouts are divided into updates.
-_SEED_KEYS = ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
+SEED_KEYS = ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
+"""What a seed decides: the order of the rows, the sampling of the rollouts, and how the rollouts are divided into updates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def run(runs: Sequence[StudyRun], settings: Settings) -> list[StudyRun]:
 def _own_overrides(each: StudyRun, settings: Settings) -> list[str]:
     values: dict[str, str | Path | int] = {"trainer.default_local_dir": each.folder / "checkpoints"}
     if each.study != BASE:
-        values |= dict.fromkeys(_SEED_KEYS, each.seed)
+        values |= dict.fromkeys(SEED_KEYS, each.seed)
     if settings.data:
         values |= {f"data.{split}_files": settings.data / data_folder.rows_file(split) for split in ("train", "val")}
     if settings.model:
