@@ -30,8 +30,8 @@ BASE = "base"
 """The model before the training. It is measured once, as the seed 0."""
 LAST_STAGE = "sample"
 
-SEED_KEYS = ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
-"""What a seed decides: the order of the rows, the sampling of the rollouts, and how the rollouts are divided into updates."""
+SEED_KEYS = ("critic_r1.seed",)
+"""What a seed decides: which rows, in which order, the sampling of the rollouts, and how the rollouts are divided into updates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +52,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class StudyRun:
-    """A study with one seed, and its folder."""
+    """A study with one seed, and its folder.
+
+    recipe and changes: what it trains by, a file of recipe/ and Hydra overrides. start: the model that it begins with, None for the base.
+    """
 
     study: str
     seed: int
     folder: Path
+    recipe: str = REFERENCE
+    changes: tuple[str, ...] = ()
+    start: Path | None = None
 
     @property
     def name(self) -> str:
@@ -83,27 +89,37 @@ def planned(names: Sequence[str], seeds: Sequence[int], out: Path) -> list[Study
         raise ValueError(f"there is no study {unknown[0]!r}; give all, or one of {', '.join(known)}")
     wanted = known if "all" in names else names
     pairs = dict.fromkeys((name, 0 if name == BASE else seed) for seed in seeds for name in wanted)
-    return [StudyRun(name, seed, out / name / f"seed-{seed}") for name, seed in pairs]
+    files = {name: (f"+recipe/study={name}",) for name in known if name not in (BASE, REFERENCE)}
+    return [StudyRun(name, seed, out / name / f"seed-{seed}", changes=files.get(name, ())) for name, seed in pairs]
 
 
 def run(runs: Sequence[StudyRun], settings: Settings) -> list[StudyRun]:
-    """Do these runs one after the other, and return those that failed, each of which is explained on stderr.
-
-    ValueError for an override of what the runs set themselves.
-    """
-    own = {word.lstrip("+").partition("=")[0] for each in runs for word in _own_overrides(each, settings)} | {"recipe/study"}
-    if taken := [word for word in settings.overrides if word.lstrip("+").partition("=")[0] in own]:
-        raise ValueError(f"{taken[0]}: a study sets this itself, by its name, --seeds, --data, --model and --out; leave it out")
-    overrides = machine.with_own(list(settings.overrides))
+    """Do these runs one after the other, and return those that failed. ValueError as for common_overrides."""
+    overrides = common_overrides(runs, settings)
     failed = []
     for number, each in enumerate(runs, 1):
         foreign.say(f"{each.name} ({number} of {len(runs)}): {each.folder}")
-        try:
-            _run(each, settings, overrides)
-        except (ValueError, OSError) as error:
-            foreign.say(f"critic-r1: {each.name}: {error}", stderr=True)
+        if not run_one(each, settings, overrides):
             failed.append(each)
     return failed
+
+
+def common_overrides(runs: Sequence[StudyRun], settings: Settings) -> list[str]:
+    """The overrides of the settings and of this machine, which all runs have. ValueError for one of what the runs set themselves."""
+    own = {word.lstrip("+").partition("=")[0] for each in runs for word in _own_overrides(each, settings)} | {"recipe/study"}
+    if taken := [word for word in settings.overrides if word.lstrip("+").partition("=")[0] in own]:
+        raise ValueError(f"{taken[0]}: a study sets this itself, by its name, --seeds, --data, --model and --out; leave it out")
+    return machine.with_own(list(settings.overrides))
+
+
+def run_one(each: StudyRun, settings: Settings, common: list[str]) -> bool:
+    """Do one run, and return whether it succeeded; if not, stderr says why. common: the overrides that all runs have."""
+    try:
+        _run(each, settings, common)
+    except (ValueError, OSError) as error:
+        foreign.say(f"critic-r1: {each.name}: {error}", stderr=True)
+        return False
+    return True
 
 
 def _own_overrides(each: StudyRun, settings: Settings) -> list[str]:
@@ -112,20 +128,18 @@ def _own_overrides(each: StudyRun, settings: Settings) -> list[str]:
         values |= dict.fromkeys(SEED_KEYS, each.seed)
     if settings.data:
         values |= {f"data.{split}_files": settings.data / data_folder.rows_file(split) for split in ("train", "val")}
-    if settings.model:
-        values["actor_rollout_ref.model.path"] = settings.model
+    if start := each.start or settings.model:
+        values["actor_rollout_ref.model.path"] = start
     # Of several groups the last one counts, and a study changes what base and hardware say.
-    group = [f"+recipe/study={each.study}"] if each.study not in (BASE, REFERENCE) else []
-    return group + [f"{key}={value if isinstance(value, int) else quoted(str(value))}" for key, value in values.items()]
+    return [*each.changes] + [f"{key}={value if isinstance(value, int) else quoted(str(value))}" for key, value in values.items()]
 
 
 def _run(each: StudyRun, settings: Settings, common: list[str]) -> None:
-    """common: the overrides that all runs have."""
     from omegaconf import OmegaConf
 
     overrides = [*common, *_own_overrides(each, settings)]
-    composed = compose(REFERENCE, overrides)
-    base = str(composed.actor_rollout_ref.model.path)
+    composed = compose(each.recipe, overrides)
+    base = settings.model or str(composed.actor_rollout_ref.model.path)
     data = settings.data or Path(str(composed.data.val_files)).parent
     data_folder.read_manifest(data)
     if not (Path(base) / "config.json").is_file() and not hub.is_name(base):
@@ -140,6 +154,7 @@ def _run(each: StudyRun, settings: Settings, common: list[str]) -> None:
         "verl": version("verl"),
         "data": experiment.data_identity(data / data_folder.rows_file("test")),
         "base": experiment.base_identity(base),
+        "start": experiment.base_identity(str(each.start)) if each.start else None,
         "overrides": common,
         "measuring": measuring,
         "training": None if each.study == BASE else OmegaConf.to_container(composed, resolve=True),
@@ -157,7 +172,7 @@ def _run(each: StudyRun, settings: Settings, common: list[str]) -> None:
 
 
 def _train(each: StudyRun, overrides: Sequence[str]) -> str:
-    _critic_r1("train", "--recipe", REFERENCE, "--log", str(each.folder / "training.log"), *overrides)
+    _critic_r1("train", "--recipe", each.recipe, "--log", str(each.folder / "training.log"), *overrides)
     return "trained"
 
 
