@@ -71,6 +71,29 @@ def test_stages_follow_each_other_and_questions_have_a_source_of_their_own(data:
     assert [item["extra_info"] for item in items(again)] == [item["extra_info"] for item in items(dataset)]
 
 
+def test_a_resumed_training_goes_on_in_the_sequence(data: Path, tmp_path: Path) -> None:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+    from verl.trainer.ppo.utils import create_rl_sampler
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    settings = {"stages": [{"question": 1.0}, {"pair": 1.0}], "orders": "together", "number": 24}
+
+    def batches() -> StatefulDataLoader:
+        # As verl makes it, trainer/ppo/v1/trainer_base.py.
+        dataset = open_dataset(data / "train.parquet", tmp_path, train=settings)
+        return StatefulDataLoader(dataset, 8, drop_last=True, collate_fn=collate_fn, sampler=create_rl_sampler(dataset.config, dataset))
+
+    def ids(batch: dict) -> list[tuple[str, str]]:
+        return [(extra["pair_id"], extra["order"]) for extra in batch["extra_info"]]
+
+    whole = batches()
+    first, *rest = map(ids, whole)
+    interrupted, resumed = batches(), batches()
+    assert ids(next(iter(interrupted))) == first
+    resumed.load_state_dict(interrupted.state_dict())
+    assert list(map(ids, resumed)) == rest and len(rest) == 2
+
+
 @pytest.mark.parametrize("validate", [False, True])
 def test_the_other_order_is_made_of_the_record(data: Path, tmp_path: Path, built: dict[str, rows.Row], validate: bool) -> None:
     found = items(open_dataset(data / "train.parquet", tmp_path, validate=validate, train={"orders": "together"}))
