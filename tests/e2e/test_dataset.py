@@ -288,6 +288,25 @@ def test_both_orders_share_a_group_and_the_question_keeps_its_own(table: list[di
         Queue(table[:1] + table[2:3]).sampled(monkeypatch, group="pair")
 
 
+def test_verl_compares_the_rollouts_of_one_uid_whatever_their_keys() -> None:
+    """Else a group of both orders would be none, without a word."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    rewards, mask = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), torch.ones(4, 2)
+    tensors = {"token_level_rewards": rewards, "response_mask": mask, "advantages": mask}
+    keys = ["a-1_0_0", "a-1_1_0", "b-1_0_0", "b-1_1_0"]
+    found = {}
+    for name, uids in (("prompt", ["a-1", "a-1", "b-1", "b-1"]), ("pair", ["pair"] * 4)):
+        data = DataProto.from_dict(tensors, {"uid": np.array(uids, dtype=object)})
+        done = compute_advantage_for_multi_trajectories(data, batch_keys=keys, adv_estimator="grpo")
+        found[name] = done.batch["advantages"][:, 0].tolist()
+    assert found["prompt"] == pytest.approx([0, 0, 0.707, -0.707], abs=1e-3)
+    assert found["pair"] == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-3)
+
+
 def test_validation_is_told_what_both_orders_say(table: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
     queue = Queue(table)
     assert queue.sampled(monkeypatch, "val", paid="strict", group="pair") == {"verl": 1.0}
