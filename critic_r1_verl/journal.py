@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files to which a long run appends its results as they arrive, and from which it resumes after it was killed."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -91,12 +93,14 @@ def run_remaining(
     status: Callable[[AnyLine], str] = lambda line: "",
     unit: tuple[str, int] = ("", 1),
     max_refused: float = MAX_REFUSED,
+    then: Callable[[Sequence[AnyLine]], Iterable[tuple[Key, Task]]] = lambda new: (),
 ) -> Journal[AnyLine]:
     """Run the tasks whose lines the journal lacks, with a progress bar, append their lines, and return the journal, sorted by key.
 
     tasks() returns an iterable of all tasks, each with the key of its last line; it is called twice. to_request() makes the request of a
     task, and to_lines() makes its lines from the completions. status() is called with every line of the journal, old and new, and returns
     the text beside the progress bar. unit is the unit of the speed that the bar shows: its name, and the number of tasks in one unit.
+    then() is called with the new lines of each task, and returns the tasks that they make possible; these run before the remaining ones.
 
     The lines of a request that was refused are appended at the end, if the share of refused lines, old and new, is at most max_refused;
     otherwise ValueError says what the server said, and they are asked for again by the next run.
@@ -121,10 +125,15 @@ def run_remaining(
     held: list[AnyLine] = []
     in_flight: dict[int, Task] = {}
 
-    def requests() -> Iterator[Request]:
-        for index, (_, task) in enumerate(keyed for keyed in tasks() if keyed[0] not in journal):
-            in_flight[index] = task
-            yield to_request(task)
+    remaining = (keyed for keyed in tasks() if keyed[0] not in journal)
+    possible: deque[tuple[Key, Task]] = deque()
+    places = count()
+
+    class Requests(Iterator[Request]):
+        def __next__(self) -> Request:
+            _, task = possible.popleft() if possible else next(remaining)
+            in_flight[next(places)] = task
+            return to_request(task)
 
     columns = (
         foreign.column("{task.description}"),
@@ -136,8 +145,11 @@ def run_remaining(
     )
     with progress.Progress(*columns, transient=True, console=foreign.console(stderr=True)) as bar:
         bar_id = bar.add_task(label, total=num_all, completed=num_done, status=shown)
-        for index, completions in engine.generate(requests()):
+        for index, completions in engine.generate(Requests()):
             new = to_lines(in_flight.pop(index), completions)
+            followers = list(then(new))
+            possible += followers
+            num_all += len(followers)
             num_lines += len(new)
             if new_refused := sum(map(_is_refused, new)):
                 held += new
@@ -148,7 +160,7 @@ def run_remaining(
                 journal.append(new)
             for line in new:
                 shown = status(line)
-            bar.update(bar_id, advance=1, status=shown)
+            bar.update(bar_id, total=num_all, advance=1, status=shown)
     if held and num_refused > max_refused * num_lines:
         first: Any = next(filter(_is_refused, held))
         raise ValueError(

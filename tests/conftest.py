@@ -54,14 +54,16 @@ class Scripted:
         self.asked: list[Request] = []
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
-        taken = list(requests)
-        for number, place in enumerate(self.arrival(range(len(taken)))):
-            if number == self.die_after:
-                raise KeyboardInterrupt
-            request = taken[place]
-            self.asked.append(request)
-            said = [self.reply(request.prompt, sample) for sample in range(request.sampling.samples)]
-            yield place, [each if isinstance(each, Completion) else Completion(each, 9, 5) for each in said]
+        numbered, done = enumerate(requests), 0
+        while taken := list(numbered):
+            for place in self.arrival(range(len(taken))):
+                if done == self.die_after:
+                    raise KeyboardInterrupt
+                index, request = taken[place]
+                self.asked.append(request)
+                said = [self.reply(request.prompt, sample) for sample in range(request.sampling.samples)]
+                yield index, [each if isinstance(each, Completion) else Completion(each, 9, 5) for each in said]
+                done += 1
 
 
 @pytest.fixture(scope="session")

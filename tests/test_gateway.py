@@ -114,7 +114,7 @@ def text_of(response: httpx.Response) -> str:
         (("4", "5", "4", "5"), "5", "5", 2),
         (("4", "5", "4", "5"), "none", "4", 2),
         (("1/2", "0.5", "7", "7"), "7", "7", 2),
-        (("4", "5", "6", "7"), "7", "7", 12),
+        (("4", "5", "6", "7"), "7", "7", 8),
     ],
     ids=["a clear vote is not judged", "a tie is judged", "a judge without an opinion", "equal answers are one", "all differ"],
 )
@@ -194,16 +194,16 @@ def test_a_server_that_does_not_count_has_no_usage(post) -> None:
 
 
 def test_the_weight_of_verdicts_is_learnt() -> None:
-    """A judge that has not been seen to agree with itself breaks ties of votes only."""
+    """A judge that was never seen to agree with itself counts little, and one that was seen to disagree breaks ties of votes only."""
     trust = Trust(None)
     weights = []
-    for choices in [("1", "2")] * 40 + [("1", "1")] * 60:
+    for choices in [("1", "2")] * 40 + [("1", "1"), ("2", "2")] * 60:
         weights.append(trust.options.weight)
         trust.learn(
             {Call("pair", shown): Verdict(choice, "parsed", "", {}) for shown, choice in zip(((0, 3), (3, 0)), choices, strict=True)}
         )
         trust.learn({Call("pair", (0, 1)): None, Call("pair", (1, 0)): None})
-    assert weights[0] == trust.options.weight == TIE_BREAK
+    assert weights[0] < 0.1 and trust.options.weight == TIE_BREAK
     assert max(weights) == weights[40] == 0.8
     assert Trust(0.3).options.weight == 0.3
 
@@ -583,7 +583,7 @@ def test_a_full_gateway_says_so(start, http, upstream) -> None:
 
 
 def test_the_upstreams_load_is_bounded(start, http, upstream) -> None:
-    address = start("--max-concurrency", "3")
+    address = start("--max-concurrency", "3", "--method", "round_robin")
     most = 0
 
     async def reply(body: dict) -> Any:

@@ -22,7 +22,7 @@ from critic_r1_verl.report import collect, figures, page, terminal
 from critic_r1_verl.report.collect import Report
 from critic_r1_verl.scoring.run import Run
 from critic_r1_verl.select.candidates import by_question, candidates_of
-from critic_r1_verl.select.plan import Plan, selections_of, unanswered, verdicts_of
+from critic_r1_verl.select.plan import Plan, budget_of, selections_of, unanswered, verdicts_of
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} & \"quoted\" 'single' \u202e\x00 ]]> <!-- -->"
 NUM_PAIRS, NUM_QUESTIONS, NUM_SAMPLES = 8, 5, 4
@@ -102,8 +102,14 @@ def make_run(folder: Path, period: int) -> Path:
     samples, plan = by_question(answers), Plan(samples=(NUM_SAMPLES,))
     candidates = {question_id: candidates_of(lines) for question_id, lines in samples.items()}
     said = {"choice": "1", "status": "parsed", "text": HOSTILE, "image_tokens": 50} | COMMON
-    while calls := list(unanswered(plan, candidates, verdicts_of(matches))):
+    verdicts: dict = {}
+    while calls := [
+        (question_id, call)
+        for question_id, each in candidates.items()
+        for call in unanswered(plan, budget_of(plan, candidates, verdicts), question_id, each, verdicts.get(question_id, {}))
+    ]:
         matches += [Match(question_id=question_id, **asdict(call), **said) for question_id, call in calls]
+        verdicts = verdicts_of(matches)
     selections = selections_of(plan, questions, samples, verdicts_of(matches))
     for lines in (judgements, answers, matches, selections):
         write_lines(run / lines[0].FILE, lines)
@@ -343,7 +349,7 @@ def test_a_set_that_the_other_model_lacks_is_named(runs: Path) -> None:
         ("training.jsonl", '{"step": 1}', r"training\.jsonl:61: not a step"),
         ("base/test/judgements.jsonl", "[\n", r"judgements\.jsonl:17: not JSON"),
         ("trained/test/answers.jsonl", "[]\n", r"answers\.jsonl:26: \[\] is not a JSON object"),
-        ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:9: key 'question_id' is missing"),
+        ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:7: key 'question_id' is missing"),
     ],
 )
 def test_a_bad_line_is_named(runs: Path, name: str, line: str, message: str) -> None:

@@ -2,9 +2,9 @@
 """Selection among sampled answers: what each method picks, what it asks for, and that a killed run resumes and ends the same."""
 
 import json
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,14 @@ import pytest
 from critic_r1_verl import lines, prompts
 from critic_r1_verl.critics.answers import AnswerCritic
 from critic_r1_verl.critics.pairwise import PairwiseCritic
-from critic_r1_verl.engines.base import Completion, Sampling
+from critic_r1_verl.engines.base import Completion, Done, Request, Sampling
 from critic_r1_verl.lines import Answer, Match, Selection
 from critic_r1_verl.records import Image, QuestionRecord
+from critic_r1_verl.select.budget import FIRST
 from critic_r1_verl.select.calls import Call, Judge, Unanswered
-from critic_r1_verl.select.candidates import Candidates, by_question, candidates_of, group_answers
+from critic_r1_verl.select.candidates import Candidates, by_question, group_answers
 from critic_r1_verl.select.methods import DEFAULT, METHODS, Options
-from critic_r1_verl.select.plan import Plan, selections_of, unanswered, verdicts_of
+from critic_r1_verl.select.plan import Plan, selections_of, verdicts_of
 from critic_r1_verl.select.run import judge_answers
 
 IMAGE = Image(path="images/a.png", sha256="0" * 64)
@@ -216,61 +217,6 @@ def test_the_expectation_of_a_noisy_judge(accuracy: float, bias: float, votes: t
     assert expected == pytest.approx(exact[votes, method])
 
 
-def simulated(accuracy: float, bias: float, correlation: float) -> dict[str, float]:
-    """The share of right picks of the vote and the default on synthetic questions, where the vote is often wrong.
-
-    correlation: the share of questions on which the judge prefers what the generator prefers, whether right or wrong. The verdicts are
-    right with accuracy + bias if what the judge prefers stands first, else with accuracy - bias.
-    """
-    draw = random.Random(f"{accuracy}-{bias}-{correlation}")
-    questions = [question(number) for number in range(600)]
-    samples: dict[str, list[Answer]] = {}
-    for asked in questions:
-        p_right = draw.betavariate(2, 1.5)
-        contents = ["7" if draw.random() < p_right else draw.choice("3335") for _ in range(8)]
-        samples |= sampled(*contents, asked=asked)
-    favourites = {
-        question_id: max((answer.answer for answer in answers), key=[answer.answer for answer in answers].count)
-        if draw.random() < correlation
-        else "7"
-        for question_id, answers in samples.items()
-    }
-    plan = Plan(("majority", DEFAULT))
-    candidates = {question_id: candidates_of(answers) for question_id, answers in samples.items()}
-    matches: list[Match] = []
-    while calls := list(unanswered(plan, candidates, verdicts_of(matches))):
-        for question_id, call in calls:
-            shown = [samples[question_id][sample].answer for sample in call.shown]
-            better = favourites[question_id] if favourites[question_id] in shown else shown[0]
-            is_right = draw.random() < accuracy + (bias if shown[0] == better else -bias)
-            matches.append(judged(question_id, call, str(1 + ((shown[0] == better) is not is_right))))
-    of_method: dict[str, list[float]] = {}
-    for line in selections_of(plan, questions, samples, verdicts_of(matches)):
-        of_method.setdefault(line.method, []).append(line.correct)
-    return {method: sum(right) / len(right) for method, right in of_method.items()}
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "bias", "correlation", "low", "high"),
-    [
-        # Without skill, whatever its bias: as good as the vote.
-        (0.5, 0.0, 0.0, -0.01, 0.01),
-        (0.5, 0.4, 0.0, -0.01, 0.01),
-        # It agrees with itself, also where it is wrong, and adds only its noise.
-        (0.9, 0.0, 1.0, -0.02, 0.01),
-        (0.6, 0.2, 0.5, -0.01, 0.03),
-        (0.8, 0.0, 0.5, 0.02, 0.15),
-        (0.8, 0.1, 0.0, 0.03, 0.3),
-        (0.9, 0.0, 0.0, 0.1, 0.3),
-    ],
-)
-def test_the_default_is_not_below_the_vote_and_above_it_where_the_judge_has_skill(
-    accuracy: float, bias: float, correlation: float, low: float, high: float
-) -> None:
-    found = simulated(accuracy, bias, correlation)
-    assert low <= found[DEFAULT] - found["majority"] <= high
-
-
 # The run: verdicts from an engine into matches.jsonl.
 
 
@@ -302,8 +248,8 @@ def test_methods_share_their_verdicts_and_can_be_added(scripted, tmp_path: Path)
     selections = run(samples, more, out, Plan(("round_robin", "swiss", "vote_then_judge", "duel"), (2, 4)))
     assert more.asked == []
     assert {(line.method, line.samples): line.correct for line in selections}["duel", 4] == 1
-    # The verdicts on one question do not show that the judge has skill, but they break a tie.
-    assert {(line.method, line.samples): line.correct for line in selections}["vote_then_judge", 2] == 1
+    # With two samples, a third one is worth more than verdicts.
+    assert {(line.method, line.samples): line.correct for line in selections}["vote_then_judge", 2] == 0.5
 
 
 @pytest.mark.parametrize("die_after", [1, 5, 9, 14])
@@ -319,6 +265,63 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(scripted, tmp_path: P
         run(samples, scripted(reply, die_after=die_after), tmp_path / "cut.jsonl", plan)
     assert run(samples, scripted(reply), tmp_path / "cut.jsonl", plan) == whole
     assert (tmp_path / "cut.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+class Stack:
+    """A model that holds up to `room` requests and answers the newest one first. `curious`: whether it asks for more after their end."""
+
+    name = "scripted"
+    left_out = ()
+
+    def __init__(self, room: int, curious: bool = True) -> None:
+        self.room, self.curious = room, curious
+        self.num_runs = 0
+        self.in_flight: list[int] = []
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
+        self.num_runs += 1
+        numbered = enumerate(requests if self.curious else list(requests))
+        held: list[tuple[int, Request]] = []
+        while True:
+            held += islice(numbered, self.room - len(held))
+            if not held:
+                return
+            self.in_flight.append(len(held))
+            index, request = held.pop()
+            yield index, [Completion(prefers_seven(request.prompt, 0), 9, 5)]
+
+
+def test_each_question_goes_on_by_itself(tmp_path: Path) -> None:
+    """With 16 questions of three rounds, four requests are in flight until the last question."""
+    model = Stack(4)
+    samples = {key: value for number in range(16) for key, value in sampled(*"34567348", asked=question(number)).items()}
+    run(samples, model, tmp_path / "m.jsonl", Plan(("knockout",), (8,)))
+    assert model.num_runs == 1 and len(model.in_flight) == 16 * 14
+    assert all(number == 4 for number in model.in_flight[: -(14 + 4)])
+
+
+def test_the_order_of_arrival_and_the_kind_of_engine_change_nothing(scripted, tmp_path: Path) -> None:
+    """Also where votes are judged in waves: the judge has skill, so that all of them are."""
+    samples: dict[str, list[Answer]] = {}
+    for number in range(20):
+        samples |= sampled(*("77773333" if number % 2 else "43374777"), asked=question(number))
+    plan = Plan(("vote_then_judge", "knockout"), (4, 8))
+    engines = {
+        "whole": scripted(prefers_seven),
+        "backwards": scripted(prefers_seven, arrival=reversed),
+        "stack": Stack(3),
+        "wide": Stack(1000),
+        "incurious": Stack(5, curious=False),
+    }
+    found = {name: run(samples, engine, tmp_path / name, plan) for name, engine in engines.items()}
+    for die_after in (3, 30, 40):
+        with pytest.raises(KeyboardInterrupt):
+            run(samples, scripted(prefers_seven, die_after=die_after), tmp_path / "cut", plan)
+    found["cut"] = run(samples, scripted(prefers_seven), tmp_path / "cut", plan)
+    assert all(selections == found["whole"] for selections in found.values())
+    assert len({(tmp_path / name).read_bytes() for name in found}) == 1
+    judged = [line for line in found["whole"] if line.method == "vote_then_judge" and line.samples == 8 and line.calls]
+    assert len(judged) > FIRST and sum(line.correct for line in judged) / len(judged) > 0.9
 
 
 def test_a_missing_verdict_and_a_missing_sample_are_named() -> None:

@@ -82,7 +82,8 @@ class Engine(Protocol):
     def generate(self, requests: Iterable[Request]) -> Iterator[Done]:
         """Yield each finished request, in any order.
 
-        The engine takes requests from the iterable only when it has room for them. Put requests with the same images next to each other,
+        The engine takes requests from the iterable only when it has room for them, and asks for more after each result, although the
+        iterable may have come to its end: results can make more requests possible. Put requests with the same images next to each other,
         because an engine may then decode the images once. ValueError for a request that cannot be processed, OSError for a failed machine
         or connection; results that were yielded before remain valid.
         """

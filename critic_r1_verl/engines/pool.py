@@ -51,9 +51,9 @@ class EnginePool:
         num_in_flight = dict.fromkeys(self._pipes, 0)
         pipe, images = self._pipes[0], None
         try:
-            waiting = next(numbered, None)
-            while waiting or any(num_in_flight.values()):
-                while waiting:
+            waiting = None
+            while True:
+                while waiting := waiting or next(numbered, None):
                     if waiting[1].images != images or num_in_flight[pipe] >= MAX_IN_FLIGHT:
                         # The images changed, or this engine is full: use the engine with the fewest requests in flight.
                         pipe, images = min(self._pipes, key=num_in_flight.__getitem__), waiting[1].images
@@ -63,7 +63,9 @@ class EnginePool:
                     with suppress(ConnectionError):
                         pipe.send(waiting)
                     num_in_flight[pipe] += 1
-                    waiting = next(numbered, None)
+                    waiting = None
+                if not any(num_in_flight.values()):
+                    return
                 for ready in wait([each for each, number in num_in_flight.items() if number]):
                     assert isinstance(ready, Connection)
                     num_in_flight[ready] -= 1

@@ -13,8 +13,8 @@ from critic_r1_verl.lines import Kind
 from critic_r1_verl.records import ORDERS, to_record
 from critic_r1_verl.select.calls import Call
 from critic_r1_verl.select.methods import Options
-from critic_r1_verl.select.plan import added
-from critic_r1_verl.select.skill import weight_of
+from critic_r1_verl.select.skill import Choices, weights_of
+from critic_r1_verl.select.usage import added
 
 _REMEMBERED = 1000
 _SAMPLING = ("temperature", "top_p", "seed")
@@ -66,16 +66,18 @@ class Trust:
     """
 
     def __init__(self, weight: float | None) -> None:
-        self.options = Options(weight=weight_of(())) if weight is None else Options(weight=weight, reach=weight)
+        proven, expected = weights_of(()) if weight is None else (weight, weight)
+        self.options = Options(weight=proven, reach=expected)
         self._learns = weight is None
-        self._matches: deque[tuple[str | None, str | None]] = deque(maxlen=_REMEMBERED)
+        self._matches: deque[Choices] = deque(maxlen=_REMEMBERED)
 
     def learn(self, verdicts: Mapping[Call, Verdict | None]) -> None:
         """Take the first match of a request into account, if it was judged in both orders."""
         (one, first), (other, second) = [*verdicts.items(), (None, None), (None, None)][:2]
         if self._learns and one and other and one.kind == "pair" and one.shown == other.shown[::-1] and first and second:
             self._matches.append((first.choice, second.choice))
-            self.options = Options(weight=weight_of(self._matches))
+            proven, expected = weights_of(self._matches)
+            self.options = Options(weight=proven, reach=expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from critic_r1_verl.scoring import measures
 from critic_r1_verl.scoring.score import estimates_of, metrics_of, score
 from critic_r1_verl.select.candidates import by_question, candidates_of
 from critic_r1_verl.select.methods import DEFAULT
-from critic_r1_verl.select.plan import Plan, final_options, selections_of, verdicts_of
+from critic_r1_verl.select.plan import Plan, budget_of, selections_of, verdicts_of
 
 Metrics = dict[str, Any]
 
@@ -142,9 +142,14 @@ def _weight_note(run: Run) -> list[str]:
     if plan is None or plan.weight is not None or DEFAULT not in plan.methods:
         return []
     candidates = {question_id: candidates_of(answers) for question_id, answers in by_question(run.answers()).items()}
-    number = max(plan.samples)
-    weight = final_options(plan, number, candidates, verdicts_of(run.matches())).weight
-    return [f"{DEFAULT} among {number} samples: the weight of verdicts, estimated from the judge's agreement with itself, is {weight:.3f}"]
+    budget = budget_of(plan, candidates, verdicts_of(run.matches()))
+    if not budget.num_pairs:
+        return [f"{DEFAULT}: no vote was worth judging, because samples of as many tokens promise more than verdicts"]
+    judged = ", ".join(f"{sum(each == number for _, each in budget.options)} votes of {number}" for number in plan.samples)
+    return [
+        f"{DEFAULT}: worth judging were {judged}; the weight of verdicts, estimated from the judge's agreement with itself on "
+        f"{budget.num_pairs} pairs, is {budget.weight:.3f}"
+    ]
 
 
 def _counted(judgements: Iterator[Judgement], models: Counter[str]) -> Iterator[Judgement]:

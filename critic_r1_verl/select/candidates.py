@@ -2,10 +2,11 @@
 """The sampled answers of a question, with equal ones in one group."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from critic_r1_verl import grading
 from critic_r1_verl.lines import Answer
+from critic_r1_verl.select.usage import added
 from critic_r1_verl.verdict import without_tags
 
 Group = tuple[int, ...]
@@ -18,18 +19,22 @@ class Candidates:
 
     num_samples: N; the samples are 0 to N - 1. groups: in the order of their first sample. An answer whose box cannot be read is in no
     group, except if this is so for all N: then each different text is a group. right: the samples that are right, for `oracle` alone.
+    prompt_tokens, sample_tokens: of the question, and of a sample in the mean; None if the engine does not return them.
     """
 
     num_samples: int
     groups: tuple[Group, ...]
     right: frozenset[int] = frozenset()
+    prompt_tokens: int | None = None
+    sample_tokens: float | None = None
 
     def first(self, num_samples: int) -> "Candidates":
-        """The candidates if only so many samples had been drawn."""
+        """The candidates if only so many samples had been drawn, or all if there are no more."""
+        num_samples = min(num_samples, self.num_samples)
         groups = (tuple(sample for sample in group if sample < num_samples) for group in self.groups)
         kept = tuple(group for group in groups if group)
         # Without any readable answer among the first ones, each of these stands for itself.
-        return Candidates(num_samples, kept or tuple((sample,) for sample in range(num_samples)), self.right)
+        return replace(self, num_samples=num_samples, groups=kept or tuple((sample,) for sample in range(num_samples)))
 
     def group_of(self, sample: int) -> Group | None:
         """The group of a sample, None if it is in none."""
@@ -70,7 +75,9 @@ def by_question(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
 def candidates_of(answers: Sequence[Answer]) -> Candidates:
     """The candidates of the sampled answers of one question, in the order of their index."""
     right = (answer.sample for answer in answers if answer.correct)
-    return group_answers([answer.answer for answer in answers], [answer.text for answer in answers], right)
+    found = group_answers([answer.answer for answer in answers], [answer.text for answer in answers], right)
+    tokens = added(answer.completion_tokens for answer in answers)
+    return replace(found, prompt_tokens=answers[0].prompt_tokens, sample_tokens=None if tokens is None else tokens / len(answers))
 
 
 def _are_equal(one: str, other: str) -> bool:

@@ -13,7 +13,7 @@ With verdicts on pairs, each in both orders unless it says otherwise:
     round_robin          each group of equal answers meets each other one; the highest mean margin wins
     swiss                as many rounds as a knock-out; those with similar margins meet
     weighted_vote        votes times the share of points in a round robin
-    vote_then_judge      the default: a league of the groups that can still win, with the votes as prior
+    vote_then_judge      the default: votes as prior, and matches of the leading group with those that may overtake it
 With other verdicts:
     pointwise            the group with the highest mean score, each of its first members being scored by itself
     one_shot             one choice among all groups, shown in two orders
@@ -23,13 +23,13 @@ For a diagnosis:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from critic_r1_verl.select.calls import Call, Judge
 from critic_r1_verl.select.candidates import Candidates, Group
-from critic_r1_verl.select.skill import MAX_WEIGHT
+from critic_r1_verl.select.skill import MAX_WEIGHT, accuracy_of
 
 Picks = tuple[int | Call, ...]
 """The selected answers: a sample index, or a call of kind "revision" for the answer that it gives. Several are tied."""
@@ -37,15 +37,17 @@ Picks = tuple[int | Call, ...]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """repeats: verdicts on each pair in each order, or scores of each answer. weight and reach: of vote_then_judge.
+    """repeats: verdicts on each pair in each order, or scores of each answer. weight, reach and price: of vote_then_judge.
 
-    A judge whose verdicts all prefer one of two answers outweighs votes of up to exp(2 * weight) to one. Groups are judged if the largest
-    one has no more than exp(2 * reach) times their votes; reach is at least weight.
+    A judge whose verdicts all prefer one of two answers outweighs votes of up to exp(2 * weight) to one when an answer is selected, and of
+    up to exp(2 * reach) to one when it is decided whether to ask; reach is at least weight. price: how many right answers more, from 0 to
+    1, the verdicts on a pair must promise to be asked for.
     """
 
     repeats: int = 1
     weight: float = MAX_WEIGHT
     reach: float = MAX_WEIGHT
+    price: float = 0.0
 
 
 Method = Callable[[Candidates, Judge, Options], Picks]
@@ -116,20 +118,43 @@ def weighted_vote(candidates: Candidates, judge: Judge, options: Options) -> Pic
 def vote_then_judge(candidates: Candidates, judge: Judge, options: Options) -> Picks:
     """Votes are the prior: the logarithm of their number, to which each match adds weight times its margin.
 
-    Groups that the largest one leads by more than a match can turn are not judged, so clear votes cost nothing.
+    The group in the lead meets the next one that may overtake it, as long as this is worth the price. So clear votes cost nothing.
     """
-    prior = {group: math.log(len(group)) for group in candidates.groups}
-    lead = max(prior.values())
-    contenders = [group for group in candidates.groups if lead - prior[group] < 2 * options.reach]
-    contenders = sorted(contenders, key=lambda group: (-len(group), group))[:MAX_CONTENDERS]
-    if len(contenders) < 2:
-        return majority(candidates, judge, options)
-    points = _league(contenders, judge, options)
-    return _best(contenders, [prior[group] + options.weight * points[group] for group in contenders])
+    margins: dict[tuple[Group, Group], float] = {}
+    while pair := _challenge(candidates, margins, options):
+        [margins[pair]] = judge.compare([pair], options.repeats)
+    points = _points(candidates, margins, options.weight)
+    return _best(list(points), list(points.values()))
 
 
 MAX_CONTENDERS = 4
-"""The largest league of vote_then_judge: six matches."""
+"""The groups that vote_then_judge compares: those with the most votes."""
+
+
+def _points(candidates: Candidates, margins: Mapping[tuple[Group, Group], float], weight: float) -> dict[Group, float]:
+    points = {group: math.log(len(group)) for group in candidates.groups}
+    for (first, second), margin in margins.items():
+        points[first] += weight * margin
+        points[second] -= weight * margin
+    return points
+
+
+def _challenge(candidates: Candidates, margins: Mapping[tuple[Group, Group], float], options: Options) -> tuple[Group, Group] | None:
+    """The group in the lead and the next one that it has not met, if their match is worth the price.
+
+    Points are the logarithm of the probability to be right. If that is p for the group in the lead and q for another one, and verdicts are
+    right with probability a, their match gains q a^2 - p (1 - a)^2: what the cases bring in which both verdicts prefer the other one.
+    """
+    points = _points(candidates, margins, options.reach)
+    contenders = sorted(candidates.groups, key=lambda group: (-len(group), group))[:MAX_CONTENDERS]
+    leader, *others = sorted(contenders, key=lambda group: (-round(points[group], 9), -len(group), group))
+    rival = next((group for group in others if not margins.keys() & {(leader, group), (group, leader)}), None)
+    if rival is None:
+        return None
+    odds = [math.exp(value - points[leader]) for value in points.values()]
+    accuracy = accuracy_of(options.reach)
+    gain = (math.exp(points[rival] - points[leader]) * accuracy**2 - (1 - accuracy) ** 2) / sum(odds)
+    return (leader, rival) if round(gain, 9) > options.price else None
 
 
 def pointwise(candidates: Candidates, judge: Judge, options: Options) -> Picks:

@@ -2,24 +2,22 @@
 """What a selection consists of: methods, numbers of samples and their options; and the Selections that follow from the files of a run."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from critic_r1_verl import grading
 from critic_r1_verl.lines import Answer, Match, Selection
 from critic_r1_verl.records import QuestionRecord
+from critic_r1_verl.select.budget import Budget, Verdicts, estimated_budget
 from critic_r1_verl.select.calls import Call, Judge, Unanswered
 from critic_r1_verl.select.candidates import Candidates, candidates_of
 from critic_r1_verl.select.methods import DEFAULT, METHODS, Options, Picks
-from critic_r1_verl.select.skill import weight_of
+from critic_r1_verl.select.usage import added
 
 Samples = Mapping[str, Sequence[Answer]]
 """By question_id, the sampled answers in the order of their index."""
-
-Verdicts = Mapping[str, Mapping[Call, Match]]
-"""By question_id, the match of each call."""
 
 BY_DEFAULT = ("majority", "oracle", "knockout", DEFAULT)
 """The methods that run if none is named."""
@@ -29,7 +27,7 @@ BY_DEFAULT = ("majority", "oracle", "knockout", DEFAULT)
 class Plan:
     """methods: names in METHODS. samples: each method selects among the first n samples, for each of these n. repeats: see Options.
 
-    weight: see Options; None to estimate it from the verdicts of the run (skill.py). ValueError for anything else.
+    weight: see Options; None to estimate it, and what verdicts are worth, from the run (budget.py). ValueError for anything else.
     """
 
     methods: tuple[str, ...] = BY_DEFAULT
@@ -45,11 +43,6 @@ class Plan:
         if self.weight is not None and not 0 <= self.weight < math.inf:
             raise ValueError(f"weight {self.weight}: give 0, which trusts the votes alone, or more")
 
-    @property
-    def options(self) -> Options:
-        """The options with which verdicts are asked for."""
-        return Options(self.repeats) if self.weight is None else Options(self.repeats, self.weight, self.weight)
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -63,23 +56,36 @@ class Plan:
             raise ValueError(f"the settings of the selection are incomplete ({type(error).__name__}: {error})") from error
 
 
+def call_of(match: Match) -> Call:
+    return Call(match.kind, match.shown, match.repeat)
+
+
 def verdicts_of(matches: Iterable[Match]) -> dict[str, dict[Call, Match]]:
     found: dict[str, dict[Call, Match]] = {}
     for match in matches:
-        found.setdefault(match.question_id, {})[Call(match.kind, match.shown, match.repeat)] = match
+        found.setdefault(match.question_id, {})[call_of(match)] = match
     return found
 
 
-def unanswered(plan: Plan, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Iterator[tuple[str, Call]]:
-    """The calls, with their question_id, that the methods need next; none if all can select."""
-    for question_id, of_question in candidates.items():
-        missing: set[Call] = set()
-        for method, num_samples in _tasks(plan, of_question):
-            try:
-                _picks(plan.options, method, of_question.first(num_samples), verdicts.get(question_id, {}))
-            except Unanswered as more:
-                missing.update(more.calls)
-        yield from ((question_id, call) for call in sorted(missing))
+def budget_of(plan: Plan, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Budget:
+    """The options of vote_then_judge for each question: those of the plan or, if it leaves the weight open, those of budget.py."""
+    if DEFAULT not in plan.methods:
+        return Budget({})
+    if plan.weight is None:
+        return estimated_budget(plan.samples, plan.repeats, candidates, verdicts)
+    given = Options(plan.repeats, plan.weight, plan.weight)
+    return Budget({(question_id, number): given for question_id in candidates for number in plan.samples})
+
+
+def unanswered(plan: Plan, budget: Budget, question_id: str, candidates: Candidates, matches: Mapping[Call, Match]) -> list[Call]:
+    """The calls, in order, that the methods need next for a question, within the budget; none if all can select."""
+    missing: set[Call] = set()
+    for method, number in product(plan.methods, plan.samples):
+        try:
+            _picks(plan, budget, question_id, method, number, candidates, matches)
+        except Unanswered as more:
+            missing.update(more.calls)
+    return sorted(missing)
 
 
 def selections_of(plan: Plan, questions: Iterable[QuestionRecord], samples: Samples, verdicts: Verdicts) -> list[Selection]:
@@ -91,43 +97,29 @@ def selections_of(plan: Plan, questions: Iterable[QuestionRecord], samples: Samp
                 f"question {question.question_id}: {len(answers)} of {max(plan.samples)} samples; run `critic-r1 select` again"
             )
     candidates = {question.question_id: candidates_of(samples[question.question_id]) for question in asked}
-    options = {num_samples: final_options(plan, num_samples, candidates, verdicts) for num_samples in plan.samples}
+    budget = budget_of(plan, candidates, verdicts)
     selections = []
     for question in asked:
         question_id = question.question_id
         answers, matches = samples[question_id], verdicts.get(question_id, {})
-        for method, num_samples in _tasks(plan, candidates[question_id]):
+        for method, number in product(plan.methods, plan.samples):
             try:
-                picks, judge = _picks(options[num_samples], method, candidates[question_id].first(num_samples), matches)
+                picks, judge = _picks(plan, budget, question_id, method, number, candidates[question_id], matches)
             except Unanswered as error:
                 shown = " and ".join(map(str, error.calls[0].shown))
                 raise ValueError(
                     f"question {question_id}: a verdict on the samples {shown} is missing for {method}; run `critic-r1 select` again"
                 ) from error
-            selections.append(_selection(question, method, answers[:num_samples], picks, judge, matches))
+            selections.append(_selection(question, method, answers[:number], picks, judge, matches))
     return sorted(selections, key=lambda line: line.key)
 
 
-def _tasks(plan: Plan, candidates: Candidates) -> list[tuple[str, int]]:
-    return [(method, min(number, candidates.num_samples)) for method in plan.methods for number in plan.samples]
-
-
-def final_options(plan: Plan, num_samples: int, candidates: Mapping[str, Candidates], verdicts: Verdicts) -> Options:
-    """The options of the plan or, if it leaves the weight open, with the weight that the verdicts of vote_then_judge allow."""
-    if plan.weight is not None or DEFAULT not in plan.methods:
-        return plan.options
-    shown = []
-    for question_id, of_question in candidates.items():
-        with suppress(Unanswered):
-            _, judge = _picks(plan.options, DEFAULT, of_question.first(num_samples), verdicts.get(question_id, {}))
-            # The two orders of the first match, which is that of the two largest groups.
-            shown.append(tuple(verdicts[question_id][call].choice for call in list(judge.asked)[:2]))
-    return replace(plan.options, weight=weight_of((first, second) for first, second in filter(None, shown)))
-
-
-def _picks(options: Options, method: str, candidates: Candidates, matches: Mapping[Call, Match]) -> tuple[Picks, Judge]:
+def _picks(
+    plan: Plan, budget: Budget, question_id: str, method: str, number: int, candidates: Candidates, matches: Mapping[Call, Match]
+) -> tuple[Picks, Judge]:
     judge = Judge({call: match.choice for call, match in matches.items()})
-    return METHODS[method](candidates, judge, options), judge
+    options = budget.of(question_id, number) if method == DEFAULT else Options(plan.repeats)
+    return METHODS[method](candidates.first(number), judge, options), judge
 
 
 def _selection(
@@ -148,12 +140,6 @@ def _selection(
         answer_tokens=added([answers[0].prompt_tokens, *(answer.completion_tokens for answer in answers)]),
         judge_tokens=added(number for call in judge.asked for number in (matches[call].prompt_tokens, matches[call].completion_tokens)),
     )
-
-
-def added(numbers: Iterable[int | None]) -> int | None:
-    """The sum, None if a number is not known."""
-    known = list(numbers)
-    return None if None in known else sum(number for number in known if number is not None)
 
 
 def _content(pick: int | Call, answers: Sequence[Answer], matches: Mapping[Call, Match]) -> str | None:

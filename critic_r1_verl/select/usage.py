@@ -10,14 +10,15 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from critic_r1_verl.engines.base import Done, Engine, Request
 from critic_r1_verl.files import read_object, write_json
 from critic_r1_verl.lines import Answer, Match
-from critic_r1_verl.select.plan import added
 
 FILE = "usage.json"
+
+Number = TypeVar("Number", int, float)
 
 
 class Meter:
@@ -89,3 +90,9 @@ def of_matches(matches: Iterable[Match]) -> dict[str, Any]:
     return {"calls": len(found)} | {
         name: added(getattr(match, name) for match in found) for name in ("prompt_tokens", "image_tokens", "completion_tokens")
     }
+
+
+def added(numbers: Iterable[Number | None]) -> Number | None:
+    """The sum, None if a number is not known."""
+    known = list(numbers)
+    return None if None in known else sum(number for number in known if number is not None)
