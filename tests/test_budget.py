@@ -26,13 +26,15 @@ MOST = 40
 class World:
     """A verdict is right with accuracy + bias if what the judge prefers stands first, else with accuracy - bias, and costs so many samples.
 
-    correlation: the share of questions on which the judge prefers what the generator prefers, right or wrong. ability: the parameters of
+    correlation: the share of questions on which the judge prefers what the generator prefers, right or wrong. misled: the share on which
+    it prefers the most frequent wrong answer. ability: the parameters of
     the beta distribution of the chance that a sample is right; there are three wrong answers.
     """
 
     accuracy: float
     bias: float = 0.0
     correlation: float = 0.0
+    misled: float = 0.0
     cost: float = 1.0
     ability: tuple[float, float] = (2.0, 1.5)
     seed: int = 0
@@ -51,7 +53,9 @@ class Simulation:
             right = self.draw.betavariate(*world.ability)
             chances = [right, 0.6 * (1 - right), 0.25 * (1 - right), 0.15 * (1 - right)]
             self.samples[question_id] = self.draw.choices(range(4), chances, k=MOST)
-            self.preferred[question_id] = chances.index(max(chances)) if self.draw.random() < world.correlation else 0
+            place = self.draw.random()
+            follows = chances.index(max(chances)) if place < world.correlation else 0
+            self.preferred[question_id] = 1 if place >= 1 - world.misled else follows
         self.votes = [statistics.fmean(vote(self.samples[each][:number]) for each in self.ids) for number in range(1, MOST + 1)]
 
     def candidates(self, number: int) -> dict[str, Candidates]:
