@@ -27,8 +27,8 @@ class World:
     """A verdict is right with accuracy + bias if what the judge prefers stands first, else with accuracy - bias, and costs so many samples.
 
     correlation: the share of questions on which the judge prefers what the generator prefers, right or wrong. misled: the share on which
-    it prefers the most frequent wrong answer. ability: the parameters of
-    the beta distribution of the chance that a sample is right; there are three wrong answers.
+    it prefers the most frequent wrong answer. ability: the parameters of the beta distribution of the chance that a sample is right; there
+    are three wrong answers.
     """
 
     accuracy: float
@@ -124,15 +124,15 @@ def vote(samples: Sequence[int]) -> float:
         # Two samples: a third one is worth more than verdicts, so nothing is asked.
         (World(0.9, cost=2), 2, 0.0, 0.0),
         # Without skill, whatever its bias and the cost of its verdicts, it loses the tokens of a few verdicts.
-        (World(0.5, cost=4), 4, -0.01, 0.01),
-        (World(0.5, cost=2, bias=0.4), 8, -0.01, 0.01),
-        (World(0.5, cost=6), 8, -0.01, 0.01),
-        (World(0.5, cost=2, ability=(4.0, 0.7)), 8, -0.01, 0.01),
+        (World(0.5, cost=4), 4, -0.02, 0.01),
+        (World(0.5, cost=2, bias=0.4), 8, -0.02, 0.01),
+        (World(0.5, cost=6), 8, -0.02, 0.01),
+        (World(0.5, cost=2, ability=(4.0, 0.7)), 8, -0.02, 0.01),
         # It agrees with itself, also where the generator is wrong.
         (World(0.9, cost=2, correlation=1.0), 8, 0.0, 0.05),
         # With skill it gains, and more if verdicts are cheap.
         (World(0.8, cost=1), 8, 0.04, 0.12),
-        (World(0.8, bias=0.15, cost=2), 8, 0.02, 0.12),
+        (World(0.8, bias=0.15, cost=2), 8, 0.005, 0.12),
         (World(0.85, cost=4), 8, 0.0, 0.12),
         (World(0.95, cost=6), 8, 0.0, 0.12),
         (World(0.9, cost=2, ability=(4.0, 0.7)), 8, 0.01, 0.04),

@@ -2,9 +2,9 @@
 """Which votes vote_then_judge has judged in a run, and how much the verdicts count. It follows from samples and verdicts, without labels.
 
 Verdicts cost tokens, for which the vote could have more samples. So they are asked for only where they promise more right answers than
-samples of as many tokens do. What samples promise is seen from how much oftener a sample agrees with the vote of two others more; what
-verdicts promise depends on the skill of the judge (skill.py). This is not known at first. So the votes are judged in waves that grow, each
-by the skill that the verdicts of all waves before show, and a judge without skill is asked about a few votes only.
+samples of as many tokens do. What samples promise is seen from how much oftener a sample agrees with the vote of more others; what verdicts
+promise depends on the skill of the judge (skill.py). This is not known at first. So the votes are judged in waves that grow, each by the
+skill that the verdicts of all waves before show, and a judge without skill is asked about a few votes only.
 """
 
 import math
@@ -99,15 +99,18 @@ def _mean(numbers: Iterable[float | None]) -> float | None:
 def value_of_sample(votes: Collection[Candidates]) -> float:
     """How many right answers more, from 0 to 1, one more sample of each question brings, if an answer is right when samples agree with it.
 
-    It is what the last two samples brought, although they were two: a vote of an even number gains all of that by the next one alone.
+    The agreement is taken to grow with the logarithm of the number of voters, because what the last ones alone brought is too unsteady.
+    It is what two samples bring: a vote of an even number gains all of that by the next one alone.
     """
     gains = []
     for vote in votes:
         sizes = tuple(sorted(map(len, vote.groups)))
-        if (num_samples := sum(sizes)) > 1:
-            # Of fewer than four samples the gain is not seen, but an agreement is 1 at most.
-            before, after = (num_samples - 3, _agreement(sizes, num_samples - 1)) if num_samples > 3 else (num_samples - 1, 1.0)
-            gains.append(after - _agreement(sizes, before))
+        if (voters := sum(sizes) - 1) > 2:
+            last_two = math.log(voters / (voters - 2)) / math.log(voters)
+            gains.append(last_two * (_agreement(sizes, voters) - _agreement(sizes, 1)))
+        elif voters > 0:
+            # Of fewer than four samples the growth is not seen, but an agreement is 1 at most.
+            gains.append(1 - _agreement(sizes, voters))
     return max(0.0, sum(gains) / len(votes)) if votes else 0.0
 
 
