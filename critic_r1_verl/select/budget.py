@@ -8,10 +8,8 @@ skill that the verdicts of all waves before show, and a judge without skill is a
 """
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from critic_r1_verl.lines import Match
 from critic_r1_verl.select.calls import Call, Judge, Unanswered
@@ -104,31 +102,27 @@ def value_of_sample(votes: Collection[Candidates]) -> float:
     """
     gains = []
     for vote in votes:
-        sizes = tuple(sorted(map(len, vote.groups)))
-        if (voters := sum(sizes) - 1) > 2:
+        sizes = [len(group) for group in vote.groups]
+        voters = sum(sizes) - 1
+        if voters > 2:
             last_two = math.log(voters / (voters - 2)) / math.log(voters)
-            gains.append(last_two * (_agreement(sizes, voters) - _agreement(sizes, 1)))
+            of_one_voter = sum(size * (size - 1) for size in sizes) / (voters * (voters + 1))
+            gains.append(last_two * (_agreement(sizes) - of_one_voter))
         elif voters > 0:
             # Of fewer than four samples the growth is not seen, but an agreement is 1 at most.
-            gains.append(1 - _agreement(sizes, voters))
+            gains.append(1 - _agreement(sizes))
     return max(0.0, sum(gains) / len(votes)) if votes else 0.0
 
 
-@cache
-def _agreement(sizes: tuple[int, ...], num_voters: int) -> float:
-    """The chance that one of the samples in groups of these sizes agrees with the vote of num_voters >= 1 others, drawn at random.
+def _agreement(sizes: Sequence[int]) -> float:
+    """The chance that one of the samples in groups of these sizes agrees with the vote of all others.
 
-    >>> _agreement((1, 3), 3), _agreement((1, 3), 1)
-    (0.75, 0.5)
+    >>> _agreement([1, 3]), _agreement([2, 2])
+    (0.75, 0.0)
     """
     chance = 0.0
-    for size, number in Counter(sizes).items():
-        others = list(sizes)
-        others.remove(size)
-        if sum(sizes) > num_voters + 1:
-            agrees = _agreement(tuple(sorted([*others, size - 1] if size > 1 else others)), num_voters)
-        else:
-            rest = [size - 1, *others]
-            agrees = (size - 1 == max(rest)) / rest.count(max(rest))
-        chance += number * size / sum(sizes) * agrees
+    for place, size in enumerate(sizes):
+        others = [*sizes[:place], size - 1, *sizes[place + 1 :]]
+        if size - 1 == max(others):
+            chance += size / sum(sizes) / others.count(size - 1)
     return chance
