@@ -165,6 +165,28 @@ def test_some_candidates_fail(start, upstream, http) -> None:
     assert {key: response.json()["critic_r1"][key] for key in ("samples", "failed")} == {"samples": 2, "failed": 2}
 
 
+@pytest.mark.parametrize(
+    ("status", "fails", "calls", "samples"),
+    [
+        (500, lambda body: "n" in body, 5, 4),
+        (500, lambda body: "n" in body or body["seed"] == 2, 5, 3),
+        # A server that is down is not asked for each candidate, and a request that is wrong is not sent again.
+        (503, lambda body: True, 2, 0),
+        (400, lambda body: True, 1, 0),
+    ],
+)
+def test_all_candidates_fail_at_once(post, upstream, status: int, fails: Callable[[dict], bool], calls: int, samples: int) -> None:
+    response = post(lambda body: (status, {}, {}) if fails(body) else said(*boxed("4")), seed=0)
+    assert len(upstream.asked) == calls
+    if samples:
+        assert text_of(response) == boxed("4")[0]
+        assert {key: response.json()["critic_r1"][key] for key in ("samples", "failed")} == {"samples": samples, "failed": 4 - samples}
+        # It gives several at once again as soon as it can.
+        assert text_of(post(model(4, 4, 4, 4))) == boxed("4")[0] and "n" in upstream.asked[-1]
+    else:
+        assert response.status_code == status
+
+
 def test_verdicts_fail(post) -> None:
     answers = model("4", "5", "4", "5")
     response = post(lambda body: (500, {}, {}) if is_judged(body) else answers(body))
@@ -431,10 +453,10 @@ def test_an_error_in_a_stream(start, upstream) -> None:
 
     async def reply(body: dict) -> Any:
         await asyncio.sleep(0 if upstream.at_once_fails else 0.3)
-        return 500, {"error": {"message": "boom"}}, {}
+        return 400, {"error": {"message": "boom"}}, {}
 
     upstream.reply, upstream.at_once_fails = reply, True
-    with pytest.raises(openai.InternalServerError, match="boom"):
+    with pytest.raises(openai.BadRequestError, match="boom"):
         client(start(keep_alive=0.1)).chat.completions.create(model="tiny", messages=USER, stream=True)
     upstream.at_once_fails = False
     with pytest.raises(openai.APIError, match="boom"):

@@ -5,7 +5,9 @@ import argparse
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from critic_r1_verl.verdict import THINK_TAGS
 
 if TYPE_CHECKING:
     from critic_r1_verl.engines.base import Engine
-    from critic_r1_verl.evaluate import Settings
+    from critic_r1_verl.evaluate import Place, Settings
 
 
 def command(commands: Any, name: str, run: Any, help: str, example: str, parents: Any = ()) -> argparse.ArgumentParser:
@@ -146,6 +148,24 @@ def open_engine(arguments: argparse.Namespace) -> tuple["Engine", dict[str, Any]
 
     made = EnginePool(copies, arguments.model, **options) if copies > 1 else VllmEngine(arguments.model, **options)
     return made, {"kind": "vllm", "max_model_len": arguments.max_model_len, **_thought(opened)}
+
+
+@contextmanager
+def prepared_sets(arguments: argparse.Namespace, limit: int) -> Iterator[list["Place"]]:
+    """The sets of these flags, prepared before a model is loaded, so that their errors show first, and locked while the block runs."""
+    from critic_r1_verl import evaluate
+
+    places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
+    with ExitStack() as stack:
+        for place in places:
+            stack.enter_context(evaluate.prepared(place, limit))
+        yield places
+
+
+def start(arguments: argparse.Namespace, settings: "Settings") -> tuple["Engine", dict[str, Any], "Settings"]:
+    """The engine of these flags and its settings for config.json, as from open_engine, and the settings of the run that fit it."""
+    engine, facts = open_engine(arguments)
+    return engine, facts, replace(settings, thought_opened=facts.get("thought_opened", False))
 
 
 def _thought(opened: bool) -> dict[str, bool]:

@@ -2,7 +2,6 @@
 """critic-r1 eval and judge: measure a model, and judge a single pair."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    """Prepare all sets first, so that their errors show before the model is loaded; then measure one after the other."""
-    from contextlib import ExitStack
-
     from critic_r1_verl import evaluate
     from critic_r1_verl.report import terminal
 
     temperature = arguments.temperature if arguments.temperature is not None else float(arguments.repeats > 1)
     settings = flags.settings(arguments, judging=temperature, answering=0.0, repeats=arguments.repeats)
-    places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
     results = []
-    with ExitStack() as stack:
-        for place in places:
-            stack.enter_context(evaluate.prepared(place, settings.limit))
-        engine, facts = flags.open_engine(arguments)
-        settings = replace(settings, thought_opened=facts.get("thought_opened", False))
+    with flags.prepared_sets(arguments, settings.limit) as places:
+        engine, facts, settings = flags.start(arguments, settings)
         for place in places:
             results.append(evaluate.evaluate(engine, place, settings, facts))
             if not arguments.json:
@@ -77,8 +69,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     if missing := [file for file in arguments.image if not file.is_file()]:
         raise ValueError(f"{missing[0]}: no such image file")
     settings = flags.settings(arguments, judging=arguments.temperature, answering=0.0)
-    engine, facts = flags.open_engine(arguments)
-    settings = replace(settings, thought_opened=facts.get("thought_opened", False))
+    engine, _, settings = flags.start(arguments, settings)
     first, second = arguments.response
     result = evaluate.judge_one(engine, arguments.image, arguments.question, (first, second), settings)
     if arguments.json:

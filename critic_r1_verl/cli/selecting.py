@@ -2,8 +2,6 @@
 """critic-r1 select: sample answers, and select one of them by several methods."""
 
 import argparse
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +59,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    """Prepare all sets first, so that their errors show before a model is loaded; then sample all, then judge all."""
+    """Sample for all sets, then judge all."""
     from critic_r1_verl import evaluate
     from critic_r1_verl.report import terminal
 
@@ -70,21 +68,16 @@ def _select(arguments: argparse.Namespace) -> int:
     settings = flags.settings(
         arguments, judging=temperature, answering=arguments.temperature, samples=arguments.samples, repeats=arguments.repeats
     )
-    places = evaluate.places(arguments.benchmark, arguments.data, arguments.out)
     results = []
-    with ExitStack() as stack:
-        for place in places:
-            stack.enter_context(evaluate.prepared(place, settings.limit))
-        engine, facts = flags.open_engine(arguments)
-        settings = replace(settings, thought_opened=facts.get("thought_opened", False))
+    with flags.prepared_sets(arguments, settings.limit) as places:
+        engine, facts, settings = flags.start(arguments, settings)
         for place in places:
             evaluate.sample(engine, place, settings, facts)
         if arguments.judge_model or arguments.judge_base_url:
             # The first engine gives its memory back before the second one takes it.
             del engine
             changed = {"model": arguments.judge_model, "base_url": arguments.judge_base_url}
-            engine, facts = flags.open_engine(argparse.Namespace(**vars(arguments) | changed))
-            settings = replace(settings, thought_opened=facts.get("thought_opened", False))
+            engine, facts, settings = flags.start(argparse.Namespace(**vars(arguments) | changed), settings)
         for place in places:
             results.append(evaluate.select(engine, place, settings, facts, plan, with_image=not arguments.without_image))
             if not arguments.json:

@@ -111,7 +111,7 @@ class BestOf:
         return max(1, min(self._ask.best_of, self._settings.max_tokens_per_request // longest))
 
     async def _sampled(self, wanted: int) -> tuple[list[_Candidate], list[Failure]]:
-        """The candidates that came, and the failures. A server that ignores or refuses `n` is asked for each candidate by itself."""
+        """The candidates that came, and the failures. A server that ignores, refuses or fails `n` is asked for each one by itself."""
         hidden = ("stream", "stream_options", "n")
         body = {key: value for key, value in self._ask.body.items() if key not in hidden}
         if not body.get("temperature"):
@@ -120,11 +120,15 @@ class BestOf:
         failures: list[Failure] = []
         if wanted == 1 or self._upstream.takes_n:
             [reply] = await finished([self._asked(body | ({"n": wanted} if wanted > 1 else {}))], self._deadline)
+            if isinstance(reply, Failure) and wanted > 1 and reply.status >= 500:
+                # The server may fail at so many at once only. Whether it answers at all, one more request says.
+                [reply] = await finished([self._asked(body)], self._deadline)
+            elif not isinstance(reply, Failure):
+                # A refusal may come alone from a server that gives several answers.
+                self._upstream.takes_n &= wanted == 1 or len(reply) > 1 or not reply[0].is_usable
             if isinstance(reply, Failure):
                 return [], [reply]
             found += reply[:wanted]
-            # A refusal may come alone from a server that gives several answers.
-            self._upstream.takes_n &= wanted == 1 or len(reply) > 1 or not reply[0].is_usable
         seed = body.get("seed")
         seeds = [{"seed": seed + sample} if type(seed) is int else {} for sample in range(len(found), wanted)]
         for outcome in await finished([self._asked(body | other) for other in seeds], self._deadline) if seeds else []:

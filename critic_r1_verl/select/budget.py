@@ -2,16 +2,14 @@
 """Which votes vote_then_judge has judged in a run, and how much the verdicts count. It follows from samples and verdicts, without labels.
 
 Verdicts cost tokens, for which the vote could have more samples. So they are asked for only where they promise more right answers than
-samples of as many tokens do. What samples promise is seen from how much oftener a sample agrees with the vote of two others more; what
-verdicts promise depends on the skill of the judge (skill.py). This is not known at first. So the votes are judged in waves that grow, each
-by the skill that the verdicts of all waves before show, and a judge without skill is asked about a few votes only.
+samples of as many tokens do. What samples promise is seen from how much oftener a sample agrees with the vote of more others; what verdicts
+promise depends on the skill of the judge (skill.py). This is not known at first. So the votes are judged in waves that grow, each by the
+skill that the verdicts of all waves before show, and a judge without skill is asked about a few votes only.
 """
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from critic_r1_verl.lines import Match
 from critic_r1_verl.select.calls import Call, Judge, Unanswered
@@ -99,33 +97,32 @@ def _mean(numbers: Iterable[float | None]) -> float | None:
 def value_of_sample(votes: Collection[Candidates]) -> float:
     """How many right answers more, from 0 to 1, one more sample of each question brings, if an answer is right when samples agree with it.
 
-    It is what the last two samples brought, although they were two: a vote of an even number gains all of that by the next one alone.
+    The agreement is taken to grow with the logarithm of the number of voters, because what the last ones alone brought is too unsteady.
+    It is what two samples bring: a vote of an even number gains all of that by the next one alone.
     """
     gains = []
     for vote in votes:
-        sizes = tuple(sorted(map(len, vote.groups)))
-        if (num_samples := sum(sizes)) > 1:
-            # Of fewer than four samples the gain is not seen, but an agreement is 1 at most.
-            before, after = (num_samples - 3, _agreement(sizes, num_samples - 1)) if num_samples > 3 else (num_samples - 1, 1.0)
-            gains.append(after - _agreement(sizes, before))
+        sizes = [len(group) for group in vote.groups]
+        voters = sum(sizes) - 1
+        if voters > 2:
+            last_two = math.log(voters / (voters - 2)) / math.log(voters)
+            of_one_voter = sum(size * (size - 1) for size in sizes) / (voters * (voters + 1))
+            gains.append(last_two * (_agreement(sizes) - of_one_voter))
+        elif voters > 0:
+            # Of fewer than four samples the growth is not seen, but an agreement is 1 at most.
+            gains.append(1 - _agreement(sizes))
     return max(0.0, sum(gains) / len(votes)) if votes else 0.0
 
 
-@cache
-def _agreement(sizes: tuple[int, ...], num_voters: int) -> float:
-    """The chance that one of the samples in groups of these sizes agrees with the vote of num_voters >= 1 others, drawn at random.
+def _agreement(sizes: Sequence[int]) -> float:
+    """The chance that one of the samples in groups of these sizes agrees with the vote of all others.
 
-    >>> _agreement((1, 3), 3), _agreement((1, 3), 1)
-    (0.75, 0.5)
+    >>> _agreement([1, 3]), _agreement([2, 2])
+    (0.75, 0.0)
     """
     chance = 0.0
-    for size, number in Counter(sizes).items():
-        others = list(sizes)
-        others.remove(size)
-        if sum(sizes) > num_voters + 1:
-            agrees = _agreement(tuple(sorted([*others, size - 1] if size > 1 else others)), num_voters)
-        else:
-            rest = [size - 1, *others]
-            agrees = (size - 1 == max(rest)) / rest.count(max(rest))
-        chance += number * size / sum(sizes) * agrees
+    for place, size in enumerate(sizes):
+        others = [*sizes[:place], size - 1, *sizes[place + 1 :]]
+        if size - 1 == max(others):
+            chance += size / sum(sizes) / others.count(size - 1)
     return chance
