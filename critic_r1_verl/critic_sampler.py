@@ -54,10 +54,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
         judged = [(key, field) for key, field in zip(batch.keys, fields, strict=True) if not field["extra_info"]["order"]]
         infos = [field["extra_fields"].get("reward_extra_info", {}) for _, field in judged]
         if not all("acc" in info for info in infos):
-            raise ValueError(
-                "verl gives a reward model on the policy's own devices neither the ids nor the answers of the rows, so nothing could be "
-                "validated; give it its own by reward.reward_model.enable_resource_pool=true, or set critic_r1.judge.base_url"
-            )
+            raise ValueError(judging.NO_IDS)
         responses = [
             Response(
                 question_id=field["extra_info"]["pair_id"],

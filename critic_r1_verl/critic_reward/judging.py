@@ -24,6 +24,15 @@ from critic_r1_verl.verdict import without_tags
 Verdicts = Literal["critic", "coin"]
 """Who judges: the critic or, as a control, a coin."""
 
+NO_CRITIC = (
+    "no critic: give the root of an OpenAI-compatible API by critic_r1.judge.base_url=URL, or let verl serve one by "
+    "reward.reward_model.enable=true reward.reward_model.model_path=FOLDER"
+)
+NO_IDS = (
+    "verl gives a critic on the policy's own devices neither the ids nor the answers of the rows, so that nothing could be validated: "
+    "it needs reward.reward_model.enable_resource_pool=true"
+)
+
 MAX_REMEMBERED = 200_000
 """So many verdicts, the latest ones, are not asked for again."""
 
@@ -80,10 +89,7 @@ def engine(settings: Settings, served_at: str) -> Engine:
     if settings.verdicts == "coin":
         return CoinEngine(settings.seed)
     if not (settings.base_url or served_at):
-        raise ValueError(
-            "no critic: give the root of an OpenAI-compatible API by critic_r1.judge.base_url=URL, or let verl serve one by "
-            "reward.reward_model.enable=true reward.reward_model.model_path=FOLDER"
-        )
+        raise ValueError(NO_CRITIC)
     return OpenAIEngine(
         settings.base_url or served_at,
         settings.model,

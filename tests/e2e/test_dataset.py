@@ -359,5 +359,5 @@ def test_a_critic_pays_for_answers_and_their_truth_does_not(
         queue.sampled(monkeypatch, **settings | {"filter_groups": {"enable": True}})
     for fields in queue.stored.values():
         fields["extra_fields"] = {}
-    with pytest.raises(ValueError, match=r"enable_resource_pool=true, or set critic_r1\.judge\.base_url"):
+    with pytest.raises(ValueError, match="neither the ids nor the answers"):
         queue.sampled(monkeypatch, **settings)
