@@ -50,7 +50,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
         if partition_id == "val" or not batch.keys:
             return batch, metrics
         start = time.perf_counter()
-        fields = sampler._read(batch, "extra_fields", "extra_info", "responses", "rm_scores")
+        fields = sampler.read_fields(batch, "extra_fields", "extra_info", "responses", "rm_scores")
         judged = [(key, field) for key, field in zip(batch.keys, fields, strict=True) if not field["extra_info"]["order"]]
         infos = [field["extra_fields"].get("reward_extra_info", {}) for _, field in judged]
         if not all("acc" in info for info in infos):
@@ -68,11 +68,11 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
             wins, told = critic.reward(responses)
             weight = self.sampler_kwargs.accuracy_weight
             scores = [
-                {"rm_scores": sampler._with_added(field["rm_scores"], weight * (win - info["acc"]))}
+                {"rm_scores": sampler.with_added(field["rm_scores"], weight * (win - info["acc"]))}
                 for (_, field), info, win in zip(judged, infos, wins, strict=True)
             ]
             paid = KVBatchMeta(partition_id=partition_id, keys=[key for key, _ in judged], tags=[{} for _ in judged])
-            sampler._write(paid, scores)
+            sampler.write_fields(paid, scores)
             metrics |= told
         return batch, metrics | {"timing_s/judging": time.perf_counter() - start}
 
