@@ -17,7 +17,7 @@ from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
 from critic_r1_verl.training.doctor.first_rows import check_first_rows
 from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
-from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe, check_rows
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
 from critic_r1_verl.training.doctor.space import check_cpus, check_memory, check_space
 
@@ -26,6 +26,7 @@ __all__ = ["CHECKS", "CLAIM", "TRACKER", "Case", "Finding", "Level", "claim", "e
 CHECKS = (
     check_recipe,
     check_keys,
+    check_rows,
     check_versions,
     check_devices,
     check_cluster,
