@@ -77,18 +77,17 @@ class CriticDataset(RLHFDataset):
             batch = self.config.val_batch_size
         if batch:
             mixture.check_steps(places, facts, batch)
-        exchanged = self._exchanged([place.row for place in places if place.exchanged])
-        number_of = {place: number for number, place in enumerate((place for place in places if place.exchanged), len(self.dataframe))}
+        exchanged = [place for place in places if place.exchanged]
+        number_of = {place: number for number, place in enumerate(exchanged, len(self.dataframe))}
         if exchanged:
-            others = datasets.Dataset.from_list(exchanged, features=self.dataframe.features)
-            self.dataframe = datasets.concatenate_datasets([self.dataframe, others])
+            made = datasets.Dataset.from_list(self._exchanged([place.row for place in exchanged]), features=self.dataframe.features)
+            self.dataframe = datasets.concatenate_datasets([self.dataframe, made])
         self.dataframe = self.dataframe.select([number_of.get(place, place.row) for place in places])
 
     def _exchanged(self, numbers: Sequence[int]) -> list[Row]:
         """The same rows in their other order, made of the records of the build."""
-        if not numbers:
-            return []
-        wanted = {row["extra_info"]["pair_id"] for row in self.dataframe.select(numbers)}
+        rows = self.dataframe.select(numbers)
+        wanted = {row["extra_info"]["pair_id"] for row in rows}
         folders = {Path(file).parent for file in self.data_files}
         templates = {template.sha: template for folder in folders for template in data_folder.templates(folder).values()}
         records = {
@@ -98,7 +97,7 @@ class CriticDataset(RLHFDataset):
             if record.pair_id in wanted
         }
         made = []
-        for row in self.dataframe.select(numbers):
+        for row in rows:
             extra = row["extra_info"]
             record, template = records.get(extra["pair_id"]), templates.get(extra["template_sha"])
             if record is None or template is None:

@@ -224,5 +224,7 @@ def _draw(pools: Mapping[str, list[str]], shares: Mapping[str, float], units: Ma
                 break
             drawn.append(record)
             num_drawn += len(units[record])
+        if not drawn:
+            raise ValueError(f"critic_r1.rows: of {total:g} rows, a share of {shares[kind]:g} is no row of the kind {kind!r}; ask for more")
         placed += [((number + 0.5) / len(drawn), position, record) for number, record in enumerate(drawn)]
     return [record for _, _, record in sorted(placed)]

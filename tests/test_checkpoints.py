@@ -13,12 +13,15 @@ from critic_r1_verl.training.checkpoints import BestKeeper, best, best_folder
 
 @pytest.fixture
 def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A keeper over 3 verdicts of one source, 1 of another, and a question of a third."""
+    """A keeper over 3 pairs of one source, 1 of another, each in both orders, and a question of a third."""
     kinds = [("a", "verdict")] * 3 + [("b", "verdict"), ("c", "math")]
-    of_file = [{"data_source": source, "reward_model": {"style": style}} for source, style in kinds]
+    of_file = [
+        {"data_source": source, "reward_model": {"style": style}, "extra_info": {"pair_id": str(number), "order": "12"}}
+        for number, (source, style) in enumerate(kinds)
+    ]
     monkeypatch.setattr(rows, "stream_rows", lambda file: iter(of_file))
     trainer, data = SimpleNamespace(default_local_dir=str(tmp_path)), SimpleNamespace(val_files="val.parquet")
-    return BestKeeper(SimpleNamespace(trainer=trainer, data=data))
+    return BestKeeper(SimpleNamespace(trainer=trainer, data=data, critic_r1=SimpleNamespace(val_orders="both")))
 
 
 def save(folder: Path, number: int) -> Path:
@@ -45,7 +48,7 @@ def test_the_best_checkpoint_outlives_verls_rotation(keeper, tmp_path):
         keeper(validated(number, a, b))
         if number < 4:
             shutil.rmtree(step)
-    assert best(tmp_path) == (2, pytest.approx(0.7), 4, "best_step_2")
+    assert best(tmp_path) == (2, pytest.approx(0.7), 8, "best_step_2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.json", "best_step_2", "global_step_4"]
     kept = best_folder(tmp_path)
     assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()) == [

@@ -259,6 +259,16 @@ def test_a_recipe_that_leaves_the_method_out(world):
             "has no effect beside trainer.v1.sampler.custom_sampler.path=pkg://mine",
             "leave one of them out",
         ),
+        (["+recipe/study=j1", "data.shuffle=true"], "fatal", "sequence of the rows is a part of this recipe", "data.shuffle=false"),
+        (["critic_r1.paid=strict"], "fatal", "needs both orders of each pair in one step", "critic_r1.rows.orders=together"),
+        (["critic_r1.paid=score"], "fatal", "critic_r1.paid=score: give one of acc", "correct the recipe"),
+        (
+            ["+recipe/study=j1", "data.train_batch_size=5", "actor_rollout_ref.actor.ppo_mini_batch_size=5"]
+            + [f"actor_rollout_ref.{part}_micro_batch_size_per_gpu=8" for part in ("actor.ppo", "ref.log_prob", "rollout.log_prob")],
+            "fatal",
+            "data.train_batch_size=5 would part the two orders",
+            "take an even number",
+        ),
         (["+recipe/study=policy_grpo"], "fatal", "no row of the kind 'question'", "build other data"),
         (["+recipe/study=twice_data", "critic_r1.rows.number=30"], "fatal", "60 rows of the kind 'pair' are asked for", "build other data"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),

@@ -34,6 +34,19 @@ def test_the_reason_for_which_each_prompt_failed(reason, remedy):
     assert first.startswith(reason) and remedy in advice
 
 
+def test_a_study_without_its_rows_needs_no_more_advice():
+    said = "ValueError: /d/train.parquet: no row of the kind 'question', and a share of 1 is asked for (critic_r1.rows.stages); build it"
+    log = [
+        "Error executing job",
+        "Traceback (most recent call last):",
+        said,
+        "ray.exceptions.RayTaskError(ValueError): ray::run()",
+        said,
+        "",
+    ]
+    assert explain("\n".join([*log, "RuntimeError: something that follows from it"])) == said
+
+
 def test_explain_is_short_and_quick_for_a_long_log():
     log = ("(WorkerDict pid=1) " * 5 + "x" * 200 + "\n") * 20_000 + "ValueError: " + "y" * 10_000
     started = time.process_time()

@@ -107,6 +107,12 @@ def test_validation_shows_all_pairs_before_all_questions() -> None:
         (PAIRS, {"stages": ({"pair": 1.5, "question": -0.5},)}, "do not add up to 1, each from 0 to 1"),
         (PAIRS, {"stages": ({"pair": 0.5, "text_pair": 0.5},)}, "names some pairs twice"),
         (PAIRS, {"stages": ()}, "critic_r1.rows.stages is empty"),
+        (
+            FACTS,
+            {"stages": ({"pair": 0.95, "question": 0.05},), "number": 8},
+            "of 8 rows, a share of 0.05 is no row of the kind 'question'",
+        ),
+        (PAIRS, {"number": 1, "orders": "both"}, "of 1 rows, a share of 1 is no row of the kind 'pair'; ask for more"),
         (PAIRS, {"number": 0}, "critic_r1.rows.number=0: give a whole number above 0"),
         (PAIRS, {"number": 2.5}, "critic_r1.rows.number=2.5"),
         (PAIRS, {"times": 0}, "critic_r1.rows.times=0: give a number above 0"),

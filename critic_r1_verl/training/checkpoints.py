@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from critic_r1_verl import foreign, rows
 from critic_r1_verl.files import write_json
+from critic_r1_verl.records import ORDERS
 
 BEST = "best.json"
 RESUME_ONLY = ("optim_", "extra_state_")
@@ -28,7 +29,7 @@ _STYLE, _ = rows.KINDS["pair"]
 
 
 class Best(NamedTuple):
-    """The best checkpoint: its step, its critic accuracy in [0, 1] on num_rows held-out rows, and its folder in the experiment's."""
+    """The best checkpoint: its step, its critic accuracy in [0, 1] on num_rows held-out prompts, and its folder in the experiment's."""
 
     step: int
     accuracy: float
@@ -65,8 +66,14 @@ class BestKeeper:
         self._experiment = Path(config.trainer.default_local_dir)
         files = config.data.val_files
         all_rows = (row for file in ([files] if isinstance(files, str) else files) for row in rows.stream_rows(file))
-        verdicts = (row["data_source"] for row in all_rows if row["reward_model"]["style"] == _STYLE)
-        self._num_rows = Counter(verdicts)
+        as_built = config.critic_r1.val_orders == "built"
+        shown = {
+            (row["data_source"], row["extra_info"]["pair_id"], order)
+            for row in all_rows
+            if row["reward_model"]["style"] == _STYLE
+            for order in ((row["extra_info"]["order"],) if as_built else ORDERS)
+        }
+        self._num_rows = Counter(source for source, *_ in shown)
 
     def __call__(self, step: dict[str, Any]) -> None:
         """A line of the step file. If that step was validated and saved and is better than all before it, its checkpoint is kept."""

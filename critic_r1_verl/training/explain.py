@@ -16,7 +16,8 @@ CAUSES = (
         r"In '.*': Could not find .*|Could not (override|append to config) .*|Error merging override .*",
         "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key",
     ),
-    (r"ValueError: .*: row \d+: .*", ""),
+    # Of our own doors, which say what to do.
+    (r"ValueError: .*(: row \d+: |\bcritic_r1\.(rows|val_orders|paid|group)\b).*", ""),
     (
         r"ValueError: .*(larger than the available KV cache|memory for the cache blocks|less than requested memory for kv).*",
         "give vLLM's cache more room by VLLM_CPU_KVCACHE_SPACE (GiB, on a CPU) or actor_rollout_ref.rollout.gpu_memory_utilization "

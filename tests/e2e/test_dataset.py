@@ -72,6 +72,29 @@ def test_stages_follow_each_other_and_questions_have_a_source_of_their_own(data:
     assert [item["extra_info"] for item in items(again)] == [item["extra_info"] for item in items(dataset)]
 
 
+def test_a_resumed_training_goes_on_in_the_sequence(data: Path, tmp_path: Path) -> None:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+    from verl.trainer.ppo.utils import create_rl_sampler
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    settings = {"stages": [{"question": 1.0}, {"pair": 1.0}], "orders": "together", "number": 24}
+
+    def batches() -> StatefulDataLoader:
+        # As verl makes it, trainer/ppo/v1/trainer_base.py.
+        dataset = open_dataset(data / "train.parquet", tmp_path, train=settings)
+        return StatefulDataLoader(dataset, 8, drop_last=True, collate_fn=collate_fn, sampler=create_rl_sampler(dataset.config, dataset))
+
+    def ids(batch: dict) -> list[tuple[str, str]]:
+        return [(extra["pair_id"], extra["order"]) for extra in batch["extra_info"]]
+
+    whole = batches()
+    first, *rest = map(ids, whole)
+    interrupted, resumed = batches(), batches()
+    assert ids(next(iter(interrupted))) == first
+    resumed.load_state_dict(interrupted.state_dict())
+    assert list(map(ids, resumed)) == rest and len(rest) == 2
+
+
 @pytest.mark.parametrize("validate", [False, True])
 def test_the_other_order_is_made_of_the_record(data: Path, tmp_path: Path, built: dict[str, rows.Row], validate: bool) -> None:
     found = items(open_dataset(data / "train.parquet", tmp_path, validate=validate, train={"orders": "together"}))
@@ -268,6 +291,25 @@ def test_both_orders_share_a_group_and_the_question_keeps_its_own(table: list[di
     assert groups[8:] == [f"{4:08x}-1"] * 2
     with pytest.raises(ValueError, match="needs both orders of each pair in one step"):
         Queue(table[:1] + table[2:3]).sampled(monkeypatch, group="pair")
+
+
+def test_verl_compares_the_rollouts_of_one_uid_whatever_their_keys() -> None:
+    """Else a group of both orders would be none, without a word."""
+    import numpy as np
+    import torch
+    from verl import DataProto
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    rewards, mask = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), torch.ones(4, 2)
+    tensors = {"token_level_rewards": rewards, "response_mask": mask, "advantages": mask}
+    keys = ["a-1_0_0", "a-1_1_0", "b-1_0_0", "b-1_1_0"]
+    found = {}
+    for name, uids in (("prompt", ["a-1", "a-1", "b-1", "b-1"]), ("pair", ["pair"] * 4)):
+        data = DataProto.from_dict(tensors, {"uid": np.array(uids, dtype=object)})
+        done = compute_advantage_for_multi_trajectories(data, batch_keys=keys, adv_estimator="grpo")
+        found[name] = done.batch["advantages"][:, 0].tolist()
+    assert found["prompt"] == pytest.approx([0, 0, 0.707, -0.707], abs=1e-3)
+    assert found["pair"] == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-3)
 
 
 def test_validation_is_told_what_both_orders_say(table: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:

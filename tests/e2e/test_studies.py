@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 import small_bases
 import small_world
+from omegaconf import OmegaConf, open_dict
 
 from critic_r1_verl import rows
+from critic_r1_verl.training import experiment
+from critic_r1_verl.training.doctor.finding import Case
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe, check_rows
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipe"
 ALL, BATCH, STEPS = ("acc", "format", "unparsed", "first", "tie", "consistent", "strict"), 8, 2
@@ -95,22 +100,27 @@ def test_groups_without_a_difference_are_replaced(folder: Path, tmp_path: Path) 
         assert 0 < steps[number]["reward/acc/mean"] < 1
 
 
-@pytest.mark.nightly
-def test_all_combinations_compose(quick_compose) -> None:
-    """What a file says holds in each combination, the study's said last; that verl knows the keys is tested for each file by itself."""
-    from omegaconf import OmegaConf, open_dict
+@pytest.fixture
+def unnamed() -> Iterator[None]:
+    """Without the digest in the name of a run, which takes half of the time; tests/test_recipe.py has it."""
+    OmegaConf.register_new_resolver(experiment.RESOLVER, str, replace=True)
+    yield
+    experiment.register()
 
+
+@pytest.mark.nightly
+def test_all_combinations_compose(quick_compose, unnamed: None) -> None:
+    """And batches, lengths and GPUs fit together in each; that verl knows the keys is tested for each file by itself."""
     files = {kind: sorted((RECIPE / kind).glob("*.yaml")) for kind in ("base", "hardware", "method", "study")}
     recipes = [("critic_r1", [f"+recipe/base={file.stem}"]) for file in files["base"]] + [("critic_r1_plus", [])]
-    studies = [None, *map(OmegaConf.load, files["study"])]
+    studies = [OmegaConf.load(file) for file in files["study"]]
     for (recipe, base), hardware, method in product(recipes, files["hardware"], [None, *files["method"]]):
         groups = [*base, f"+recipe/hardware={hardware.stem}", *([f"+recipe/method={method.stem}"] if method else [])]
-        names = set()
         for study in studies:
             config = quick_compose(recipe, groups)
             with open_dict(config):
-                config.merge_with(study or {})
-            values = OmegaConf.to_container(config, resolve=True)
-            assert values["trainer"]["n_gpus_per_node"] == OmegaConf.load(hardware).trainer.n_gpus_per_node
-            names.add(values["trainer"]["experiment_name"])
-        assert len(names) == len(studies), groups
+                config.merge_with(study)
+            OmegaConf.to_container(config, resolve=True)
+            case = Case(recipe, groups, config, deep=False)
+            findings = [finding for check in (check_recipe, check_keys, check_rows, check_batches) for finding in check(case)]
+            assert [finding for finding in findings if finding.level == "fatal"] == [], groups

@@ -19,7 +19,7 @@ from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fat
 from critic_r1_verl.training.doctor.first_rows import check_first_rows
 from critic_r1_verl.training.doctor.judge import check_judge
 from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
-from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe, check_rows
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
 from critic_r1_verl.training.doctor.space import check_cpus, check_memory, check_space
 
@@ -29,6 +29,7 @@ CHECKS = (
     check_recipe,
     check_keys,
     check_judge,
+    check_rows,
     check_versions,
     check_devices,
     check_cluster,
