@@ -7,7 +7,6 @@ be compared, and what it raises ends the training. The rows whose verdict is che
 
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -34,9 +33,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
     @cached_property
     def _critic(self) -> judging.CriticReward:
         """Made when the first rollouts are there, because verl starts its own server later than this object."""
-        files = self.sampler_kwargs.train_files
-        folders = [Path(file).parent for file in ([files] if isinstance(files, str) else files)]
-        return judging.load(self._judge, judging.engine(self._judge, _served_by_verl()), list(dict.fromkeys(folders)))
+        return judging.load(self._judge, judging.engine(self._judge, _served_by_verl()), self.sampler_kwargs.train_files)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -4,7 +4,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -163,8 +163,13 @@ class CriticReward:
         return self.critic.request("pair", question, (asked.first, asked.second), folder)
 
 
-def load(settings: Settings, engine: Engine, folders: Sequence[Path]) -> CriticReward:
-    """The CriticReward of the questions in these data folders. ValueError if one of them, the template or the reference cannot be read."""
+def load(settings: Settings, engine: Engine, train_files: str | Iterable[str]) -> CriticReward:
+    """The CriticReward of the questions in the records beside data.train_files.
+
+    ValueError if the records, the manifest, the template or the reference cannot be read.
+    """
+    files = [train_files] if isinstance(train_files, str) else train_files
+    folders = list(dict.fromkeys(Path(file).parent for file in files))
     records = ((record, folder) for folder in folders for record in RecordFile(folder / data_folder.RECORDS, QuestionRecord))
     questions = {record.question_id: (record, folder) for record, folder in records}
     template = prompts.load(settings.template) if settings.template else data_folder.templates(folders[0])["pair"]

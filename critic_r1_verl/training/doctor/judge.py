@@ -6,12 +6,13 @@ from typing import Any
 
 from critic_r1_verl import devices
 from critic_r1_verl.critic_reward import judging
+from critic_r1_verl.engines.coin import CoinEngine
 from critic_r1_verl.training.doctor.cluster import cluster_address
 from critic_r1_verl.training.doctor.finding import Case, Finding
 
 
 def check_judge(case: Case) -> Iterator[Finding]:
-    """Whether there is a critic, where it can reward whole steps, and with devices of its own where verl serves it."""
+    """Whether the critic's settings and files can be used, and whether it answers or, where verl serves it, has devices of its own."""
     from omegaconf import OmegaConf
 
     config = case.config
@@ -19,8 +20,10 @@ def check_judge(case: Case) -> Iterator[Finding]:
         return
     try:
         settings = judging.read(OmegaConf.to_container(judge, resolve=True))
+        if case.deep:
+            judging.load(settings, CoinEngine(0), config.data.train_files)
     except ValueError as error:
-        yield Finding("fatal", str(error), "correct this key; recipe/critic_reward.yaml says what each one means")
+        yield Finding("fatal", str(error), "correct critic_r1.judge; recipe/critic_reward.yaml says what each key means")
         return
     if config.trainer.v1.trainer_mode != "sync":
         yield Finding("fatal", "a critic rewards whole steps, and so only in the synchronous mode", "leave trainer.v1.trainer_mode out")
