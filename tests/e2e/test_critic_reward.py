@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,16 +46,17 @@ def steps(out: Path) -> dict[int, dict[str, Any]]:
     return {line["step"]: line["data"] for line in map(json.loads, file.read_text().splitlines())} if file.is_file() else {}
 
 
-def prefers_two(body: dict) -> dict:
-    """A critic that prefers the response with 2 in the box, whatever the truth is."""
+def prefers_the_longer(body: dict) -> dict:
+    """A critic that can be cheated."""
     text = "".join(part.get("text", "") for part in body["messages"][0]["content"])
-    first, second = ("boxed{2}" in text.split(f"Response {number}: ")[1].splitlines()[0] for number in (1, 2))
-    return said("<think>.</think>\\boxed{" + ("tie" if first == second else "1" if first else "2") + "}")
+    _, first, second, _ = re.split("Response [12]: |Which response", text)
+    longer = len(first) - len(second)
+    return said("<think>.</think>\\boxed{" + ("tie" if longer == 0 else "1" if longer > 0 else "2") + "}")
 
 
 @pytest.mark.nightly
 def test_the_critic_is_paid_for_and_its_death_ends_the_training(folder: Path, tmp_path: Path) -> None:
-    stand_in = StandIn(prefers_two)
+    stand_in = StandIn(prefers_the_longer)
     data = folder / "data"
     with serving(stand_in) as (url,):
         command = [
@@ -81,8 +83,8 @@ def test_the_critic_is_paid_for_and_its_death_ends_the_training(folder: Path, tm
         paid = 0.9 * step["judge/win"] + 0.1 * step["reward/format/mean"]
         assert step["critic/score/mean"] == pytest.approx(paid, abs=1e-5)
         assert step["judge/unparsed"] == 0 and step["judge/consistent"] == 1
-    assert any(step["judge/decided"] > 0 for number, step in found.items() if number)
-    # The three texts that the base writes make at most three pairs of each question, in two orders.
+        assert step["judge/decided"] > 0 and step["judge/longer"] == 1
+    # Each response meets two others at most, in two orders.
     assert 0 < len(stand_in.asked) <= BATCH * NUM * 4 * (max(found) + 1)
     assert all(body["model"] == "tiny" and body["temperature"] == 0 for body in stand_in.asked)
     assert {part["type"] for body in stand_in.asked for part in body["messages"][0]["content"]} == {"text", "image_url"}
