@@ -47,7 +47,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
         if partition_id == "val" or not batch.keys:
             return batch, metrics
         start = time.perf_counter()
-        fields = sampler.read_fields(batch, "extra_fields", "extra_info", "responses", "rm_scores")
+        fields = sampler.read_fields(batch, "extra_fields", "extra_info", "responses", "reward_model", "rm_scores")
         judged = [(key, field) for key, field in zip(batch.keys, fields, strict=True) if not field["extra_info"]["order"]]
         infos = [field["extra_fields"].get("reward_extra_info", {}) for _, field in judged]
         if not all("acc" in info for info in infos):
@@ -57,7 +57,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
                 question_id=field["extra_info"]["pair_id"],
                 text=without_tags(self._tokenizer.decode(field["responses"], skip_special_tokens=True)),
                 readable=info["parsed"] == 1,
-                right=info["acc"] == 1,
+                right=info["acc"] == 1 if field["reward_model"]["ground_truth"] else None,
             )
             for (_, field), info in zip(judged, infos, strict=True)
         ]

@@ -158,6 +158,12 @@ def test_a_critic_without_judgement(critic, reply: Callable, won: list[float], e
     assert {key: told[f"judge/{key}"] for key in expected} == expected
 
 
+def test_a_question_to_which_nobody_knows_the_answer_pays_alike(critic) -> None:
+    unknown = [Response(question_id=QUESTION.question_id, text=text, readable=True, right=None) for text in "abc"]
+    won, told = critic(prefers("c", "a", "b")).reward(unknown)
+    assert won == [0.5, 0, 1] and "judge/agreement" not in told
+
+
 def test_a_response_without_an_answer_is_not_shown_and_wins_nothing(critic) -> None:
     judge = critic(longest)
     won, told = judge.reward(responses("short", "so long that it never ends", unreadable="so long that it never ends"))

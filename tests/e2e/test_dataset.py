@@ -211,6 +211,7 @@ class Queue:
                 self.stored[f"{number:08x}-1_{session}_0"] = {
                     "extra_fields": {"reward_extra_info": info, "turns": 1},
                     "extra_info": row["extra_info"],
+                    "reward_model": row["reward_model"],
                     "data_source": row["data_source"],
                     "rm_scores": scores,
                     "responses": torch.tensor(list(text.encode())),
