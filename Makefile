@@ -48,9 +48,9 @@ ARGS ?=
 # With ARGS, such as -k, there is one process.
 UNIT_PARTS := others torch hydra waits servers
 torch := build contamination corpora image_store images inspection layouts readme rows sources validate vocabulary
-hydra := card cli doctor explain patches plan recipe report score study verl_plugin
+hydra := card cli doctor explain patches plan recipe report score self_improve study verl_plugin
 waits := children hub launch stall supervise
-servers := gateway openai_client policy_benchmarks pool select selecting
+servers := critic_reward gateway openai_client policy_benchmarks pool select selecting
 others := $(filter-out $(torch) $(hydra) $(waits) $(servers),$(patsubst tests/test_%.py,%,$(wildcard tests/test_*.py)))
 UNIT_TESTS = $(if $(ARGS),$(BIN)/python -m pytest tests/test_*.py $(ARGS),\
 	$(MAKE) --no-print-directory --keep-going --jobs $(words $(UNIT_PARTS)) --output-sync=target $(UNIT_PARTS:%=unit-%))

@@ -7,7 +7,6 @@ be compared, and what it raises ends the training. The rows whose verdict is che
 
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -34,9 +33,7 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
     @cached_property
     def _critic(self) -> judging.CriticReward:
         """Made when the first rollouts are there, because verl starts its own server later than this object."""
-        files = self.sampler_kwargs.train_files
-        folders = [Path(file).parent for file in ([files] if isinstance(files, str) else files)]
-        return judging.load(self._judge, judging.engine(self._judge, _served_by_verl()), list(dict.fromkeys(folders)))
+        return judging.load(self._judge, judging.engine(self._judge, _served_by_verl()), self.sampler_kwargs.train_files)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -50,34 +47,34 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
         if partition_id == "val" or not batch.keys:
             return batch, metrics
         start = time.perf_counter()
-        fields = sampler._read(batch, "extra_fields", "extra_info", "responses", "rm_scores")
-        judged = [(key, field) for key, field in zip(batch.keys, fields, strict=True) if not field["extra_info"]["order"]]
-        infos = [field["extra_fields"].get("reward_extra_info", {}) for _, field in judged]
-        if not all("acc" in info for info in infos):
-            raise ValueError(
-                "verl gives a reward model on the policy's own devices neither the ids nor the answers of the rows, so nothing could be "
-                "validated; give it its own by reward.reward_model.enable_resource_pool=true, or set critic_r1.judge.base_url"
-            )
-        responses = [
-            Response(
-                question_id=field["extra_info"]["pair_id"],
-                text=without_tags(self._tokenizer.decode(field["responses"], skip_special_tokens=True)),
-                readable=info["parsed"] == 1,
-                right=info["acc"] == 1,
-            )
-            for (_, field), info in zip(judged, infos, strict=True)
-        ]
-        if responses:
-            wins, told = critic.reward(responses)
+        names = ("extra_fields", "extra_info", "responses", "reward_model", "rm_scores")
+        fields = dict(zip(batch.keys, sampler.read_fields(batch, *names), strict=True))
+        # Sorted, so that who meets whom does not depend on which rollout was finished first.
+        keys = sorted(key for key, field in fields.items() if not field["extra_info"]["order"])
+        if keys:
+            wins, told = critic.reward([self._response(fields[key]) for key in keys])
             weight = self.sampler_kwargs.accuracy_weight
-            scores = [
-                {"rm_scores": sampler._with_added(field["rm_scores"], weight * (win - info["acc"]))}
-                for (_, field), info, win in zip(judged, infos, wins, strict=True)
-            ]
-            paid = KVBatchMeta(partition_id=partition_id, keys=[key for key, _ in judged], tags=[{} for _ in judged])
-            sampler._write(paid, scores)
+            added = [weight * (win - _info(fields[key])["acc"]) for key, win in zip(keys, wins, strict=True)]
+            scores = [{"rm_scores": sampler.with_added(fields[key]["rm_scores"], more)} for key, more in zip(keys, added, strict=True)]
+            sampler.write_fields(KVBatchMeta(partition_id=partition_id, keys=keys, tags=[{} for _ in keys]), scores)
             metrics |= told
         return batch, metrics | {"timing_s/judging": time.perf_counter() - start}
+
+    def _response(self, field: dict[str, Any]) -> Response:
+        info = _info(field)
+        return Response(
+            question_id=field["extra_info"]["pair_id"],
+            text=without_tags(self._tokenizer.decode(field["responses"], skip_special_tokens=True)),
+            readable=info["parsed"] == 1,
+            right=info["acc"] == 1 if field["reward_model"]["ground_truth"] else None,
+        )
+
+
+def _info(field: dict[str, Any]) -> dict[str, float]:
+    """What compute_score says of a rollout. ValueError if verl did not ask it."""
+    if "reward_extra_info" not in field["extra_fields"]:
+        raise ValueError(judging.NO_IDS)
+    return field["extra_fields"]["reward_extra_info"]
 
 
 def _served_by_verl() -> str:

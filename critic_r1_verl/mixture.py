@@ -46,7 +46,8 @@ KINDS = {
     "pair": lambda fact: fact.order != "",
     "image_pair": lambda fact: fact.order != "" and fact.has_image,
     "text_pair": lambda fact: fact.order != "" and not fact.has_image,
-    "question": lambda fact: fact.order == "",
+    "question": lambda fact: fact.order == "" and fact.label != "",
+    "any_question": lambda fact: fact.order == "",
 }
 """The kinds of rows that a stage may mix."""
 
@@ -55,6 +56,7 @@ _SOURCES = {
     "image_pair": "preference pairs with an image",
     "text_pair": "preference pairs without an image (docs/data.md, your own pairs)",
     "question": "questions with answers (docs/data.md, public corpora)",
+    "any_question": "questions, with or without answers (docs/data.md)",
 }
 
 
@@ -88,6 +90,8 @@ class Mixture:
                 raise ValueError(f"critic_r1.rows.stages: {unknown.pop()!r} is no kind of row; the kinds are {', '.join(KINDS)}")
             if "pair" in shares and {"image_pair", "text_pair"} & shares.keys():
                 raise ValueError(f"critic_r1.rows.stages: {dict(shares)} names some pairs twice; 'pair' is those with and without an image")
+            if {"question", "any_question"} <= shares.keys():
+                raise ValueError(f"critic_r1.rows.stages: {dict(shares)} names some questions twice; 'any_question' is all of them")
             if any(share < 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
                 raise ValueError(f"critic_r1.rows.stages: the shares {dict(shares)} do not add up to 1, each from 0 to 1")
         if not self.stages:

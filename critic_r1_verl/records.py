@@ -134,7 +134,9 @@ class PairRecord:
 class QuestionRecord:
     """One question about images, of which there may be none, and its correct answer. Keys and errors are as in PairRecord.
 
-    key tells questions apart whose images are not in the record, such as by the benchmark's own numbers; "" where the content does.
+    answer "" is one that nobody knows. Such a question is in the split train, because nothing can be measured on it; there a critic may
+    reward what is answered. key tells questions apart whose images are not in the record, such as by the benchmark's own numbers; "" where
+    the content does.
     """
 
     images: tuple[Image, ...]
@@ -148,8 +150,13 @@ class QuestionRecord:
     key: str = ""
 
     def __post_init__(self) -> None:
-        _check_texts(self, required=("question", "answer", "source"))
+        _check_texts(self, required=("question", "source"))
         _check_images(self)
+        if not self.answer.strip():
+            if self.split not in ("", "train"):
+                raise ValueError(f"key 'answer': is empty, and a question of the split {self.split} needs one")
+            object.__setattr__(self, "answer", "")
+            object.__setattr__(self, "split", "train")
 
     @property
     def question_id(self) -> str:

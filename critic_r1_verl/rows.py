@@ -104,7 +104,7 @@ def check_row(row: Mapping[str, Any], root: str | Path, *, open_images: bool = T
 
     It checks columns and types; roles; ability and style; that there are as many <image> placeholders as images, and no other placeholder
     or chat token; unless open_images is False, that every image is a plain file inside root (images.py); and that the reward of training
-    gives acc 1 to the ground truth in the box, and acc 0 to other choices or a wrong answer.
+    gives acc 1 to the ground truth in the box, if it is known, and acc 0 to other choices or a wrong answer.
     """
     if problems := _shape_problems(row, SHAPE, ""):
         return problems
@@ -258,5 +258,6 @@ def _reward_problems(row: Mapping[str, Any]) -> list[str]:
         text = f"<think>checked</think>\\boxed{{{answer}}}"
         return compute_score(row["data_source"], text, gold, extra)["acc"]
 
-    problems = [] if acc(gold) == 1 else [f"ground_truth {gold!r} in the box does not earn acc 1"]
+    # An unknown answer, "", is paid to nobody.
+    problems = [] if acc(gold) == 1 or (style == "math" and not gold) else [f"ground_truth {gold!r} in the box does not earn acc 1"]
     return problems + [f"{answer!r} in the box earns acc for ground_truth {gold!r}" for answer in wrong_answers if acc(answer) != 0]

@@ -35,26 +35,26 @@ class _RewardParts:
         if not batch.keys:
             return batch, metrics
         start = time.perf_counter()
-        fields = _read(batch, "extra_fields", "extra_info", "data_source", "uid")
+        fields = read_fields(batch, "extra_fields", "extra_info", "data_source", "uid")
         rollouts = [_rollout(*each) for each in zip(batch.keys, batch.tags, fields, strict=True)]
         if not all("acc" in rollout.info for rollout in rollouts):
             # A reward model computes the scores later.
             return batch, metrics
         infos = pairing.compared(rollouts)
         if partition_id == "val":
-            _write(batch, [_told(*each) for each in zip(fields, rollouts, infos, strict=True)])
+            write_fields(batch, [_told(*each) for each in zip(fields, rollouts, infos, strict=True)])
             return batch, metrics
         settings = self.sampler_kwargs  # type: ignore[attr-defined]
         if self._needs_both_orders:
             pairing.check_orders(rollouts, infos)
         if settings.paid != "acc":
             added = pairing.added_scores(rollouts, infos, settings.paid, settings.accuracy_weight)
-            scores = [field["rm_scores"] for field in _read(batch, "rm_scores")]
-            _write(batch, [{"rm_scores": _with_added(*each)} for each in zip(scores, added, strict=True)])
+            scores = [field["rm_scores"] for field in read_fields(batch, "rm_scores")]
+            write_fields(batch, [{"rm_scores": with_added(*each)} for each in zip(scores, added, strict=True)])
         if settings.group == "pair":
             # verl takes this field, not the key, for the group of a rollout.
             uids = [rollout.record_id if rollout.order else field["uid"] for field, rollout in zip(fields, rollouts, strict=True)]
-            _write(batch, [{"uid": uid} for uid in uids])
+            write_fields(batch, [{"uid": uid} for uid in uids])
         return batch, metrics | pairing.metrics(rollouts, infos) | {"timing_s/reward_parts": time.perf_counter() - start}
 
 
@@ -79,14 +79,15 @@ def _filtering(settings: Any) -> dict[str, Any]:
     }
 
 
-def _read(batch: KVBatchMeta, *names: str) -> list[dict[str, Any]]:
+def read_fields(batch: KVBatchMeta, *names: str) -> list[dict[str, Any]]:
     """These fields of each rollout; those of different lengths as tensors."""
     stored = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
     columns = [list(stored[name]) if name in ("responses", "rm_scores") else stored.get(name).tolist() for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _write(batch: KVBatchMeta, fields: list[dict[str, Any]]) -> None:
+def write_fields(batch: KVBatchMeta, fields: list[dict[str, Any]]) -> None:
+    """Put these fields of each rollout in place of what the queue holds."""
     tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=list_of_dict_to_tensordict(fields))
 
 
@@ -109,7 +110,7 @@ def _told(field: dict[str, Any], rollout: Rollout, info: Info) -> dict[str, Any]
     return {"extra_fields": field["extra_fields"] | {"reward_extra_info": told}}
 
 
-def _with_added(scores: Any, added: float) -> Any:
+def with_added(scores: Any, added: float) -> Any:
     """scores[L], of which verl sets the last one, that of the whole response."""
     changed = scores.clone()
     changed[-1] += added

@@ -29,7 +29,9 @@ def rewritten(answer: str) -> dict[str, str]:
 
 
 def unpaid(answer: str) -> list[str]:
-    """The notations in which the reward of training does not pay the answer; empty for nearly all answers."""
+    """The notations in which the reward of training does not pay the answer; empty for nearly all answers, and for an unknown one, ""."""
+    if not answer:
+        return []
 
     def is_paid(text: str) -> bool:
         return compute_score("", f"<think>checked</think>\\boxed{{{text}}}", answer, {"style": "math"})["acc"] == 1

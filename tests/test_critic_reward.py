@@ -73,7 +73,7 @@ def responses(*texts: str, question: QuestionRecord = QUESTION, right: str = "",
 @pytest.fixture
 def critic(folder: Path, scripted) -> Callable[..., judging.CriticReward]:
     def make(reply: Callable[[str, int], Any], **settings: Any) -> judging.CriticReward:
-        return judging.load(judging.read(SETTINGS | settings), scripted(reply), [folder])
+        return judging.load(judging.read(SETTINGS | settings), scripted(reply), str(folder / "train.parquet"))
 
     return make
 
@@ -158,6 +158,12 @@ def test_a_critic_without_judgement(critic, reply: Callable, won: list[float], e
     assert {key: told[f"judge/{key}"] for key in expected} == expected
 
 
+def test_a_question_to_which_nobody_knows_the_answer_pays_alike(critic) -> None:
+    unknown = [Response(question_id=QUESTION.question_id, text=text, readable=True, right=None) for text in "abc"]
+    won, told = critic(prefers("c", "a", "b")).reward(unknown)
+    assert won == [0.5, 0, 1] and "judge/agreement" not in told
+
+
 def test_a_response_without_an_answer_is_not_shown_and_wins_nothing(critic) -> None:
     judge = critic(longest)
     won, told = judge.reward(responses("short", "so long that it never ends", unreadable="so long that it never ends"))
@@ -203,22 +209,22 @@ def test_a_critic_that_does_not_judge_ends_the_training(critic) -> None:
 
 def test_a_dead_critic_ends_the_training(folder: Path) -> None:
     settings = judging.read(SETTINGS)
-    judge = judging.load(settings, judging.engine(settings, ""), [folder])
+    judge = judging.load(settings, judging.engine(settings, ""), str(folder / "train.parquet"))
     with pytest.raises(ConnectionError, match=r"localhost:1/v1.* in 1 attempt.*start or repair the server"):
         judge.reward(responses("a", "b"))
 
 
 def test_a_coin_is_a_critic_that_knows_nothing(folder: Path) -> None:
     settings = judging.read(SETTINGS | {"verdicts": "coin", "base_url": "", "opponents": 100})
-    judge = judging.load(settings, judging.engine(settings, ""), [folder])
+    judge = judging.load(settings, judging.engine(settings, ""), str(folder / "train.parquet"))
     texts = [str(number) for number in range(24)]
     won, told = judge.reward([*responses(*texts, right="3"), *responses(*texts, question=OTHER)])
     assert told["judge/first"] == pytest.approx(0.5, abs=0.06) and told["judge/consistent"] == pytest.approx(0.5, abs=0.06)
     assert told["judge/unparsed"] == 0 and len(set(won)) > 10
-    again = judging.load(settings, judging.engine(settings, ""), [folder])
+    again = judging.load(settings, judging.engine(settings, ""), str(folder / "train.parquet"))
     assert again.reward([*responses(*texts), *responses(*texts, question=OTHER)])[0] == won
     other = judging.read(SETTINGS | {"verdicts": "coin", "seed": 2})
-    assert judging.load(other, judging.engine(other, ""), [folder]).reward(responses(*texts))[0] != won[:24]
+    assert judging.load(other, judging.engine(other, ""), str(folder / "train.parquet")).reward(responses(*texts))[0] != won[:24]
 
 
 @pytest.mark.parametrize(

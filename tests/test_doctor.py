@@ -11,19 +11,22 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from critic_r1_verl import devices, hub, prompts, rows, supervise
+from critic_r1_verl.critic_reward import judging
 from critic_r1_verl.files import write_json
 from critic_r1_verl.records import Image, PairRecord
 from critic_r1_verl.training import doctor, shape
 from critic_r1_verl.training.compose import compose
-from critic_r1_verl.training.doctor import base, cluster, first_rows, machine, recipe, space
+from critic_r1_verl.training.doctor import base, cluster, first_rows, judge, machine, recipe, space
 from critic_r1_verl.training.plan import sizes
 
 CPU = ("+recipe/base=tiny", "+recipe/hardware=cpu")
 LORA = ("actor_rollout_ref.model.lora_rank=64", "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16")
+SERVED = ("reward.reward_model.enable=true", "reward.reward_model.model_path=runs/trained")
 GIB = 2**30
 
 
@@ -256,6 +259,16 @@ def test_a_recipe_that_leaves_the_method_out(world):
             "has no effect beside trainer.v1.sampler.custom_sampler.path=pkg://mine",
             "leave one of them out",
         ),
+        (["+recipe/study=j1", "data.shuffle=true"], "fatal", "sequence of the rows is a part of this recipe", "data.shuffle=false"),
+        (["critic_r1.paid=strict"], "fatal", "needs both orders of each pair in one step", "critic_r1.rows.orders=together"),
+        (["critic_r1.paid=score"], "fatal", "critic_r1.paid=score: give one of acc", "correct the recipe"),
+        (
+            ["+recipe/study=j1", "data.train_batch_size=5", "actor_rollout_ref.actor.ppo_mini_batch_size=5"]
+            + [f"actor_rollout_ref.{part}_micro_batch_size_per_gpu=8" for part in ("actor.ppo", "ref.log_prob", "rollout.log_prob")],
+            "fatal",
+            "data.train_batch_size=5 would part the two orders",
+            "take an even number",
+        ),
         (["+recipe/study=policy_grpo"], "fatal", "no row of the kind 'question'", "build other data"),
         (["+recipe/study=twice_data", "critic_r1.rows.number=30"], "fatal", "60 rows of the kind 'pair' are asked for", "build other data"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "asynchronous", "RewardPartsReplayBufferAsync"),
@@ -274,6 +287,38 @@ def test_a_recipe_that_leaves_the_method_out(world):
 )
 def test_keys(world, overrides, level, what, remedy):
     only(world.examine(*overrides), level, what, remedy)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "level", "what", "remedy"),
+    [
+        ([], "fatal", "no critic", "in one of these ways"),
+        (["critic_r1.judge.opponents=0"], "fatal", "critic_r1.judge.opponents=0", "critic_reward.yaml"),
+        (["trainer.v1.trainer_mode=colocate_async"], "fatal", "only in the synchronous mode", "leave trainer.v1.trainer_mode out"),
+        (["critic_r1.judge.verdicts=coin"], "ok", "a coin", ""),
+        (["critic_r1.judge.base_url=http://there/v1"], "ok", "the critic mine rewards", ""),
+        (["critic_r1.judge.base_url=http://nowhere/v1"], "fatal", "http://nowhere/v1/models: refused", "start the critic's server"),
+        (SERVED, "fatal", "policy and critic take 12 GPUs, and this machine has 8", "trainer.n_gpus_per_node=4 reward"),
+        ([*SERVED, "trainer.n_gpus_per_node=4"], "ok", "verl serves the critic runs/trained", ""),
+        ([*SERVED, "trainer.nnodes=2"], "ok", "verl serves the critic", ""),
+        ([*SERVED, "reward.reward_model.enable_resource_pool=false"], "fatal", "neither the ids nor the answers", "leave"),
+    ],
+)
+def test_a_critic_that_rewards(monkeypatch, quick_compose, overrides, level, what, remedy):
+    def engine(settings, served_at):
+        if settings.base_url == "http://nowhere/v1":
+            raise ConnectionError("http://nowhere/v1/models: refused")
+        return SimpleNamespace(name="mine")
+
+    monkeypatch.setattr(judging, "engine", engine)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 8)
+    case = doctor.Case("critic_reward", overrides, quick_compose("critic_reward", overrides), False)
+    [finding] = judge.check_judge(case)
+    assert finding.level == level and what in finding.what and remedy in finding.remedy
+
+
+def test_a_recipe_without_a_critic_that_rewards(world):
+    assert list(judge.check_judge(world.case())) == []
 
 
 # Machine

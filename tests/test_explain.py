@@ -34,8 +34,15 @@ def test_the_reason_for_which_each_prompt_failed(reason, remedy):
     assert first.startswith(reason) and remedy in advice
 
 
-def test_a_study_without_its_rows_needs_no_more_advice():
-    said = "ValueError: /d/train.parquet: no row of the kind 'question', and a share of 1 is asked for (critic_r1.rows.stages); build it"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ValueError: /d/train.parquet: no row of the kind 'question', and a share of 1 is asked for (critic_r1.rows.stages); build it",
+        "ValueError: the critic m gave no verdict in 9 of 9 cases, more than critic_r1.judge.max_unparsed=0.5; look at its template",
+        "ConnectionError: http://h/v1, question 1: no, in 8 attempt(s); start or repair the server, or correct the URL, then run again",
+    ],
+)
+def test_what_our_doors_say_needs_no_more_advice(said: str):
     log = [
         "Error executing job",
         "Traceback (most recent call last):",

@@ -23,9 +23,10 @@ LAYERS = (
     {"reward", "lines", "data_folder"},
     {"benchmarks", "rows", "engines", "mixture", "pairing"},
     {"dataset", "sampler", "journal", "critics"},
-    {"judge", "answer", "select", "training"},
-    {"scoring", "critic_reward"},
-    {"study", "critic_sampler"},
+    {"critic_reward"},
+    {"critic_sampler", "judge", "answer", "select", "training"},
+    {"scoring"},
+    {"study"},
     {"evaluate", "report", "gateway", "policy_benchmarks"},
     {"cli"},
 )

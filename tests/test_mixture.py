@@ -12,6 +12,7 @@ from critic_r1_verl.mixture import Fact, Mixture, Place
 
 PAIRS = [Fact(f"p{number}", "12" if number % 2 else "21", "tie" if number < 4 else "1", number % 4 > 0) for number in range(40)]
 QUESTIONS = [Fact(f"q{number}", "", "7", True) for number in range(20)]
+UNKNOWN = [Fact(f"u{number}", "", "", True) for number in range(10)]
 FACTS = [*PAIRS, *QUESTIONS]
 
 
@@ -42,6 +43,13 @@ def kinds(facts: list[Fact], settings: dict[str, Any]) -> list[str]:
 )
 def test_shares_and_numbers(settings: dict[str, Any], count: dict[str, int]) -> None:
     assert Counter(kinds(FACTS, settings)) == count
+
+
+def test_questions_without_an_answer_are_for_those_who_ask_for_them() -> None:
+    for kind, number in (("question", 20), ("any_question", 30)):
+        assert len(kinds([*FACTS, *UNKNOWN], {"stages": ({kind: 1.0},)})) == number
+    with pytest.raises(ValueError, match="no row of the kind 'question'"):
+        kinds(UNKNOWN, {"stages": ({"question": 1.0},)})
 
 
 def test_shares_hold_in_each_step_and_stages_follow_each_other() -> None:
@@ -106,6 +114,7 @@ def test_validation_shows_all_pairs_before_all_questions() -> None:
         (PAIRS, {"stages": ({"pair": 0.5},)}, "do not add up to 1"),
         (PAIRS, {"stages": ({"pair": 1.5, "question": -0.5},)}, "do not add up to 1, each from 0 to 1"),
         (PAIRS, {"stages": ({"pair": 0.5, "text_pair": 0.5},)}, "names some pairs twice"),
+        (PAIRS, {"stages": ({"question": 0.5, "any_question": 0.5},)}, "names some questions twice"),
         (PAIRS, {"stages": ()}, "critic_r1.rows.stages is empty"),
         (
             FACTS,

@@ -243,6 +243,17 @@ def test_each_file_composes_and_resolves(compose, recipe: str, overrides: tuple[
         judging.read(OmegaConf.to_container(config.trainer.v1.sampler.sampler_kwargs.judge, resolve=True))
 
 
+def test_verl_gives_a_critic_devices_only_if_it_serves_one(quick_compose) -> None:
+    """verl makes the pool of a reward model whenever it is asked for, also for one that is not there."""
+    served = ["reward.reward_model.enable=true", "reward.reward_model.model_path=runs/trained"]
+    for overrides, has_devices in (["critic_r1.judge.base_url=http://localhost:8000/v1"], False), (served, True):
+        config = quick_compose("critic_reward", overrides)
+        assert config.reward.reward_model.enable_resource_pool is has_devices
+        critic, policy = config.reward.reward_model.rollout, config.actor_rollout_ref.rollout
+        assert critic.max_model_len == policy.max_model_len + 2 * config.data.max_response_length
+        assert critic.engine_kwargs.vllm.limit_mm_per_prompt == policy.engine_kwargs.vllm.limit_mm_per_prompt
+
+
 def test_a_hardware_file_leaves_nothing_of_the_default_one() -> None:
     """It is composed on top of 8x80g, whose keys it must therefore all set; the CPU's has no use for the number of tokens."""
     default = content("hardware/8x80g").keys()

@@ -101,8 +101,10 @@ def test_what_a_pair_may_hold():
     assert make_pair().group != one.group and PairRecord.from_json(one.to_json()) == one
     make_pair(response_1="", response_2="anything")
     make_pair(response_1="same", response_2="same", preferred="tie")
-    with pytest.raises(ValueError, match="answer"):
-        make_question(answer="")
+    unknown = make_question(answer=" ")
+    assert (unknown.answer, unknown.split) == ("", "train") and QuestionRecord.from_json(unknown.to_json()) == unknown
+    with pytest.raises(ValueError, match="key 'answer': is empty, and a question of the split test needs one"):
+        make_question(answer="", split="test")
 
 
 @pytest.mark.parametrize(

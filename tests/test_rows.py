@@ -118,7 +118,7 @@ def test_two_images_have_two_placeholders(root):
     assert check_row(row, root) == []
 
 
-@pytest.mark.parametrize("answer", ["7", "0", "-3", "1/2", "\\frac{1}{2}", "left", "3.5"])
+@pytest.mark.parametrize("answer", ["", "7", "0", "-3", "1/2", "\\frac{1}{2}", "left", "3.5"])
 def test_a_question_becomes_a_sound_row(root, answer):
     row = make_math_row(root, answer=answer)
     assert row["extra_info"]["pair_id"] == make_question(root).question_id

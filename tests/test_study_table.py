@@ -214,3 +214,16 @@ def test_names_of_folders_are_text(out: Path) -> None:
     written, picture = ((out / name).read_text(encoding="utf-8") for name in ("study.md", "study.svg"))
     assert "| <b>\\|␛[31m |" in written
     ElementTree.fromstring(picture)
+
+
+def test_rounds_of_self_improvement_are_tabulated_without_the_studies_that_nobody_asked_for(tmp_path: Path) -> None:
+    make(tmp_path, "base", 0, "11110000")
+    for number, right in ((1, "11111100"), (2, "11111111")):
+        make(tmp_path, f"self-{number}", 3, right)
+    table = tabulate(tmp_path)
+    assert [(each["name"], each["measures"]["accuracy"]["value"]) for each in table["studies"]] == [
+        ("base", 0.5),
+        ("self-1", 0.75),
+        ("self-2", 1),
+    ]
+    assert table["missing"] == []

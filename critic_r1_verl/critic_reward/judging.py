@@ -4,7 +4,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -23,6 +23,15 @@ from critic_r1_verl.verdict import without_tags
 
 Verdicts = Literal["critic", "coin"]
 """Who judges: the critic or, as a control, a coin."""
+
+NO_CRITIC = (
+    "no critic: give the root of an OpenAI-compatible API by critic_r1.judge.base_url=URL, or let verl serve one by "
+    "reward.reward_model.enable=true reward.reward_model.model_path=FOLDER"
+)
+NO_IDS = (
+    "verl gives a critic on the policy's own devices neither the ids nor the answers of the rows, so that nothing could be validated: "
+    "it needs reward.reward_model.enable_resource_pool=true"
+)
 
 MAX_REMEMBERED = 200_000
 """So many verdicts, the latest ones, are not asked for again."""
@@ -80,10 +89,7 @@ def engine(settings: Settings, served_at: str) -> Engine:
     if settings.verdicts == "coin":
         return CoinEngine(settings.seed)
     if not (settings.base_url or served_at):
-        raise ValueError(
-            "no critic: give the root of an OpenAI-compatible API by critic_r1.judge.base_url=URL, or let verl serve one by "
-            "reward.reward_model.enable=true reward.reward_model.model_path=FOLDER"
-        )
+        raise ValueError(NO_CRITIC)
     return OpenAIEngine(
         settings.base_url or served_at,
         settings.model,
@@ -157,8 +163,13 @@ class CriticReward:
         return self.critic.request("pair", question, (asked.first, asked.second), folder)
 
 
-def load(settings: Settings, engine: Engine, folders: Sequence[Path]) -> CriticReward:
-    """The CriticReward of the questions in these data folders. ValueError if one of them, the template or the reference cannot be read."""
+def load(settings: Settings, engine: Engine, train_files: str | Iterable[str]) -> CriticReward:
+    """The CriticReward of the questions in the records beside data.train_files.
+
+    ValueError if the records, the manifest, the template or the reference cannot be read.
+    """
+    files = [train_files] if isinstance(train_files, str) else train_files
+    folders = list(dict.fromkeys(Path(file).parent for file in files))
     records = ((record, folder) for folder in folders for record in RecordFile(folder / data_folder.RECORDS, QuestionRecord))
     questions = {record.question_id: (record, folder) for record, folder in records}
     template = prompts.load(settings.template) if settings.template else data_folder.templates(folders[0])["pair"]

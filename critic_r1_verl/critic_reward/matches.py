@@ -14,13 +14,13 @@ _POINTS = {"1": 1, "2": -1}
 class Response:
     """A rollout: the id of its question, and its text as the critic sees it.
 
-    readable: whether an answer can be read in it. right: whether that is the truth, of which only the metrics know.
+    readable: whether an answer can be read in it. right: whether that is the truth, None if nobody knows; only the metrics use it.
     """
 
     question_id: str
     text: str
     readable: bool
-    right: bool
+    right: bool | None
 
 
 class Asked(NamedTuple):

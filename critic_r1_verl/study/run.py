@@ -12,7 +12,7 @@ A killed run goes on with the same command. Other settings or code are refused.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -55,14 +55,15 @@ class StudyRun:
     """A study with one seed, and its folder.
 
     recipe and changes: what it trains by, a file of recipe/ and Hydra overrides. start: the model that it begins with, None for the base.
+    Of a run that is read from its folder these three are not known, so they do not tell two runs apart.
     """
 
     study: str
     seed: int
     folder: Path
-    recipe: str = REFERENCE
-    changes: tuple[str, ...] = ()
-    start: Path | None = None
+    recipe: str = field(default=REFERENCE, compare=False)
+    changes: tuple[str, ...] = field(default=(), compare=False)
+    start: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:

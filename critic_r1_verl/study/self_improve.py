@@ -32,8 +32,8 @@ def run(
     """
     plans = [(reward, seed) for seed in seeds for reward in rewards]
     base = StudyRun(BASE, 0, out / BASE / "seed-0")
-    example = rounds(*plans[0], 1, Path("base"), out)
-    overrides = common_overrides([base, *example], settings)
+    examples = [each for reward in rewards for each in rounds(reward, seeds[0], 1, Path(BASE), out)]
+    overrides = common_overrides([base, *examples], settings)
     settings = replace(settings, model=settings.model or str(compose(REFERENCE, overrides).actor_rollout_ref.model.path))
     if not run_one(base, settings, overrides):
         return [base.name]

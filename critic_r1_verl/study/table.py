@@ -73,7 +73,8 @@ def tabulate(out: Path) -> Table:
         by_study.setdefault(each.run.study, {})[each.run.seed] = each
     seeds = sorted({each.run.seed for each in measured if each.run.study != BASE})
     ran = {each.run for each in measured}
-    missing |= {run: "not run" for run in planned(["all"], seeds, out) if run not in ran and run not in missing}
+    if any(each.run.study in order and each.run.study != BASE for each in measured):
+        missing |= {run: "not run" for run in planned(["all"], seeds, out) if run not in ran and run not in missing}
     return {
         "reference": REFERENCE,
         "seeds": seeds,

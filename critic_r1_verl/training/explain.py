@@ -17,7 +17,8 @@ CAUSES = (
         "check the recipe's name and the overrides; `python -m verl.trainer.main_ppo +recipe=critic_r1 --cfg job` prints every key",
     ),
     # Of our own doors, which say what to do.
-    (r"ValueError: .*(: row \d+: |\bcritic_r1\.(rows|val_orders|paid|group)\b).*", ""),
+    (r"ValueError: .*(: row \d+: |\bcritic_r1\.(rows|val_orders|paid|group|judge)\b).*", ""),
+    (r"ConnectionError: .*; start or repair the server, or correct the URL, then run again", ""),
     (
         r"ValueError: .*(larger than the available KV cache|memory for the cache blocks|less than requested memory for kv).*",
         "give vLLM's cache more room by VLLM_CPU_KVCACHE_SPACE (GiB, on a CPU) or actor_rollout_ref.rollout.gpu_memory_utilization "

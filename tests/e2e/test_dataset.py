@@ -211,6 +211,7 @@ class Queue:
                 self.stored[f"{number:08x}-1_{session}_0"] = {
                     "extra_fields": {"reward_extra_info": info, "turns": 1},
                     "extra_info": row["extra_info"],
+                    "reward_model": row["reward_model"],
                     "data_source": row["data_source"],
                     "rm_scores": scores,
                     "responses": torch.tensor(list(text.encode())),
@@ -401,5 +402,5 @@ def test_a_critic_pays_for_answers_and_their_truth_does_not(
         queue.sampled(monkeypatch, **settings | {"filter_groups": {"enable": True}})
     for fields in queue.stored.values():
         fields["extra_fields"] = {}
-    with pytest.raises(ValueError, match=r"enable_resource_pool=true, or set critic_r1\.judge\.base_url"):
+    with pytest.raises(ValueError, match="neither the ids nor the answers"):
         queue.sampled(monkeypatch, **settings)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf, open_dict
 from critic_r1_verl import rows
 from critic_r1_verl.training import experiment
 from critic_r1_verl.training.doctor.finding import Case
-from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe, check_rows
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipe"
 ALL, BATCH, STEPS = ("acc", "format", "unparsed", "first", "tie", "consistent", "strict"), 8, 2
@@ -122,5 +122,5 @@ def test_all_combinations_compose(quick_compose, unnamed: None) -> None:
                 config.merge_with(study)
             OmegaConf.to_container(config, resolve=True)
             case = Case(recipe, groups, config, deep=False)
-            findings = [*check_recipe(case), *check_keys(case), *check_batches(case)]
+            findings = [finding for check in (check_recipe, check_keys, check_rows, check_batches) for finding in check(case)]
             assert [finding for finding in findings if finding.level == "fatal"] == [], groups

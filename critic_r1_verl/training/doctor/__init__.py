@@ -2,7 +2,8 @@
 """Examines a training run before it starts, and reports what would otherwise fail late or go wrong without an error message.
 
 Each module here has the checks of one topic: recipe.py, machine.py, cluster.py (a Ray cluster that is there already), space.py (memory,
-disk and CPUs), data.py, base.py (the base model), first_rows.py (what the model will see) and run.py (the run's name, and the checkpoint
+disk and CPUs), data.py, base.py (the base model), judge.py (a critic that rewards
+rollouts), first_rows.py (what the model will see) and run.py (the run's name, and the checkpoint
 that it would resume). The configuration is composed from the installed verl's own YAML with the same overrides as the run. verl and torch
 are not imported, but for the memory of a run on GPUs, and in a process of its own for the first rows.
 """
@@ -16,8 +17,9 @@ from critic_r1_verl.training.doctor.cluster import check_cluster
 from critic_r1_verl.training.doctor.data import check_data
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level, has_fatal, show
 from critic_r1_verl.training.doctor.first_rows import check_first_rows
+from critic_r1_verl.training.doctor.judge import check_judge
 from critic_r1_verl.training.doctor.machine import check_devices, check_flash_attn, check_leftovers, check_ports, check_versions
-from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe
+from critic_r1_verl.training.doctor.recipe import check_batches, check_keys, check_recipe, check_rows
 from critic_r1_verl.training.doctor.run import CLAIM, TRACKER, check_name, claim
 from critic_r1_verl.training.doctor.space import check_cpus, check_memory, check_space
 
@@ -26,6 +28,8 @@ __all__ = ["CHECKS", "CLAIM", "TRACKER", "Case", "Finding", "Level", "claim", "e
 CHECKS = (
     check_recipe,
     check_keys,
+    check_judge,
+    check_rows,
     check_versions,
     check_devices,
     check_cluster,

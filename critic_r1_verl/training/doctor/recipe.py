@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from critic_r1_verl import mixture, pairing
 from critic_r1_verl.training.doctor.finding import Case, Finding, Level
 
 # verl's own value.
@@ -216,3 +217,23 @@ def check_batches(case: Case) -> Iterator[Finding]:
             yield Finding("fatal", what, remedy)
     if sound:
         yield Finding("ok", f"{batch} prompts x {n} rollouts a step, {batch // mini} update(s) of {mini} prompts")
+
+
+def check_rows(case: Case) -> Iterator[Finding]:
+    """Whether the choice of the rows and what both orders of a pair earn fit the other settings; verl would find out after minutes."""
+    config, ours = case.config, case.config.critic_r1
+    try:
+        chosen = mixture.read(ours.rows)
+        whole_steps = config.trainer.v1.trainer_mode == "sync" and not config.algorithm.filter_groups.enable
+        needs_both_orders = pairing.check(ours.paid, ours.group, whole_steps=whole_steps)
+    except ValueError as error:
+        yield Finding("fatal", str(error), "correct the recipe, the study or the override")
+        return
+    if chosen.in_sequence and config.data.shuffle:
+        yield Finding("fatal", "data.shuffle=true, but the sequence of the rows is a part of this recipe", "add data.shuffle=false")
+    if needs_both_orders and chosen.orders != "together":
+        what = f"critic_r1.paid={ours.paid} critic_r1.group={ours.group} needs both orders of each pair in one step"
+        yield Finding("fatal", what, "add critic_r1.rows.orders=together data.shuffle=false")
+    if chosen.orders == "together" and config.data.train_batch_size % 2:
+        what = f"data.train_batch_size={config.data.train_batch_size} would part the two orders of a pair"
+        yield Finding("fatal", what, "take an even number")
