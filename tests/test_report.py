@@ -136,6 +136,7 @@ def runs(tmp_path: Path) -> Path:
         }
         for step in range(1, 61)
     ]
+    steps.insert(0, {"step": 0, "data": {"val-core/pairs/acc/mean@1": 0.5}})
     (tmp_path / "training.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="utf-8")
     return tmp_path
 
@@ -346,7 +347,7 @@ def test_a_set_that_the_other_model_lacks_is_named(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("training.jsonl", '{"step": 1}', r"training\.jsonl:61: not a step"),
+        ("training.jsonl", '{"step": 1}', r"training\.jsonl:62: not a step"),
         ("base/test/judgements.jsonl", "[\n", r"judgements\.jsonl:17: not JSON"),
         ("trained/test/answers.jsonl", "[]\n", r"answers\.jsonl:26: \[\] is not a JSON object"),
         ("trained/test/matches.jsonl", '{"order": 1}\n', r"matches\.jsonl:7: key 'question_id' is missing"),

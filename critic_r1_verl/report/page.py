@@ -130,7 +130,10 @@ def _scores(each: Set) -> Json | None:
 
 
 def _curves(steps: dict[int, Json]) -> Json | None:
-    """{charts: [{title, first, last, svg}], missing: [title (metric)], num_steps}; first and last: the ends of the running mean."""
+    """{charts: [{title, first, last, svg}], missing: [title (metric)], num_steps}; first and last: the ends of the running mean.
+
+    Step 0 is the validation before the training.
+    """
     from markupsafe import Markup
 
     if not steps:
@@ -146,7 +149,7 @@ def _curves(steps: dict[int, Json]) -> Json | None:
         smooth = running_mean([value for _, value in points])
         ends = [f"{percent(value)}\u00a0%" if fraction else f"{value:.1f}" for value in (smooth[0], smooth[-1])]
         charts.append({"title": title, "first": ends[0], "last": ends[1], "svg": Markup(line_chart(title, points, fraction=fraction))})
-    return {"charts": charts, "missing": missing, "num_steps": len(steps)}
+    return {"charts": charts, "missing": missing, "num_steps": sum(step > 0 for step in steps)}
 
 
 def _picture_uri(root: Path, image: Image) -> str:
