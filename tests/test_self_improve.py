@@ -146,7 +146,7 @@ def test_an_alarm_stops_the_rounds(
     assert improve("self", "--rounds", "3") == 1
     assert world.names == ["base, seed 0", "self-1, seed 1", "self-2, seed 1"]
     said = capsys.readouterr().err
-    assert meaning in said and "self-2, seed 1: stopped" in said
+    assert meaning in said and "self-2, seed 1: the rounds of self with this seed are stopped" in said
     world.ran = []
     assert improve("self", "--rounds", "3", "--no-stop") == 0 and len(world.ran) == 4
     assert meaning in capsys.readouterr().err
@@ -180,3 +180,4 @@ def test_rewards_and_overrides_that_cannot_be(improve: Callable[..., int], capsy
     assert "'luck' is none of self, coin, truth" in capsys.readouterr().err
     assert improve("self", "critic_r1.seed=2") == 1
     assert "critic_r1.seed=2: a study sets this itself" in capsys.readouterr().err
+    assert improve("truth,self", "critic_r1.judge.base_url=http://another/v1") == 1

@@ -52,7 +52,10 @@ def run(
             for alarm in alarms:
                 foreign.say(f"critic-r1: {each.name}: {alarm}", stderr=True)
             if alarms and not no_stop:
-                foreign.say(f"critic-r1: {each.name}: stopped; to go on, remove what causes this, or add --no-stop", stderr=True)
+                foreign.say(
+                    f"critic-r1: {each.name}: the rounds of {reward} with this seed are stopped; --no-stop goes on all the same",
+                    stderr=True,
+                )
                 failed.append(each.name)
                 break
     return failed
@@ -63,7 +66,11 @@ def rounds(reward: Reward, seed: int, num_rounds: int, base: Path, out: Path) ->
     start = base
     for number in range(1, num_rounds + 1):
         judge = {
-            "self": ("reward.reward_model.enable=true", f"reward.reward_model.model_path={quoted(str(start))}"),
+            "self": (
+                "critic_r1.judge.base_url=''",
+                "reward.reward_model.enable=true",
+                f"reward.reward_model.model_path={quoted(str(start))}",
+            ),
             "coin": ("critic_r1.judge.verdicts=coin",),
             "truth": ("critic_r1.judge.verdicts=truth", "critic_r1.rows.stages=[{question: 1.0}]"),
         }[reward]
