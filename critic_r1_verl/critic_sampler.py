@@ -42,6 +42,8 @@ class CriticRewardReplayBuffer(sampler.RewardPartsReplayBuffer):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """Sample as RewardPartsReplayBuffer does, and pay the responses to questions for the critic's verdicts instead of their answers."""
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        if self._judge.verdicts == "truth":
+            return batch, metrics
         # Before the return, so that the validation before the first step finds out wrong settings.
         critic = self._critic
         if partition_id == "val" or not batch.keys:

@@ -230,7 +230,7 @@ def test_a_coin_is_a_critic_that_knows_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"verdicts": "votes"}, "critic_r1.judge.verdicts=votes: give one of critic, coin"),
+        ({"verdicts": "votes"}, "critic_r1.judge.verdicts=votes: give one of critic, coin, truth"),
         ({"opponents": 0}, "critic_r1.judge.opponents=0: give a whole number above 0"),
         ({"opponents": True}, "critic_r1.judge.opponents=True"),
         ({"max_unparsed": 50}, "critic_r1.judge.max_unparsed=50: give a share from 0 to 1"),

@@ -295,7 +295,7 @@ def test_keys(world, overrides, level, what, remedy):
         ([], "fatal", "no critic", "in one of these ways"),
         (["critic_r1.judge.opponents=0"], "fatal", "critic_r1.judge.opponents=0", "critic_reward.yaml"),
         (["trainer.v1.trainer_mode=colocate_async"], "fatal", "only in the synchronous mode", "leave trainer.v1.trainer_mode out"),
-        (["critic_r1.judge.verdicts=coin"], "ok", "a coin", ""),
+        (["critic_r1.judge.verdicts=coin"], "ok", "a control", ""),
         (["critic_r1.judge.base_url=http://there/v1"], "ok", "the critic mine rewards", ""),
         (["critic_r1.judge.base_url=http://nowhere/v1"], "fatal", "http://nowhere/v1/models: refused", "start the critic's server"),
         (SERVED, "fatal", "policy and critic take 12 GPUs, and this machine has 8", "trainer.n_gpus_per_node=4 reward"),

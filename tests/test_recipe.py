@@ -401,6 +401,21 @@ def test_experiment_name_changes_with_what_shapes_the_run(compose, changed, key:
     assert (changed({key: value}).trainer.experiment_name != name) is renames
 
 
+@pytest.mark.parametrize(
+    ("override", "renames"),
+    [
+        ("critic_r1.judge.base_url=http://elsewhere/v1", False),
+        ("critic_r1.judge.timeout_seconds=60", False),
+        ("critic_r1.judge.model=another", True),
+        ("critic_r1.judge.opponents=1", True),
+        ("critic_r1.judge.verdicts=coin", True),
+        ("reward.reward_model.model_path=another", True),
+    ],
+)
+def test_experiment_name_follows_the_critic_and_not_its_place(compose, override: str, renames: bool) -> None:
+    assert (compose("critic_reward").trainer.experiment_name != compose("critic_reward", override).trainer.experiment_name) is renames
+
+
 def test_experiment_name_follows_base_and_recipe(compose, changed) -> None:
     other = changed({"actor_rollout_ref.model.path": "/models/Other-3B/"})
     assert other.trainer.experiment_name.startswith("critic_r1-Other-3B-")

@@ -4,8 +4,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from critic_r1_verl import cli
 from critic_r1_verl.lines import Answer, encode
@@ -88,7 +90,6 @@ def test_a_round_starts_with_the_model_of_the_one_before_and_is_judged_by_it(tmp
 
 def test_controls_differ_in_the_reward_alone(tmp_path: Path, quick_compose) -> None:
     """The same rows in each round, other rows in the next one; the composed recipes differ in who judges and in nothing that trains."""
-    from omegaconf import OmegaConf
 
     def training(reward: str, number: int) -> str:
         each = list(self_improve.rounds(reward, 1, 2, Path("base"), tmp_path))[number - 1]
@@ -146,7 +147,7 @@ def test_an_alarm_stops_the_rounds(
     assert improve("self", "--rounds", "3") == 1
     assert world.names == ["base, seed 0", "self-1, seed 1", "self-2, seed 1"]
     said = capsys.readouterr().err
-    assert meaning in said and "self-2, seed 1: stopped" in said
+    assert meaning in said and "self-2, seed 1: the rounds of self with this seed are stopped" in said
     world.ran = []
     assert improve("self", "--rounds", "3", "--no-stop") == 0 and len(world.ran) == 4
     assert meaning in capsys.readouterr().err
@@ -180,3 +181,52 @@ def test_rewards_and_overrides_that_cannot_be(improve: Callable[..., int], capsy
     assert "'luck' is none of self, coin, truth" in capsys.readouterr().err
     assert improve("self", "critic_r1.seed=2") == 1
     assert "critic_r1.seed=2: a study sets this itself" in capsys.readouterr().err
+    assert improve("truth,self", "critic_r1.judge.base_url=http://another/v1") == 1
+
+
+def test_rounds_go_on_where_they_were_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command dies at its end when it is called first; what was finished before is not done again, nor is what died."""
+    ran: list[str] = []
+
+    def command(*words: str, log: Path | None = None) -> None:
+        name, out = words[2], {word.partition("=")[0]: word.partition("=")[2].strip("'") for word in words}
+        what = f"{name} {out['trainer.default_local_dir'] if name == 'train' else words[words.index('--out') + 1]}"
+        if name == "train":
+            folder = Path(out["trainer.default_local_dir"])
+            (folder / "global_step_1").mkdir(parents=True, exist_ok=True)
+            (folder.parent / "training.jsonl").write_text(json.dumps({"step": 1, "data": HEALTHY}) + "\n")
+        elif name == "export":
+            Path(what.split()[1]).mkdir(exist_ok=True)
+            (Path(what.split()[1]) / "config.json").write_text("{}")
+        else:
+            run = measured(Path(what.split()[1]).parent, 20)
+            (run.folder / "metrics.json").write_text('{"critic": null, "policy": {"greedy": {"value": 0.5}, "sample": {"value": 0.5}}}')
+        ran.append(what)
+        if ran.count(what) == 1:
+            raise KeyboardInterrupt
+
+    def composed(recipe: str, overrides: list[str]) -> Any:
+        return OmegaConf.create(
+            {"recipe": recipe, "overrides": sorted(overrides), "data": {"max_response_length": 8, "val_files": "data/val"}}
+        )
+
+    for name in ("base", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    (tmp_path / "data/manifest.json").write_text('{"corpora": {}, "templates": {}}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr("critic_r1_verl.children.run", command)
+    monkeypatch.setattr("critic_r1_verl.study.run.compose", composed)
+    words = ["study", "self-improve", "self", "--rounds", "2", "--model", "base", "--data", "data", "--out", "out"]
+    for _ in range(10):
+        assert cli.main(words) == 130
+    assert cli.main(words) == 0
+    in_round = ["train out/{}/seed-1/checkpoints", "export out/{}/seed-1/model", "eval out/{}/seed-1/eval", "select out/{}/seed-1/eval"]
+    expected = ["eval out/base/seed-0/eval", "select out/base/seed-0/eval"]
+    expected += [line.format(name) for name in ("self-1", "self-2") for line in in_round]
+    assert ran == [each for what in expected for each in (what, what)]
+
+    # Another model of the first round is another beginning of the second one.
+    (tmp_path / "out/self-1/seed-1/model/config.json").write_text("[]")
+    assert cli.main(words) == 1 and len(ran) == 20

@@ -21,8 +21,8 @@ from critic_r1_verl.engines.openai_client import OpenAIEngine
 from critic_r1_verl.records import QuestionRecord, RecordFile
 from critic_r1_verl.verdict import without_tags
 
-Verdicts = Literal["critic", "coin"]
-"""Who judges: the critic or, as a control, a coin."""
+Verdicts = Literal["critic", "coin", "truth"]
+"""Who judges: the critic or, as a control, a coin; or nobody, and the answers of the data are paid for, which is the upper bound."""
 
 NO_CRITIC = (
     "no critic: give the root of an OpenAI-compatible API by critic_r1.judge.base_url=URL, or let verl serve one by "

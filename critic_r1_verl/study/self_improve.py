@@ -14,12 +14,13 @@ from typing import Literal, get_args
 
 from critic_r1_verl import foreign
 from critic_r1_verl.study import guards
-from critic_r1_verl.study.run import BASE, REFERENCE, Settings, StudyRun, common_overrides, run_one
+from critic_r1_verl.study.run import BASE, Settings, StudyRun, common_overrides, run_one
 from critic_r1_verl.training.compose import compose, quoted
 
 Reward = Literal["self", "coin", "truth"]
 """What pays: the model's own verdicts, those of a coin (a control), or the answers of the data (an upper bound)."""
 
+RECIPE = "critic_reward"
 REWARDS: tuple[Reward, ...] = get_args(Reward)
 
 
@@ -31,10 +32,10 @@ def run(
     no_stop: go on after an alarm of the guards. ValueError for an override of what the rounds set themselves.
     """
     plans = [(reward, seed) for seed in seeds for reward in rewards]
-    base = StudyRun(BASE, 0, out / BASE / "seed-0")
+    base = StudyRun(BASE, 0, out / BASE / "seed-0", RECIPE)
     examples = [each for reward in rewards for each in rounds(reward, seeds[0], 1, Path(BASE), out)]
     overrides = common_overrides([base, *examples], settings)
-    settings = replace(settings, model=settings.model or str(compose(REFERENCE, overrides).actor_rollout_ref.model.path))
+    settings = replace(settings, model=settings.model or str(compose(RECIPE, overrides).actor_rollout_ref.model.path))
     if not run_one(base, settings, overrides):
         return [base.name]
     failed = []
@@ -51,7 +52,10 @@ def run(
             for alarm in alarms:
                 foreign.say(f"critic-r1: {each.name}: {alarm}", stderr=True)
             if alarms and not no_stop:
-                foreign.say(f"critic-r1: {each.name}: stopped; to go on, remove what causes this, or add --no-stop", stderr=True)
+                foreign.say(
+                    f"critic-r1: {each.name}: the rounds of {reward} with this seed are stopped; --no-stop goes on all the same",
+                    stderr=True,
+                )
                 failed.append(each.name)
                 break
     return failed
@@ -61,14 +65,18 @@ def rounds(reward: Reward, seed: int, num_rounds: int, base: Path, out: Path) ->
     """The rounds of a reward. Each draws other rows, the same ones for each reward, and starts with the model of the one before."""
     start = base
     for number in range(1, num_rounds + 1):
-        recipe, changes = {
-            "self": ("critic_reward", ("reward.reward_model.enable=true", f"reward.reward_model.model_path={quoted(str(start))}")),
-            "coin": ("critic_reward", ("critic_r1.judge.verdicts=coin",)),
-            "truth": (REFERENCE, ("+recipe/study=policy_grpo",)),
+        judge = {
+            "self": (
+                "critic_r1.judge.base_url=''",
+                "reward.reward_model.enable=true",
+                f"reward.reward_model.model_path={quoted(str(start))}",
+            ),
+            "coin": ("critic_r1.judge.verdicts=coin",),
+            "truth": ("critic_r1.judge.verdicts=truth", "critic_r1.rows.stages=[{question: 1.0}]"),
         }[reward]
         name = f"{reward}-{number}"
         rows = f"critic_r1.rows.seed={1000 * seed + number}"
-        each = StudyRun(name, seed, out / name / f"seed-{seed}", recipe, (*changes, rows), start)
+        each = StudyRun(name, seed, out / name / f"seed-{seed}", RECIPE, (*judge, rows), start)
         yield each
         start = each.folder / "model"
 

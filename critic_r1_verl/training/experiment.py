@@ -89,6 +89,9 @@ OPTIMISATION = (
 )
 # How attention is computed is a matter of the machine, although it stands among the settings of the model.
 NOT_OPTIMISATION = "attn_implementation"
+# So is where a critic that rewards is reached, and how patiently; and the sampler is told by path what base and data are identified by.
+_PLACES_OF_THE_CRITIC = ("base_url", "max_concurrency", "max_retries", "timeout_seconds")
+_TOLD_TO_THE_SAMPLER = ("judge", "train_files", "model_path")
 
 
 def name(recipe: str, *, _root_: Any) -> str:
@@ -112,6 +115,11 @@ def digest(config: Any) -> str:
 
     settings = {key: plain(key) for key in OPTIMISATION}
     of_the_model = settings.pop("actor_rollout_ref.model.override_config") or {}
+    if judge := settings["critic_r1"].get("judge"):
+        told = settings["trainer.v1.sampler"]["sampler_kwargs"]
+        settings["trainer.v1.sampler"]["sampler_kwargs"] = {key: told[key] for key in told if key not in _TOLD_TO_THE_SAMPLER}
+        settings["critic_r1"]["judge"] = {key: judge[key] for key in judge if key not in _PLACES_OF_THE_CRITIC}
+        settings["critic"] = base_identity(str(plain("reward.reward_model.model_path")))
     facts = {
         "settings": settings,
         "model": {key: value for key, value in of_the_model.items() if key != NOT_OPTIMISATION},

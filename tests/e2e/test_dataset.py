@@ -393,6 +393,11 @@ def test_a_critic_pays_for_answers_and_their_truth_does_not(
     assert (metrics["judge/agreement"], metrics["reward/digits/policy/acc/mean"], len(critics[-1].asked)) == (0, 0.5, 2)
     assert all(len(request.images) == 1 and request.images[0].is_file() for request in critics[-1].asked)
 
+    settings["judge"] |= {"verdicts": "truth"}
+    again = Queue(table)
+    assert "judge/win" not in again.sampled(monkeypatch, **settings) and again.scores() == before
+    settings["judge"] |= {"verdicts": "critic"}
+
     critics.append(scripted(lambda *_: "I cannot say"))
     with pytest.raises(ValueError, match="gave no verdict in 2 of 2 cases"):
         queue.sampled(monkeypatch, **settings)

@@ -27,8 +27,8 @@ def check_judge(case: Case) -> Iterator[Finding]:
         return
     if config.trainer.v1.trainer_mode != "sync":
         yield Finding("fatal", "a critic rewards whole steps, and so only in the synchronous mode", "leave trainer.v1.trainer_mode out")
-    elif settings.verdicts == "coin":
-        yield Finding("ok", "a coin rewards the rollouts")
+    elif settings.verdicts != "critic":
+        yield Finding("ok", f"a control, critic_r1.judge.verdicts={settings.verdicts}, rewards the rollouts")
     elif settings.base_url:
         yield _reached(settings)
     else:
