@@ -178,6 +178,8 @@ def forest_chart(labels: Sequence[str], panels: Mapping[str, Sequence[Effect | N
     """
     top, row_height, names_width = 44, 24, 180
     bottom, width = top + row_height * len(labels), (760 - names_width) / len(panels)
+    # Room for the labels at both ends of an axis.
+    half = width / 2 - 28
     rows = {label: top + row_height * index + 12 for index, label in enumerate(labels)}
     parts = [f'<rect class="paper" width="760" height="{bottom + 52}"/>']
     parts += [f'<text x="8" y="{y + 5}">{escape(label)}</text>' for label, y in rows.items()]
@@ -186,14 +188,10 @@ def forest_chart(labels: Sequence[str], panels: Mapping[str, Sequence[Effect | N
         shown = {label: effect for label, effect in zip(labels, effects, strict=True) if effect}
         reach = _ceiling(max((abs(end) for each in shown.values() for end in (each.low, each.high, *each.seeds)), default=0.05))
         middle = names_width + width * (number + 0.5) - 10
-        at = {
-            end: middle + (width / 2 - 15) * end / reach
-            for each in shown.values()
-            for end in (each.value, each.low, each.high, *each.seeds)
-        }
+        at = {end: middle + half * end / reach for each in shown.values() for end in (each.value, each.low, each.high, *each.seeds)}
         parts.append(f'<text x="{middle:g}" y="18" text-anchor="middle">{escape(title)}</text>')
         for tick, name in ((-1, f"−{100 * reach:g}"), (0, "0"), (1, f"+{100 * reach:g}")):
-            x = middle + (width / 2 - 15) * tick
+            x = middle + half * tick
             parts.append(f'<line class="{"grid" if tick else "zero"}" x1="{x:g}" x2="{x:g}" y1="{top - 12}" y2="{bottom}"/>')
             parts.append(f'<text class="muted" x="{x:g}" y="{bottom + 17}" text-anchor="middle">{name}</text>')
         for label, effect in shown.items():
