@@ -27,12 +27,13 @@ _LOWER_END = 0.05
 def weights_of(verdicts: Iterable[Choices]) -> tuple[float, float]:
     """The weight that these verdicts prove with 95 % certainty and the one to be expected, each from TIE_BREAK to MAX_WEIGHT.
 
-    >>> weights_of([]), weights_of([("1", "2")] * 100), weights_of([("1", "1"), ("2", "2")] * 200)
-    ((0.08004270767353636, 0.8), (0.8, 0.8), (0.001, 0.001))
+    >>> asked = [], [("1", "2")] * 100, [("1", "1"), ("2", "2")] * 200
+    >>> [tuple(round(weight, 2) for weight in weights_of(verdicts)) for verdicts in asked]
+    [(0.08, 0.8), (0.8, 0.8), (0.0, 0.04)]
     """
     accuracies = _accuracies(verdicts)
     below = accumulate(probability for _, probability in accuracies)
-    proven = next(accuracy for (accuracy, _), sum_below in zip(accuracies, below, strict=True) if sum_below > 0.05)
+    proven = next(accuracy for (accuracy, _), sum_below in zip(accuracies, below, strict=True) if sum_below > _LOWER_END)
     return _weight(proven), _weight(sum(accuracy * probability for accuracy, probability in accuracies))
 
 
@@ -52,7 +53,7 @@ def _accuracies(verdicts: Iterable[Choices]) -> list[tuple[float, float]]:
     said = [choice for pair in pairs for choice in pair if choice in ("1", "2")]
     bias = abs(said.count("1") / len(said) - 0.5) if said else 0.0
     # In the order that the judge prefers, a verdict is right with probability a + b, which is at most 1.
-    possible = [0.5 + step / 100 for step in range(50) if step / 100 <= max(0.0, 0.5 - bias)]
+    possible = [accuracy for accuracy in _ACCURACIES if accuracy - 0.5 <= max(0.0, 0.5 - bias) + 1e-9]
     likelihoods = []
     for accuracy in possible:
         agreement = min(0.999, max(0.001, accuracy**2 + (1 - accuracy) ** 2 - 2 * bias**2))
